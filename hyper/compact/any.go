@@ -224,9 +224,9 @@ func (d *Decoder) any(depth int) any {
 	case anyBool:
 		return d.Bool()
 	case anyString:
-		return d.String(len(d.b))
+		return d.String(math.MaxInt)
 	case anyBuffer:
-		return d.Buffer(len(d.b))
+		return d.Buffer(math.MaxInt)
 	case anyUint:
 		return d.Uint()
 	case anyInt:
@@ -237,7 +237,7 @@ func (d *Decoder) any(depth int) any {
 		return decodeArray(d, MaxItems, trust, func(d *Decoder) any { return d.any(depth - 1) })
 	case anyObject:
 		return Object(decodeArray(d, MaxItems, trust, func(d *Decoder) Field {
-			key := d.String(len(d.b))
+			key := d.String(math.MaxInt)
 			return Field{key, d.any(depth - 1)}
 		}))
 	case anyDate:

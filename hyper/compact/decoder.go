@@ -119,16 +119,23 @@ func (d *Decoder) longUint() uint64 {
 	}
 	switch p[0] {
 	case 0xfd:
-		return d.wide(2, what)
+		if p = d.take(2, what); p != nil {
+			return uint64(binary.LittleEndian.Uint16(p))
+		}
 	case 0xfe:
-		return d.wide(4, what)
-	}
-	n := d.wide(8, what)
-	if n > MaxUint {
+		if p = d.take(4, what); p != nil {
+			return uint64(binary.LittleEndian.Uint32(p))
+		}
+	default:
+		if p = d.take(8, what); p == nil {
+			return 0
+		}
+		if n := binary.LittleEndian.Uint64(p); n <= MaxUint {
+			return n
+		}
 		d.fail(what, ErrInvalid)
-		return 0
 	}
-	return n
+	return 0
 }
 
 // Int reads a variable-length int.

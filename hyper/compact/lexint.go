@@ -9,8 +9,8 @@ import "math/bits"
 const (
 	lexBase     = 251
 	lexFloat    = 255
-	lexMaxExp   = 53 - 32
-	lexMantissa = 6 // bytes
+	lexExps     = 53 - 32 // exponents are below this
+	lexMantissa = 6       // bytes
 	lexShift    = 11
 )
 
@@ -60,18 +60,18 @@ func (d *Decoder) Lexint() uint64 {
 	if p == nil {
 		return 0
 	}
-	exp, m := p[0], bigEndian(p[1:])
-	if exp > lexMaxExp {
+	exp, m := int(p[0]), bigEndian(p[1:])
+	if exp >= lexExps {
 		d.fail(what, ErrInvalid)
 		return 0
 	}
-	// m has 48 bits and exp is at most 21: 58 bits hold the sum of both.
-	x := m << exp
-	if x&(1<<lexShift-1) != 0 || x>>lexShift > MaxUint-lexBase {
+	up, down := max(exp-lexShift, 0), max(lexShift-exp, 0)
+	n := m << up >> down
+	if n<<down>>up != m || n > MaxUint-lexBase {
 		d.fail(what, ErrInvalid)
 		return 0
 	}
-	return x>>lexShift + lexBase
+	return n + lexBase
 }
 
 // lexOffset is what to add to a number just read: nothing after an error.

@@ -212,14 +212,14 @@ func same(a, b any) bool {
 	return reflect.DeepEqual(a, b)
 }
 
-func readVectors(t *testing.T) []vector {
+func readVectors(t testing.TB) []vector {
 	t.Helper()
 	var file struct{ Vectors []vector }
 	readJSON(t, "testdata/compact-encoding.json", &file)
 	return file.Vectors
 }
 
-func readJSON(t *testing.T, path string, v any) {
+func readJSON(t testing.TB, path string, v any) {
 	t.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
