@@ -59,15 +59,20 @@ func (l Log) page(level int, number uint64) (*page, error) {
 		return p, nil
 	}
 	seen := l.pages.slot(k).Load()
+	p, err := l.readPage(level, number)
+	if err != nil {
+		return nil, err
+	}
+	return l.pages.putRead(k, p, seen), nil
+}
+
+func (l Log) readPage(level int, number uint64) (*page, error) {
 	value, err := l.r.Get(pageKeyOf(l.id, level, number))
 	if err != nil {
 		return nil, err
 	}
 	p := &page{level: level, number: number}
-	if err := p.decode(value); err != nil {
-		return nil, err
-	}
-	return l.pages.putRead(k, p, seen), nil
+	return p, p.decode(value)
 }
 
 // Node returns a tree node, or an error that wraps merkle.ErrNoNode when it is
@@ -95,10 +100,34 @@ func (l Log) Node(index uint64) (merkle.Node, error) {
 // Block returns a block, owned by the caller, or ErrNotFound.
 func (l Log) Block(index uint64) ([]byte, error) {
 	p, err := l.page(0, index/pageBlocks)
-	if err != nil {
-		return nil, fmt.Errorf("read block %d: %w", index, err)
+	for try := 0; err == nil; try++ {
+		kind, data := p.block(int(index % pageBlocks))
+		if kind == blockInline {
+			return data, nil
+		}
+		if kind == blockNone {
+			err = ErrNotFound
+			break
+		}
+		if data, err = l.r.Blob(numberKey(l.id, logBlock, index)); err == nil {
+			return data, nil
+		}
+		if !errors.Is(err, ErrNotFound) {
+			break
+		}
+		if try == 3 {
+			err = fmt.Errorf("%w: its blob is missing", ErrCorrupt)
+			break
+		}
+		// It may have been removed since the page was read. The cache hears of that
+		// later than the engine.
+		p, err = l.readPage(0, index/pageBlocks)
 	}
-	slot := index % pageBlocks
+	return nil, fmt.Errorf("read block %d: %w", index, err)
+}
+
+// block returns a copy of a block that is in the page.
+func (p *page) block(slot int) (blockKind, []byte) {
 	p.mu.RLock()
 	kind := p.kinds[slot]
 	var data []byte
@@ -106,21 +135,11 @@ func (l Log) Block(index uint64) ([]byte, error) {
 		data = p.blocks[slot]
 	}
 	p.mu.RUnlock()
-	switch kind {
-	case blockNone:
-		return nil, fmt.Errorf("read block %d: %w", index, ErrNotFound)
-	case blockBlob:
-		data, err := l.r.Blob(numberKey(l.id, logBlock, index))
-		if errors.Is(err, ErrNotFound) {
-			err = fmt.Errorf("%w: its blob is missing", ErrCorrupt)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read block %d: %w", index, err)
-		}
-		return data, nil
+	if kind != blockInline {
+		return kind, nil
 	}
 	// In one allocation, and not nil when empty.
-	return append(make([]byte, 0, len(data)), data...), nil
+	return kind, append(make([]byte, 0, len(data)), data...)
 }
 
 // Auth returns what the log is.
@@ -200,7 +219,8 @@ func (l Log) Drafts() ([]Draft, error) {
 			if id, b, ok = uvarint(b); ok {
 				d.ID = ID(id)
 				if d.Base, b, ok = uvarint(b); ok {
-					d.Fork, _, ok = uvarint(b)
+					d.Fork, b, ok = uvarint(b)
+					ok = ok && copy(d.Hash[:], b) == merkle.HashSize
 				}
 			}
 		}
@@ -244,6 +264,9 @@ func decodeAuth(b []byte) (a Auth, err error) {
 			*part = slices.Clone(rest[:n])
 		}
 		b = rest[n:]
+	}
+	if len(b) > 0 {
+		return Auth{}, fmt.Errorf("auth record: %w", ErrCorrupt)
 	}
 	return a, nil
 }

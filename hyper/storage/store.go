@@ -14,9 +14,11 @@ package storage
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/cloudbevy/bevy/hyper/merkle"
@@ -52,7 +54,7 @@ func Open(engine Engine, o Options) (*Store, error) {
 	}
 	s := &Store{engine: engine, pages: newPageCache(o.CacheBytes)}
 	s.batches.New = func() any { return new(Batch) }
-	next, err := engine.Get(metaKey("next"))
+	next, err := engine.Get(metaKey(metaNext))
 	switch {
 	case errors.Is(err, ErrNotFound):
 		s.next = 1
@@ -138,7 +140,7 @@ type Tx struct {
 
 // Kinds of keys. Everything of a log lies under keyLog and its number.
 const (
-	keyMeta  = 0 // name -> fact of the store
+	keyMeta  = 0 // name -> fact of the store; metaNext -> number of the next log
 	keyIndex = 1 // discovery key -> log number
 	keyAlias = 2 // namespace (32) name -> discovery key
 	keyLog   = 3 // log number (uint64 BE) kind ... -> see below
@@ -151,6 +153,9 @@ const (
 	logRun   = 'r' // start -> end
 	logUser  = 'u' // name -> user data
 )
+
+// metaNext does not begin with a letter: those names are the caller's.
+const metaNext = ".next"
 
 func metaKey(name string) []byte { return append([]byte{keyMeta}, name...) }
 
@@ -220,7 +225,7 @@ func (s *Store) create(durability Durability, discovery [32]byte, auth Auth, ali
 		return 0, err
 	}
 	id := s.next
-	b.Set(metaKey("next"), binary.BigEndian.AppendUint64(nil, uint64(id+1)))
+	b.Set(metaKey(metaNext), binary.BigEndian.AppendUint64(nil, uint64(id+1)))
 	b.Set(indexKey(discovery), binary.BigEndian.AppendUint64(nil, uint64(id)))
 	b.Set(logKey(id, logAuth), encodeAuth(&auth))
 	if alias != nil {
@@ -334,8 +339,10 @@ func (s *Store) deleteAll(b *Batch, id ID) {
 type Draft struct {
 	Name string
 	ID   ID
-	// Base and Fork are the length and fork of the log that it continues.
+	// Base and Fork are the length and fork of the log that it continues, and Hash
+	// is its tree hash.
 	Base, Fork uint64
+	Hash       merkle.Hash
 }
 
 // SetDraft adds or changes a draft of a log. A draft whose ID is 0 is new and
@@ -347,12 +354,13 @@ func (s *Store) SetDraft(id ID, d Draft) (Draft, error) {
 	fresh := d.ID == 0
 	if fresh {
 		d.ID = s.next
-		b.Set(metaKey("next"), binary.BigEndian.AppendUint64(nil, uint64(d.ID+1)))
+		b.Set(metaKey(metaNext), binary.BigEndian.AppendUint64(nil, uint64(d.ID+1)))
 	}
 	value := []byte{recordVersion}
 	value = binary.AppendUvarint(value, uint64(d.ID))
 	value = binary.AppendUvarint(value, d.Base)
 	value = binary.AppendUvarint(value, d.Fork)
+	value = append(value, d.Hash[:]...)
 	b.Set(append(logKey(id, logDraft), d.Name...), value)
 	if err := s.engine.Apply(&b, Durable); err != nil {
 		return Draft{}, fmt.Errorf("set draft %q: %w", d.Name, err)
@@ -375,8 +383,8 @@ func (s *Store) DeleteDraft(id ID, d Draft) error {
 	return nil
 }
 
-// Commit makes the changes of one or more logs, all of them or, when it
-// returns an error, none.
+// Commit makes the changes of one or more logs, each changed by one Tx, all of
+// them or, when it returns an error, none.
 func (s *Store) Commit(d Durability, txs ...*Tx) error {
 	b := s.batches.Get().(*Batch)
 	defer func() {
@@ -385,6 +393,9 @@ func (s *Store) Commit(d Durability, txs ...*Tx) error {
 	}()
 	commits := make([]commit, len(txs))
 	for i, tx := range txs {
+		if slices.ContainsFunc(txs[:i], func(t *Tx) bool { return t.Log == tx.Log }) {
+			return fmt.Errorf("commit: log %d is changed twice", tx.Log)
+		}
 		commits[i].tx = tx
 		if err := s.prepare(b, &commits[i]); err != nil {
 			return err
@@ -421,7 +432,7 @@ func (s *Store) prepare(b *Batch, c *commit) error {
 			return err
 		}
 	}
-	for _, r := range tx.Clear {
+	for _, r := range joinRanges(tx.Clear, c.base()) {
 		if err := s.prepareClear(b, c, r); err != nil {
 			return err
 		}
@@ -489,53 +500,76 @@ func (c *commit) change(level int, number uint64) *pageChange {
 	return ch
 }
 
-// fresh reports whether a page did not exist before the commit.
-func (c *commit) fresh(ch *pageChange) bool {
-	base := c.tx.Base
+// base is the log's length after truncating, before anything is added.
+func (c *commit) base() uint64 {
 	if c.tx.Truncate != nil {
-		base = min(base, *c.tx.Truncate)
+		return min(c.tx.Base, *c.tx.Truncate)
 	}
-	return ch.number*pageSpan(ch.level) >= base
+	return c.tx.Base
+}
+
+// fresh reports whether a page is empty before anything is added to it.
+func (c *commit) fresh(ch *pageChange) bool {
+	return ch.drop || ch.number*pageSpan(ch.level) >= c.base() ||
+		slices.ContainsFunc(c.dropped, func(r pageRange) bool {
+			return r.level == ch.level && r.from <= ch.number && ch.number < r.to
+		})
 }
 
 func (s *Store) prepareChange(b *Batch, c *commit, ch *pageChange) error {
 	key := pageKeyOf(ch.log, ch.level, ch.number)
+	adds := len(ch.nodes) > 0 || len(ch.blocks) > 0
 	if ch.drop {
 		b.Delete(key)
-		if len(ch.nodes) == 0 && len(ch.blocks) == 0 {
-			return nil
+	} else if !ch.whole && !c.fresh(ch) {
+		p, err := s.live(c.tx.Log).page(ch.level, ch.number)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
 		}
-		ch.encode()
-		b.Merge(key, ch.value)
+		ch.with = p
+		if p != nil && ch.replaces() {
+			ch.with, ch.whole = p.without(Range{}), true
+		}
+	}
+	if !ch.whole {
+		if adds {
+			ch.encode()
+			b.Merge(key, ch.value)
+		}
 		return nil
 	}
-	if ch.whole {
+	if adds {
 		// What is added joins what is left.
-		if len(ch.nodes) > 0 || len(ch.blocks) > 0 {
-			add := *ch
-			add.whole = false
-			add.encode()
-			add.apply(ch.with)
-			ch.with.derive()
-		}
-		ch.encode()
-		b.Set(key, ch.value)
-		return nil
-	}
-	if !c.fresh(ch) {
-		k := pageKey{ch.log, ch.level, ch.number}
-		if ch.with = s.pages.get(k); ch.with == nil && ch.number*pageSpan(ch.level)+pageSpan(ch.level) > c.tx.Base {
-			// An append to a page that is not in memory: the next one will want it.
-			p, err := s.live(c.tx.Log).page(ch.level, ch.number)
-			if err != nil && !errors.Is(err, ErrNotFound) {
-				return err
-			}
-			ch.with = p
-		}
+		add := *ch
+		add.whole = false
+		add.encode()
+		add.apply(ch.with)
 	}
 	ch.encode()
-	b.Merge(key, ch.value)
+	b.Set(key, ch.value)
 	return nil
+}
+
+// joinRanges returns the ranges in order, without overlaps and what lies beyond
+// the end.
+func joinRanges(ranges []Range, end uint64) []Range {
+	out := make([]Range, 0, len(ranges))
+	for _, r := range ranges {
+		if r.End = min(r.End, end); r.Len() > 0 {
+			out = append(out, r)
+		}
+	}
+	slices.SortFunc(out, func(a, b Range) int { return cmp.Compare(a.Start, b.Start) })
+	n := 0
+	for _, r := range out {
+		if n > 0 && r.Start <= out[n-1].End {
+			out[n-1].End = max(out[n-1].End, r.End)
+			continue
+		}
+		out[n] = r
+		n++
+	}
+	return out[:n]
 }
 
 func (s *Store) prepareTruncate(b *Batch, c *commit, length uint64) error {
@@ -551,7 +585,9 @@ func (s *Store) prepareTruncate(b *Batch, c *commit, length uint64) error {
 				return err
 			default:
 				ch := c.change(level, first)
-				ch.with, ch.whole = p.cut(length), true
+				if ch.with, ch.whole = p.cut(length), true; ch.with.known == (nodeSet{}) && !ch.with.hasBlocks() {
+					ch.dropPage()
+				}
 			}
 			first++
 		}
@@ -569,12 +605,9 @@ func (s *Store) prepareTruncate(b *Batch, c *commit, length uint64) error {
 	return nil
 }
 
+// prepareClear removes a range of blocks that are all there may be.
 func (s *Store) prepareClear(b *Batch, c *commit, r Range) error {
 	tx := c.tx
-	r.End = min(r.End, tx.Base)
-	if r.Len() == 0 {
-		return nil
-	}
 	b.DeleteBlobs(numberKey(tx.Log, logBlock, r.Start), numberKey(tx.Log, logBlock, r.End))
 	// Pages that lie in the range go, if the tree has grown over them: then no
 	// root of the tree is in them, and the node over each is in the level above.
@@ -616,10 +649,25 @@ func (s *Store) clearInPage(c *commit, number uint64, r Range) error {
 		}
 	}
 	ch.with, ch.whole = p.without(r), true
-	if complete := start+pageBlocks <= c.tx.Base; complete && ch.with.empty() {
-		ch.whole, ch.drop = false, true
+	if complete := start+pageBlocks <= c.base(); complete && !ch.with.hasBlocks() {
+		ch.dropPage()
 	}
 	return nil
+}
+
+func (ch *pageChange) dropPage() { ch.with, ch.whole, ch.drop = nil, false, true }
+
+// replaces reports whether a node is added that the page has with another size
+// or hash. What was left out of the page because it followed from that node may
+// not follow any more.
+func (ch *pageChange) replaces() bool {
+	for i := range ch.nodes {
+		n := &ch.nodes[i]
+		if _, _, local := pageOf(n.Index); ch.with.known.has(local) && !ch.with.holds(local, n) {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *Store) committed(c *commit) {
