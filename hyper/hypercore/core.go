@@ -1,0 +1,573 @@
+package hypercore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cloudbevy/bevy/hyper/merkle"
+	"github.com/cloudbevy/bevy/hyper/storage"
+)
+
+// A core is one log that is open, or one draft of it. All sessions share it.
+//
+// Changes are made by whoever holds writing, in three steps: work out the
+// change, commit it to the store, and only then let readers see it.
+type core struct {
+	store     *storage.Store
+	id        storage.ID
+	key       Key
+	discovery DiscoveryKey
+	onIdle    func()
+
+	// Of a draft: the log that it continues, its name there.
+	parent *core
+	name   string
+
+	writing chan struct{} // holds one token while a change is being made
+
+	appends struct {
+		sync.Mutex
+		queue []*appendCall
+	}
+
+	mu        sync.RWMutex // guards the fields below
+	auth      storage.Auth
+	verifier  *Verifier // nil while the manifest is not known, and of drafts
+	tree      merkle.Tree
+	signature []byte
+	have      blockSet
+	base      uint64 // of a draft: blocks that are the parent's
+	stale     bool   // of a draft: the parent was truncated below base
+	unsynced  bool   // the last change may not be on the disk yet
+	sessions  int
+	drafts    map[string]*core
+	snapshots int
+	watchers  map[*Watcher]struct{}
+	closed    bool
+
+	source atomic.Pointer[Source]
+}
+
+func newCore(store *storage.Store, id storage.ID, key Key) *core {
+	return &core{store: store, id: id, key: key, discovery: key.Discovery(), writing: make(chan struct{}, 1)}
+}
+
+// load reads the log's state from the store.
+func (c *core) load() error {
+	log := c.store.Log(c.id)
+	auth, err := log.Auth()
+	if err != nil {
+		return err
+	}
+	if Key(auth.Key) != c.key {
+		return fmt.Errorf("its record names another key: %w", storage.ErrCorrupt)
+	}
+	c.auth = auth
+	if auth.Manifest != nil {
+		m, err := DecodeManifest(auth.Manifest)
+		if err != nil {
+			return fmt.Errorf("%w: %w", storage.ErrCorrupt, err)
+		}
+		if c.verifier, err = NewVerifier(c.key, m); err != nil {
+			return fmt.Errorf("%w: %w", storage.ErrCorrupt, err)
+		}
+	}
+	head, err := log.Head()
+	if err != nil {
+		return err
+	}
+	runs, err := log.Runs()
+	if err != nil {
+		return err
+	}
+	c.tree, err = readTree(head, c.reader())
+	if err != nil {
+		return err
+	}
+	c.signature = head.Signature
+	c.have = newBlockSet(runs, head.Tail)
+	return nil
+}
+
+// readTree reads the roots that belong to a head.
+func readTree(head storage.Head, nodes merkle.Nodes) (merkle.Tree, error) {
+	t := merkle.Tree{Fork: head.Fork, Length: head.Length}
+	var buf [64]uint64
+	for _, index := range merkle.AppendRoots(buf[:0], head.Length) {
+		n, err := nodes.Node(index)
+		if err != nil {
+			return t, fmt.Errorf("read root of %d blocks: %w", head.Length, err)
+		}
+		t.Roots = append(t.Roots, n)
+	}
+	if head.Length > 0 && t.Hash() != head.TreeHash {
+		return t, fmt.Errorf("roots of %d blocks: wrong hash: %w", head.Length, storage.ErrCorrupt)
+	}
+	return t, nil
+}
+
+// A reader reads nodes and blocks of a log, or of a draft, where those of the
+// first base blocks are the parent's.
+type reader struct {
+	own    storage.Log
+	parent storage.Log
+	base   uint64
+}
+
+func (r reader) Node(index uint64) (merkle.Node, error) {
+	n, err := r.own.Node(index)
+	if r.base > 0 && errors.Is(err, merkle.ErrNoNode) && merkle.RightSpan(index) < 2*r.base {
+		return r.parent.Node(index)
+	}
+	return n, err
+}
+
+func (r reader) Block(index uint64) ([]byte, error) {
+	if index < r.base {
+		return r.parent.Block(index)
+	}
+	return r.own.Block(index)
+}
+
+func (c *core) reader() reader {
+	r := reader{own: c.store.Log(c.id)}
+	if c.parent != nil {
+		r.parent, r.base = c.store.Log(c.parent.id), c.base
+	}
+	return r
+}
+
+func (c *core) lock(ctx context.Context) error {
+	select {
+	case c.writing <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case c.writing <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (c *core) unlock() { <-c.writing }
+
+// writable returns why the log can't be changed by its owner, or nil.
+func (c *core) writable() error {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	switch {
+	case c.closed:
+		return ErrClosed
+	case c.auth.Frozen != nil:
+		return ErrFrozen
+	case c.stale:
+		return fmt.Errorf("draft %q: %w: the log was truncated below the draft's first %d blocks", c.name, ErrConflict, c.base)
+	}
+	return nil
+}
+
+// An appendCall is one call of Append that waits for its turn.
+type appendCall struct {
+	blocks [][]byte
+	size   int
+	o      AppendOptions
+	cipher *blockCipher
+	ctx    context.Context
+	done   chan struct{} // closed when length and err are set; nil for who leads
+	length uint64
+	err    error
+}
+
+// Appends that wait are signed together, up to these bounds.
+const (
+	groupBlocks = 1 << 10
+	groupBytes  = 16 << 20
+)
+
+// append queues a call and waits for it. Whoever gets the turn makes the
+// changes of all who wait: one signature and one sync serve them.
+func (c *core) append(ctx context.Context, call *appendCall) (uint64, error) {
+	call.ctx = ctx
+	c.appends.Lock()
+	select {
+	case c.writing <- struct{}{}:
+		queue := append(c.appends.queue, call)
+		c.appends.queue = nil
+		c.appends.Unlock()
+		c.appendAll(queue)
+		c.unlock()
+		return call.length, call.err
+	default:
+	}
+	call.done = make(chan struct{})
+	c.appends.queue = append(c.appends.queue, call)
+	c.appends.Unlock()
+
+	select {
+	case c.writing <- struct{}{}:
+		c.appends.Lock()
+		queue := c.appends.queue
+		c.appends.queue = nil
+		c.appends.Unlock()
+		c.appendAll(queue)
+		c.unlock()
+		<-call.done // by this turn or one before
+	case <-call.done:
+	case <-ctx.Done():
+		if c.forget(call) {
+			return 0, ctx.Err()
+		}
+		<-call.done // its turn has come
+	}
+	return call.length, call.err
+}
+
+// forget takes a call out of the queue, and reports whether it was there.
+func (c *core) forget(call *appendCall) bool {
+	c.appends.Lock()
+	defer c.appends.Unlock()
+	for i := range c.appends.queue {
+		if c.appends.queue[i] == call {
+			c.appends.queue = append(c.appends.queue[:i:i], c.appends.queue[i+1:]...)
+			return true
+		}
+	}
+	return false
+}
+
+// appendAll makes the changes of calls, in groups.
+func (c *core) appendAll(calls []*appendCall) {
+	for len(calls) > 0 {
+		n, blocks, size := 1, len(calls[0].blocks), calls[0].size
+		for n < len(calls) && calls[0].o.joins(&calls[n].o) {
+			blocks += len(calls[n].blocks)
+			size += calls[n].size
+			if blocks > groupBlocks || size > groupBytes {
+				break
+			}
+			n++
+		}
+		group := calls[:n]
+		calls = calls[n:]
+		err := c.appendGroup(group)
+		for _, call := range group {
+			if call.err == nil {
+				call.err = err
+			}
+			if call.done != nil {
+				close(call.done)
+			}
+		}
+	}
+}
+
+func (c *core) appendGroup(calls []*appendCall) error {
+	if err := c.writable(); err != nil {
+		return err
+	}
+	// Only this goroutine changes the state, so it reads it without the lock.
+	b := c.tree.Batch()
+	length, fork := c.tree.Length, c.encryptionFork()
+	durability := storage.Soon
+	var blocks []storage.Block
+	size := 0
+	for _, call := range calls {
+		if err := call.ctx.Err(); err != nil {
+			call.err = err
+			continue
+		}
+		if m := call.o.MaxLength; m > 0 && length+uint64(len(blocks)+len(call.blocks)) > m {
+			call.err = fmt.Errorf("append %d blocks to %d: %w of %d", len(call.blocks), length, ErrLength, m)
+			continue
+		}
+		if call.o.Durability == Durable {
+			durability = Durable
+		}
+		for _, data := range call.blocks {
+			index := length + uint64(len(blocks))
+			if call.cipher != nil {
+				data = call.cipher.seal(index, fork, data)
+			}
+			blocks = append(blocks, storage.Block{Index: index, Data: data})
+			size += len(data)
+		}
+		call.length = length + uint64(len(blocks))
+	}
+	if len(blocks) == 0 {
+		return nil
+	}
+	for _, leaf := range hashBlocks(blocks, size) {
+		b.AppendRoot(leaf)
+	}
+	if err := c.sign(b, calls[0].o.Signature, calls[0].o.KeyPair); err != nil {
+		return err
+	}
+	if err := c.commit(durability, change{batch: b, blocks: blocks}); err != nil {
+		return err
+	}
+	c.notify(Event{Kind: Appended, Length: c.tree.Length})
+	return nil
+}
+
+// truncated tells those who depend on the log that it was cut. The caller holds
+// writing.
+func (c *core) truncated() {
+	c.notify(Event{Kind: Truncated, Length: c.tree.Length, Fork: c.tree.Fork})
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for _, d := range c.drafts {
+		d.mu.Lock()
+		d.stale = d.stale || c.tree.Length < d.base
+		d.mu.Unlock()
+	}
+}
+
+// encryptionFork is the fork number that goes into the blocks' encryption.
+func (c *core) encryptionFork() uint64 {
+	if c.parent != nil {
+		c.parent.mu.RLock()
+		defer c.parent.mu.RUnlock()
+		return c.parent.tree.Fork
+	}
+	return c.tree.Fork
+}
+
+// parallelHash is the size from which blocks are hashed by several goroutines.
+const parallelHash = 256 << 10
+
+// hashBlocks returns the leaves of blocks that hold size bytes.
+func hashBlocks(blocks []storage.Block, size int) []merkle.Node {
+	leaves := make([]merkle.Node, len(blocks))
+	workers := min(runtime.GOMAXPROCS(0), len(blocks))
+	if size < parallelHash || workers < 2 {
+		for i := range blocks {
+			leaves[i] = merkle.Leaf(blocks[i].Index, blocks[i].Data)
+		}
+		return leaves
+	}
+	var next atomic.Int64
+	work := func() {
+		for {
+			i := int(next.Add(1)) - 1
+			if i >= len(blocks) {
+				return
+			}
+			leaves[i] = merkle.Leaf(blocks[i].Index, blocks[i].Data)
+		}
+	}
+	var wg sync.WaitGroup
+	for range workers - 1 {
+		wg.Go(work)
+	}
+	work()
+	wg.Wait()
+	return leaves
+}
+
+// sign gives a batch its signature: the one passed, if it is right, or one made
+// with the key pair passed or the log's own. Drafts are not signed.
+func (c *core) sign(b *merkle.Batch, signature []byte, kp *KeyPair) error {
+	if c.parent != nil {
+		return nil
+	}
+	if p := c.prologue(); p != nil && b.Tree.Length < p.Length {
+		return fmt.Errorf("%d blocks are fewer than the prologue's %d: %w", b.Tree.Length, p.Length, ErrLength)
+	}
+	if c.verifier == nil {
+		return fmt.Errorf("sign: the manifest is not known: %w", ErrNotWritable)
+	}
+	if signature != nil {
+		if err := c.verifier.Verify(b, signature); err != nil {
+			return err
+		}
+		b.Signature = signature
+		return nil
+	}
+	if kp == nil {
+		own := c.keyPair()
+		kp = &own
+	}
+	var err error
+	if b.Signature, err = c.verifier.Sign(b.Tree, *kp); err != nil {
+		return err
+	}
+	if len(c.verifier.manifest.Signers) > 1 {
+		// One part of several is a signature only where the quorum is one.
+		b.Signature, err = c.assembleAlone(b.Signature, *kp)
+	}
+	return err
+}
+
+func (c *core) assembleAlone(signature []byte, kp KeyPair) ([]byte, error) {
+	if c.verifier.manifest.Quorum != 1 {
+		return nil, fmt.Errorf("sign: %d signers must sign together: append with their Signature: %w", c.verifier.manifest.Quorum, ErrNotWritable)
+	}
+	for i, s := range c.verifier.manifest.Signers {
+		if s.PublicKey == kp.Public {
+			return c.verifier.Assemble([]PartialSignature{{Signer: uint64(i), Signature: [64]byte(signature)}})
+		}
+	}
+	return nil, ErrNotWritable
+}
+
+// keyPair returns the key pair that the store has of the log.
+func (c *core) keyPair() KeyPair {
+	if len(c.auth.Seed) != 32 {
+		return KeyPair{}
+	}
+	return NewKeyPair([32]byte(c.auth.Seed))
+}
+
+func (c *core) prologue() *merkle.Prologue {
+	if c.verifier == nil {
+		return nil
+	}
+	return c.verifier.prologue()
+}
+
+// A change is what one commit does to a log, besides what its batch says.
+type change struct {
+	batch    *merkle.Batch
+	truncate bool            // cut to batch.Ancestors first
+	blocks   []storage.Block // added, none of which is held
+	clear    storage.Range   // removed
+	auth     *storage.Auth
+	verifier *Verifier // with auth
+}
+
+// commit stores a change and then shows it to readers. The caller holds
+// writing.
+func (c *core) commit(d Durability, ch change) error {
+	tx := storage.Tx{Log: c.id, Base: c.tree.Length, Blocks: ch.blocks, Auth: ch.auth}
+	next, nextSignature := c.tree, c.signature
+	if b := ch.batch; b != nil {
+		tx.Nodes = b.Nodes
+		if b.Upgraded {
+			next, nextSignature = b.Tree, b.Signature
+		}
+	}
+	if ch.truncate {
+		tx.Truncate = &ch.batch.Ancestors
+	}
+	if ch.clear.Len() > 0 {
+		tx.Clear = []storage.Range{ch.clear}
+	}
+
+	// The blocks held afterwards.
+	oldTail := c.have.tail()
+	have, growsBy := c.have, uint64(0)
+	switch {
+	case ch.truncate || ch.clear.Len() > 0:
+		have = c.copyHave()
+		drop := ch.clear
+		if ch.truncate {
+			drop = storage.Range{Start: max(ch.batch.Ancestors, c.base), End: c.tree.Length}
+		}
+		tx.Runs = append(tx.Runs, have.drop(drop)...)
+		tx.Runs = append(tx.Runs, addBlocks(&have, ch.blocks)...)
+	case len(ch.blocks) > 0 && oldTail.Len() > 0 && ch.blocks[0].Index == oldTail.End && consecutive(ch.blocks):
+		growsBy = uint64(len(ch.blocks)) // the usual append: no copy is needed
+	case len(ch.blocks) > 0:
+		have = c.copyHave()
+		tx.Runs = addBlocks(&have, ch.blocks)
+	}
+	tail := have.tail()
+	tail.End += growsBy
+	if ch.batch != nil && ch.batch.Upgraded || ch.truncate || tail != oldTail {
+		tx.Head = &storage.Head{Fork: next.Fork, Length: next.Length, Signature: nextSignature, Tail: tail}
+		if next.Length > 0 {
+			tx.Head.TreeHash = next.Hash()
+		}
+	}
+	if err := c.store.Commit(d, &tx); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+
+	c.mu.Lock()
+	c.tree, c.signature = next, nextSignature
+	if growsBy > 0 {
+		have.add(storage.Range{Start: oldTail.End, End: tail.End})
+	}
+	c.have = have
+	c.unsynced = d != Durable
+	if ch.auth != nil {
+		c.auth, c.verifier = *ch.auth, ch.verifier
+	}
+	c.mu.Unlock()
+	return nil
+}
+
+func (c *core) copyHave() blockSet {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.have.clone()
+}
+
+func consecutive(blocks []storage.Block) bool {
+	return blocks[len(blocks)-1].Index-blocks[0].Index == uint64(len(blocks)-1)
+}
+
+// addBlocks adds blocks, which come in ascending order, and returns the runs
+// that are to be stored anew.
+func addBlocks(have *blockSet, blocks []storage.Block) (out []storage.Range) {
+	for i := 0; i < len(blocks); {
+		end := i + 1
+		for end < len(blocks) && blocks[end].Index == blocks[end-1].Index+1 {
+			end++
+		}
+		out = append(out, have.add(storage.Range{Start: blocks[i].Index, End: blocks[end-1].Index + 1})...)
+		i = end
+	}
+	return out
+}
+
+// release ends one session. The last one closes the core.
+func (c *core) release() error {
+	c.mu.Lock()
+	c.sessions--
+	last := c.sessions == 0
+	if last {
+		c.closed = true
+	}
+	c.mu.Unlock()
+	if !last {
+		return nil
+	}
+	for _, w := range c.takeWatchers() {
+		w.end(ErrClosed)
+	}
+	if c.parent != nil {
+		p := c.parent
+		p.mu.Lock()
+		if p.drafts[c.name] == c {
+			delete(p.drafts, c.name)
+		}
+		p.mu.Unlock()
+		return p.release()
+	}
+	if c.onIdle != nil {
+		c.onIdle()
+	}
+	return nil
+}
+
+func (c *core) acquire() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return ErrClosed
+	}
+	c.sessions++
+	return nil
+}
+
+// isMissing reports whether an error says that something is not held here.
+func isMissing(err error) bool {
+	return errors.Is(err, storage.ErrNotFound) || errors.Is(err, merkle.ErrNoNode)
+}

@@ -1,0 +1,300 @@
+package hypercore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/cloudbevy/bevy/hyper/merkle"
+	"github.com/cloudbevy/bevy/hyper/storage"
+)
+
+// Draft opens a draft of the log by name, which is made at the log's present
+// length if it is new. A draft is read and written like a log, but is not
+// signed and nobody else's: CommitDraft makes it part of the log, Discard throws
+// it away. It is kept until then, also when it and the store are closed.
+//
+// Blocks of a draft are found through it alone, those before it through both. A
+// draft whose log is truncated below it can only be thrown away (ErrConflict).
+func (l *Log) Draft(ctx context.Context, name string) (*Log, error) {
+	d, err := l.draft(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("draft %q of log %s: %w", name, l.c.key, err)
+	}
+	return d, nil
+}
+
+func (l *Log) draft(ctx context.Context, name string) (*Log, error) {
+	if err := l.changeable(); err != nil {
+		return nil, err
+	}
+	c := l.c
+	if c.parent != nil {
+		return nil, errors.New("a draft has no drafts")
+	}
+	if name == "" {
+		return nil, errors.New("it needs a name")
+	}
+	if err := c.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer c.unlock()
+
+	c.mu.RLock()
+	d := c.drafts[name]
+	c.mu.RUnlock()
+	if d == nil {
+		var err error
+		if d, err = c.openDraft(name); err != nil {
+			return nil, err
+		}
+		if err := c.acquire(); err != nil { // a draft holds its log open
+			return nil, err
+		}
+		c.mu.Lock()
+		if c.drafts == nil {
+			c.drafts = map[string]*core{}
+		}
+		c.drafts[name] = d
+		c.mu.Unlock()
+	}
+	if err := d.acquire(); err != nil {
+		return nil, err
+	}
+	out := d.session(SessionOptions{})
+	out.encryption = l.encryption
+	return out, nil
+}
+
+// openDraft reads or makes a draft. The caller holds writing.
+func (c *core) openDraft(name string) (*core, error) {
+	drafts, err := c.store.Log(c.id).Drafts()
+	if err != nil {
+		return nil, err
+	}
+	var stored storage.Draft
+	for _, d := range drafts {
+		if d.Name == name {
+			stored = d
+		}
+	}
+	if stored.ID == 0 {
+		stored = storage.Draft{Name: name, Base: c.tree.Length, Fork: c.tree.Fork, Hash: c.tree.Hash()}
+		if stored, err = c.store.SetDraft(c.id, stored); err != nil {
+			return nil, err
+		}
+		if err := c.keepRoots(stored.ID, c.tree); err != nil {
+			return nil, err
+		}
+	}
+	d := newCore(c.store, stored.ID, c.key)
+	d.parent, d.name, d.base = c, name, stored.Base
+
+	head, err := c.store.Log(stored.ID).Head()
+	if err != nil {
+		return nil, err
+	}
+	runs, err := c.store.Log(stored.ID).Runs()
+	if err != nil {
+		return nil, err
+	}
+	if d.stale = c.isStale(stored); d.stale {
+		d.tree = merkle.Tree{Length: max(head.Length, stored.Base)}
+		return d, nil
+	}
+	if head.Length <= stored.Base {
+		// Nothing of its own, or it was committed.
+		head = storage.Head{Fork: head.Fork, Length: stored.Base, TreeHash: stored.Hash}
+	}
+	if d.tree, err = readTree(head, d.reader()); err != nil {
+		return nil, err
+	}
+	d.have = newBlockSet(runs, head.Tail)
+	d.have.drop(Range{End: stored.Base})
+	return d, nil
+}
+
+// keepRoots stores the roots that a draft begins with as its own: its log may
+// clear the pages that they are in.
+func (c *core) keepRoots(draft storage.ID, t merkle.Tree) error {
+	return c.store.Commit(Durable, &storage.Tx{Log: draft, Base: t.Length, Nodes: t.Roots})
+}
+
+// isStale reports whether the log is not the one any more that a draft
+// continues.
+func (c *core) isStale(d storage.Draft) bool {
+	if c.tree.Length < d.Base {
+		return true
+	}
+	if c.tree.Fork == d.Fork {
+		return false
+	}
+	t, err := c.tree.At(d.Base, c.reader())
+	return err != nil || t.Hash() != d.Hash
+}
+
+// rebase makes a draft continue its log from tree t on. The caller holds
+// writing of both.
+func (c *core) rebase(t merkle.Tree) error {
+	d := storage.Draft{Name: c.name, ID: c.id, Base: t.Length, Fork: c.parent.tree.Fork, Hash: t.Hash()}
+	if err := c.keepRoots(c.id, t); err != nil {
+		return err
+	}
+	if _, err := c.store.SetDraft(c.parent.id, d); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.base = t.Length
+	return nil
+}
+
+// Drafts returns the names of the log's drafts, in order.
+func (l *Log) Drafts() ([]string, error) {
+	if err := l.check(); err != nil {
+		return nil, err
+	}
+	drafts, err := l.c.store.Log(l.c.id).Drafts()
+	names := make([]string, len(drafts))
+	for i, d := range drafts {
+		names[i] = d.Name
+	}
+	return names, err
+}
+
+// Discard throws a draft away and closes the session. Other sessions of it get
+// ErrClosed.
+func (l *Log) Discard(ctx context.Context) error {
+	c := l.c
+	fail := func(err error) error { return fmt.Errorf("discard draft %q of log %s: %w", c.name, c.key, err) }
+	if c.parent == nil || l.snap != nil {
+		return fail(errors.New("it is not a draft"))
+	}
+	if err := l.check(); err != nil {
+		return fail(err)
+	}
+	if err := c.lock(ctx); err != nil {
+		return fail(err)
+	}
+	defer c.unlock()
+	// Under the log's lock no session of it is being opened.
+	if err := c.parent.lock(ctx); err != nil {
+		return fail(err)
+	}
+	defer c.parent.unlock()
+	if err := c.store.DeleteDraft(c.parent.id, storage.Draft{Name: c.name, ID: c.id}); err != nil {
+		return fail(err)
+	}
+	c.parent.mu.Lock()
+	delete(c.parent.drafts, c.name)
+	c.parent.mu.Unlock()
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	return l.Close()
+}
+
+// CommitDraft appends to the log what the draft has more, and returns the
+// length after it. The draft then continues from there. The log may have grown
+// meanwhile only by what the draft has too, else it is ErrConflict.
+func (l *Log) CommitDraft(ctx context.Context, draft *Log, o AppendOptions) (uint64, error) {
+	length, err := l.commitDraft(ctx, draft, o)
+	if err != nil {
+		return 0, fmt.Errorf("commit draft %q to log %s: %w", draft.c.name, l.c.key, err)
+	}
+	return length, nil
+}
+
+func (l *Log) commitDraft(ctx context.Context, draft *Log, o AppendOptions) (uint64, error) {
+	c, d := l.c, draft.c
+	if d.parent != c {
+		return 0, errors.New("it is not a draft of this log")
+	}
+	if err := errors.Join(l.changeable(), draft.changeable()); err != nil {
+		return 0, err
+	}
+	// Locks are always taken draft first.
+	if err := d.lock(ctx); err != nil {
+		return 0, err
+	}
+	defer d.unlock()
+	if err := c.lock(ctx); err != nil {
+		return 0, err
+	}
+	defer c.unlock()
+	if err := errors.Join(c.writable(), d.writable()); err != nil {
+		return 0, err
+	}
+	if d.tree.Length < c.tree.Length {
+		return 0, fmt.Errorf("%w: the log has %d blocks, the draft %d", ErrConflict, c.tree.Length, d.tree.Length)
+	}
+	r := d.reader()
+	shared, err := d.tree.At(c.tree.Length, r)
+	if err != nil {
+		return 0, err
+	}
+	if shared.Hash() != c.tree.Hash() {
+		return 0, fmt.Errorf("%w: the log has gone another way since block %d", ErrConflict, d.base)
+	}
+	if d.tree.Length > c.tree.Length {
+		if err := c.take(ctx, d.tree, r, o); err != nil {
+			return 0, err
+		}
+	}
+	if d.base == d.tree.Length {
+		return c.tree.Length, nil
+	}
+	// What is the log's now is the draft's no more.
+	if err := d.rebase(c.tree); err != nil {
+		return 0, err
+	}
+	if err := d.forgetBlocks(); err != nil {
+		return 0, err
+	}
+	return c.tree.Length, nil
+}
+
+// take appends the blocks that tree t, read through r, has more.
+func (c *core) take(ctx context.Context, t merkle.Tree, r reader, o AppendOptions) error {
+	b := c.tree.Batch()
+	var blocks []storage.Block
+	for i := c.tree.Length; i < t.Length; i++ {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		data, err := r.Block(i)
+		if err != nil {
+			return fmt.Errorf("block %d: %w", i, err)
+		}
+		blocks = append(blocks, storage.Block{Index: i, Data: data})
+		b.Append(data)
+	}
+	if b.Tree.Hash() != t.Hash() {
+		return fmt.Errorf("the draft's blocks are not those of its tree: %w", storage.ErrCorrupt)
+	}
+	if err := c.sign(b, o.Signature, o.KeyPair); err != nil {
+		return err
+	}
+	if err := c.commit(o.Durability, change{batch: b, blocks: blocks}); err != nil {
+		return err
+	}
+	c.notify(Event{Kind: Appended, Length: c.tree.Length})
+	return nil
+}
+
+// forgetBlocks removes a draft's own blocks, which are its log's now.
+func (c *core) forgetBlocks() error {
+	none := uint64(0)
+	tx := storage.Tx{Log: c.id, Base: c.tree.Length, Truncate: &none}
+	for _, r := range c.have.all() {
+		tx.Runs = append(tx.Runs, Range{Start: r.Start, End: r.Start})
+	}
+	tx.Head, tx.Nodes = &storage.Head{}, c.tree.Roots
+	if err := c.store.Commit(Durable, &tx); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.have = blockSet{}
+	return nil
+}

@@ -1,0 +1,431 @@
+package hypercore
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/cloudbevy/bevy/hyper/merkle"
+	"github.com/cloudbevy/bevy/hyper/storage"
+)
+
+// A Proof is a merkle.Proof with the manifest that it is signed under, which a
+// reader needs once.
+type Proof struct {
+	merkle.Proof
+	Manifest *Manifest
+}
+
+// Publish returns the head that others may be told of: it is on the disk. A
+// writer who tells of a head and then loses it would sign another history of
+// that length, which readers take for a fork.
+func (l *Log) Publish(ctx context.Context) (Head, error) {
+	if l.snap != nil {
+		return l.Head(), l.check()
+	}
+	for {
+		if err := errors.Join(l.check(), ctx.Err()); err != nil {
+			return Head{}, err
+		}
+		l.c.mu.RLock()
+		h, unsynced := Head{l.c.tree, l.c.signature}, l.c.unsynced
+		l.c.mu.RUnlock()
+		if !unsynced {
+			return h, nil
+		}
+		if err := l.c.store.Sync(); err != nil {
+			return Head{}, fmt.Errorf("publish log %s: %w", l.c.key, err)
+		}
+		l.c.mu.Lock()
+		if l.c.tree.Length == h.Length && l.c.tree.Fork == h.Fork {
+			l.c.unsynced = false
+		}
+		l.c.mu.Unlock()
+		return h, nil
+	}
+}
+
+// Prove makes the proof that a peer asks for. Its upgrade, if any, is signed
+// for the whole log. ErrNotFound, merkle.ErrRequest and merkle.ErrNoNode mean
+// that this log can't answer.
+func (l *Log) Prove(ctx context.Context, req merkle.Request, manifest bool) (*Proof, error) {
+	p, err := l.prove(ctx, req, manifest)
+	if err != nil {
+		return nil, fmt.Errorf("prove log %s: %w", l.c.key, err)
+	}
+	return p, nil
+}
+
+func (l *Log) prove(ctx context.Context, req merkle.Request, manifest bool) (*Proof, error) {
+	if l.c.parent != nil {
+		return nil, errors.New("a draft is not signed")
+	}
+	h, err := l.Publish(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if req.Upgrade != nil && h.Signature == nil && h.Length > 0 && !l.static(h) {
+		return nil, fmt.Errorf("there is no signature of %d blocks: %w", h.Length, merkle.ErrRequest)
+	}
+	v, r := l.Verifier(), l.reader()
+	var prologue *merkle.Prologue
+	if v != nil {
+		prologue = v.prologue()
+	}
+	mp, err := h.Prove(req, prologue, r)
+	if err != nil {
+		return nil, err
+	}
+	p := &Proof{Proof: *mp}
+	if p.Block != nil {
+		if p.Block.Value, err = r.Block(p.Block.Index); err != nil {
+			return nil, err
+		}
+	}
+	if p.Upgrade != nil {
+		p.Upgrade.Signature = h.Signature
+	}
+	if manifest && v != nil && !v.compat {
+		p.Manifest = v.manifest
+	}
+	return p, nil
+}
+
+// static reports whether a head needs no signature, for it is the prologue.
+func (l *Log) static(h Head) bool {
+	v := l.Verifier()
+	return v != nil && v.prologue() != nil && h.Length == v.prologue().Length
+}
+
+// ErrFork: a proof is of another fork than the log has (see StartReorg).
+var ErrFork = errors.New("proof is of another fork")
+
+// Apply verifies proofs from peers and keeps what they prove, all in one commit.
+// It returns an error for each proof that was not taken, nil for the others, and
+// a second error when nothing could be stored.
+//
+// A proof of a block that is held already is fine and adds nothing. The errors
+// of a peer that lies wrap merkle.ErrProof or ErrSignature; a wrong signature
+// may be that of a second history, see CheckConflict.
+func (l *Log) Apply(ctx context.Context, d Durability, proofs ...*Proof) ([]error, error) {
+	errs := make([]error, len(proofs))
+	fail := func(err error) ([]error, error) {
+		return errs, fmt.Errorf("apply to log %s: %w", l.c.key, err)
+	}
+	if err := l.changeable(); err != nil && !l.readOnly {
+		return fail(err)
+	}
+	c := l.c
+	if c.parent != nil {
+		return fail(errors.New("it is a draft"))
+	}
+	if err := c.lock(ctx); err != nil {
+		return fail(err)
+	}
+	defer c.unlock()
+	if err := c.writable(); err != nil {
+		return fail(err)
+	}
+	a := applier{c: c, tree: c.tree, signature: c.signature, verifier: c.verifier, nodes: overlay{c.reader(), map[uint64]merkle.Node{}}, blocks: map[uint64]bool{}}
+	for i, p := range proofs {
+		errs[i] = a.add(p)
+	}
+	ch, changed := a.change()
+	if !changed {
+		return errs, nil
+	}
+	grown := a.tree.Length
+	if a.tree.Length == c.tree.Length {
+		grown = 0
+	}
+	if err := c.commit(d, ch); err != nil {
+		return fail(err)
+	}
+	if grown > 0 {
+		c.notify(Event{Kind: Appended, Length: grown})
+	}
+	for _, b := range ch.blocks {
+		c.notify(Event{Kind: Received, Range: Range{Start: b.Index, End: b.Index + 1}})
+	}
+	return errs, nil
+}
+
+// An overlay is a log's nodes with some that are about to be added.
+type overlay struct {
+	merkle.Nodes
+	added map[uint64]merkle.Node
+}
+
+func (o overlay) Node(index uint64) (merkle.Node, error) {
+	if n, ok := o.added[index]; ok {
+		return n, nil
+	}
+	return o.Nodes.Node(index)
+}
+
+// An applier gathers verified proofs.
+type applier struct {
+	c         *core
+	tree      merkle.Tree
+	signature []byte
+	verifier  *Verifier
+	manifest  *Manifest // learned from a proof
+	nodes     overlay
+	ordered   []merkle.Node
+	blocks    map[uint64]bool
+	list      []storage.Block
+}
+
+func (a *applier) add(p *Proof) error {
+	if p.Fork != a.tree.Fork {
+		return fmt.Errorf("%w: %d, the log has %d", ErrFork, p.Fork, a.tree.Fork)
+	}
+	v, learned, err := a.c.verifierFor(a.verifier, p)
+	if err != nil {
+		return err
+	}
+	b, err := a.tree.Verify(&p.Proof, v.prologue(), a.nodes)
+	if err != nil {
+		return err
+	}
+	if b.Upgraded && b.Tree.Length <= a.tree.Length {
+		ok, err := b.Downgrade(a.nodes)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return fmt.Errorf("its %d blocks are not those of the log: %w", b.Tree.Length, ErrConflict)
+		}
+	}
+	if b.Upgraded {
+		if err := v.Verify(b, b.Signature); err != nil {
+			return err
+		}
+		a.tree, a.signature, a.verifier = b.Tree, b.Signature, v
+		if learned != nil {
+			a.manifest = learned
+		}
+	}
+	for _, n := range b.Nodes {
+		if kept, err := a.nodes.Node(n.Index); err == nil && kept == n {
+			continue
+		}
+		a.nodes.added[n.Index] = n
+		a.ordered = append(a.ordered, n)
+	}
+	if p.Block != nil && !a.blocks[p.Block.Index] && !a.c.have.has(p.Block.Index) {
+		a.blocks[p.Block.Index] = true
+		a.list = append(a.list, storage.Block{Index: p.Block.Index, Data: p.Block.Value})
+	}
+	return nil
+}
+
+// change returns what is to be committed, if anything.
+func (a *applier) change() (change, bool) {
+	b := a.c.tree.Batch()
+	b.Nodes = a.ordered
+	if a.tree.Length > a.c.tree.Length {
+		b.Tree, b.Signature, b.Upgraded = a.tree, a.signature, true
+	}
+	sortBlocks(a.list)
+	ch := change{batch: b, blocks: a.list}
+	if a.manifest != nil {
+		auth := a.c.auth
+		auth.Manifest = a.manifest.Encode()
+		ch.auth, ch.verifier = &auth, a.verifier
+	}
+	return ch, b.Upgraded || len(b.Nodes) > 0 || len(a.list) > 0
+}
+
+// verifierFor returns what checks a proof: known, or one of the manifest in the
+// proof, or of the manifest that a log of the old kind has. learned is the
+// manifest when it was not known.
+func (c *core) verifierFor(known *Verifier, p *Proof) (v *Verifier, learned *Manifest, err error) {
+	if known != nil {
+		return known, nil, nil
+	}
+	m := p.Manifest
+	if m == nil {
+		m = SingleSigner(c.key)
+	}
+	v, err = NewVerifier(c.key, m)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", ErrSignature, err)
+	}
+	return v, m, nil
+}
+
+// A Reorg moves a log to a higher fork that its writer signed: first Update
+// until Done, with proofs of what Want names, then Commit.
+type Reorg struct {
+	l        *Log
+	r        *merkle.Reorg
+	manifest *Manifest
+	verifier *Verifier
+	base     merkle.Tree
+}
+
+// StartReorg begins with a proof of an upgrade from 0 that is of a higher fork
+// than the log has.
+func (l *Log) StartReorg(p *Proof) (*Reorg, error) {
+	fail := func(err error) (*Reorg, error) { return nil, fmt.Errorf("reorg log %s: %w", l.c.key, err) }
+	if err := l.check(); err != nil {
+		return fail(err)
+	}
+	if l.c.parent != nil || l.snap != nil {
+		return fail(ErrNotWritable)
+	}
+	t := l.tree()
+	if p.Fork <= t.Fork {
+		return fail(fmt.Errorf("%w: %d, the log has %d", ErrFork, p.Fork, t.Fork))
+	}
+	v, learned, err := l.c.verifierFor(l.Verifier(), p)
+	if err != nil {
+		return fail(err)
+	}
+	r, err := merkle.StartReorg(t, &p.Proof, v.prologue(), l.reader())
+	if err != nil {
+		return fail(err)
+	}
+	if err := v.Verify(r.Batch, r.Batch.Signature); err != nil {
+		return fail(err)
+	}
+	return &Reorg{l, r, learned, v, t}, nil
+}
+
+// Done reports whether Commit can be called.
+func (r *Reorg) Done() bool { return r.r.Done() }
+
+// Want returns what to ask for while not Done.
+func (r *Reorg) Want() merkle.Want { return r.r.Want() }
+
+// Update takes the proof of a hash, and reports whether it was of use.
+func (r *Reorg) Update(p *Proof) (bool, error) { return r.r.Update(&p.Proof, r.l.reader()) }
+
+// Commit moves the log to the other fork. ErrConflict means that the log
+// changed meanwhile: start again.
+func (r *Reorg) Commit(ctx context.Context, d Durability) error {
+	c := r.l.c
+	fail := func(err error) error { return fmt.Errorf("reorg log %s: %w", c.key, err) }
+	if !r.Done() {
+		return fail(errors.New("the common blocks are not known yet"))
+	}
+	if err := c.lock(ctx); err != nil {
+		return fail(err)
+	}
+	defer c.unlock()
+	if err := c.writable(); err != nil {
+		return fail(err)
+	}
+	if c.tree.Length != r.base.Length || c.tree.Fork != r.base.Fork {
+		return fail(fmt.Errorf("%w: the log changed meanwhile", ErrConflict))
+	}
+	ch := change{batch: r.r.Batch, truncate: true}
+	if r.manifest != nil {
+		auth := c.auth
+		auth.Manifest = r.manifest.Encode()
+		ch.auth, ch.verifier = &auth, r.verifier
+	}
+	if err := c.commit(d, ch); err != nil {
+		return fail(err)
+	}
+	c.notify(Event{Kind: Truncated, Length: r.r.Batch.Ancestors, Fork: c.tree.Fork})
+	c.truncated()
+	return nil
+}
+
+// A Conflict is evidence that a log's writer signed two histories: two trees of
+// one fork, of which neither continues the other.
+type Conflict struct {
+	Fork         uint64
+	Ours, Theirs SignedTree
+}
+
+// A SignedTree is a tree's hash with its signature.
+type SignedTree struct {
+	Length    uint64
+	Hash      merkle.Hash
+	Signature []byte
+}
+
+// CheckConflict looks whether a proof of an upgrade from 0 shows a second
+// history of the log. If it does, the log is frozen for good: it can still be
+// read, and Frozen returns the evidence.
+func (l *Log) CheckConflict(ctx context.Context, p *Proof) (bool, error) {
+	c := l.c
+	fail := func(err error) (bool, error) { return false, fmt.Errorf("check log %s for a conflict: %w", c.key, err) }
+	if err := l.check(); err != nil {
+		return fail(err)
+	}
+	if p.Upgrade == nil || p.Upgrade.Start != 0 || l.snap != nil || c.parent != nil {
+		return false, nil
+	}
+	if err := c.lock(ctx); err != nil {
+		return fail(err)
+	}
+	defer c.unlock()
+	if c.auth.Frozen != nil || c.verifier == nil || p.Fork != c.tree.Fork {
+		return c.auth.Frozen != nil, nil
+	}
+	b, err := (merkle.Tree{}).Verify(&p.Proof, c.verifier.prologue(), overlay{c.reader(), nil})
+	if err != nil || c.verifier.Verify(b, b.Signature) != nil {
+		return false, nil // not signed: a lie, no second history
+	}
+	if b.Tree.Length > c.tree.Length {
+		return false, nil // the log is shorter: an upgrade will tell
+	}
+	ours, err := c.tree.At(b.Tree.Length, c.reader())
+	if err != nil {
+		return fail(err)
+	}
+	if ours.Hash() == b.Tree.Hash() {
+		return false, nil
+	}
+	auth := c.auth
+	auth.Frozen = encodeConflict(&Conflict{
+		Fork:   p.Fork,
+		Ours:   SignedTree{c.tree.Length, c.tree.Hash(), c.signature},
+		Theirs: SignedTree{b.Tree.Length, b.Tree.Hash(), b.Signature},
+	})
+	if err := c.commit(Durable, change{auth: &auth, verifier: c.verifier}); err != nil {
+		return fail(err)
+	}
+	c.notify(Event{Kind: Froze})
+	return true, nil
+}
+
+const conflictVersion = 1
+
+func encodeConflict(c *Conflict) []byte {
+	b := []byte{conflictVersion}
+	b = binary.AppendUvarint(b, c.Fork)
+	for _, t := range []SignedTree{c.Ours, c.Theirs} {
+		b = binary.AppendUvarint(b, t.Length)
+		b = append(b, t.Hash[:]...)
+		b = binary.AppendUvarint(b, uint64(len(t.Signature)))
+		b = append(b, t.Signature...)
+	}
+	return b
+}
+
+func decodeConflict(b []byte) *Conflict {
+	if len(b) == 0 {
+		return nil
+	}
+	c := new(Conflict)
+	b = b[1:]
+	number := func() uint64 {
+		n, k := binary.Uvarint(b)
+		b = b[max(k, 0):]
+		return n
+	}
+	c.Fork = number()
+	for _, t := range []*SignedTree{&c.Ours, &c.Theirs} {
+		t.Length = number()
+		b = b[copy(t.Hash[:], b):]
+		n := min(number(), uint64(len(b)))
+		t.Signature, b = append([]byte(nil), b[:n]...), b[n:]
+	}
+	return c
+}
