@@ -454,6 +454,10 @@ func (c *core) commit(d Durability, ch change) error {
 	}
 	if ch.truncate {
 		tx.Truncate = &ch.batch.Ancestors
+		var err error
+		if tx.Drafts, err = c.draftsAfter(ch.batch.Ancestors, next.Fork); err != nil {
+			return err
+		}
 	}
 	if ch.clear.Len() > 0 {
 		tx.Clear = []storage.Range{ch.clear}
@@ -531,12 +535,15 @@ func addBlocks(have *blockSet, blocks []storage.Block) (out []storage.Range) {
 func (c *core) release() error {
 	c.mu.Lock()
 	c.sessions--
-	last := c.sessions == 0
-	if last {
+	left := c.sessions
+	if left == 0 {
 		c.closed = true
 	}
 	c.mu.Unlock()
-	if !last {
+	if left > 0 {
+		if left == 1 && c.onIdle != nil {
+			c.onIdle()
+		}
 		return nil
 	}
 	for _, w := range c.takeWatchers() {
@@ -550,9 +557,6 @@ func (c *core) release() error {
 		}
 		p.mu.Unlock()
 		return p.release()
-	}
-	if c.onIdle != nil {
-		c.onIdle()
 	}
 	return nil
 }

@@ -120,6 +120,22 @@ func (c *core) keepRoots(draft storage.ID, t merkle.Tree) error {
 	return c.store.Commit(Durable, &storage.Tx{Log: draft, Base: t.Length, Nodes: t.Roots})
 }
 
+// draftsAfter returns the drafts that go on although the log is cut to length
+// and gets a fork number, with that number.
+func (c *core) draftsAfter(length, fork uint64) (out []storage.Draft, err error) {
+	drafts, err := c.store.Log(c.id).Drafts()
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range drafts {
+		if d.Base <= length && !c.isStale(d) {
+			d.Fork = fork
+			out = append(out, d)
+		}
+	}
+	return out, nil
+}
+
 // isStale reports whether the log is not the one any more that a draft
 // continues.
 func (c *core) isStale(d storage.Draft) bool {

@@ -118,7 +118,8 @@ type Options struct {
 	Alias *storage.Alias
 	// Durability of creating the log; Durable when zero.
 	Durability Durability
-	// OnIdle is called when the last session was closed.
+	// OnIdle is called each time when all sessions but the one that Open returns
+	// were closed.
 	OnIdle func()
 
 	Session SessionOptions

@@ -264,11 +264,18 @@ func testLogEqualsSlice(t *testing.T, seed uint64) {
 			}
 			dm, base, stale = m.clone(), len(m.blocks), false
 		case stale:
-			if _, err := draft.Append(ctx, nil); !errors.Is(err, ErrConflict) {
+			// Unless the very same blocks were appended again.
+			same := len(m.blocks) >= base
+			for i := 0; same && i < base; i++ {
+				same = bytes.Equal(m.blocks[i], dm.blocks[i])
+			}
+			if _, err := draft.Append(ctx, nil, nil); !errors.Is(err, ErrConflict) && !same {
 				t.Fatalf("append to a draft of what is no more: %v", err)
 			}
-			if _, err := l.CommitDraft(ctx, draft, AppendOptions{}); !errors.Is(err, ErrConflict) {
+			if _, err := l.CommitDraft(ctx, draft, AppendOptions{}); !same && !errors.Is(err, ErrConflict) {
 				t.Fatalf("commit of a draft of what is no more: %v", err)
+			} else if err == nil {
+				return // the model does not follow here
 			}
 			if err := draft.Discard(ctx); err != nil {
 				t.Fatal(err)

@@ -134,6 +134,8 @@ type Tx struct {
 	Runs []Range
 	Auth *Auth
 	Head *Head
+	// Drafts are changed drafts of the log.
+	Drafts []Draft
 	// UserData sets values by name; nil removes one.
 	UserData map[string][]byte
 }
@@ -356,12 +358,7 @@ func (s *Store) SetDraft(id ID, d Draft) (Draft, error) {
 		d.ID = s.next
 		b.Set(metaKey(metaNext), binary.BigEndian.AppendUint64(nil, uint64(d.ID+1)))
 	}
-	value := []byte{recordVersion}
-	value = binary.AppendUvarint(value, uint64(d.ID))
-	value = binary.AppendUvarint(value, d.Base)
-	value = binary.AppendUvarint(value, d.Fork)
-	value = append(value, d.Hash[:]...)
-	b.Set(append(logKey(id, logDraft), d.Name...), value)
+	setDraft(&b, id, &d)
 	if err := s.engine.Apply(&b, Durable); err != nil {
 		return Draft{}, fmt.Errorf("set draft %q: %w", d.Name, err)
 	}
@@ -369,6 +366,15 @@ func (s *Store) SetDraft(id ID, d Draft) (Draft, error) {
 		s.next++
 	}
 	return d, nil
+}
+
+func setDraft(b *Batch, id ID, d *Draft) {
+	value := []byte{recordVersion}
+	value = binary.AppendUvarint(value, uint64(d.ID))
+	value = binary.AppendUvarint(value, d.Base)
+	value = binary.AppendUvarint(value, d.Fork)
+	value = append(value, d.Hash[:]...)
+	b.Set(append(logKey(id, logDraft), d.Name...), value)
 }
 
 // DeleteDraft throws a draft away.
@@ -476,6 +482,9 @@ func (s *Store) prepare(b *Batch, c *commit) error {
 	if tx.Head != nil {
 		var buf [256]byte
 		b.Set(logKey(tx.Log, logHead), appendHead(buf[:0], tx.Head))
+	}
+	for i := range tx.Drafts {
+		setDraft(b, tx.Log, &tx.Drafts[i])
 	}
 	for name, value := range tx.UserData {
 		key := append(logKey(tx.Log, logUser), name...)
