@@ -119,14 +119,21 @@ func (c *pageCache) committed(ch *pageChange, fresh bool) {
 	}
 }
 
-// dropFrom forgets the pages of a log that lie at or beyond block first, on
-// all levels.
+// dropRange forgets the pages from <= number < to of a level of a log.
 func (c *pageCache) dropRange(log ID, level int, from, to uint64) {
 	for i := range c.changes {
 		c.changes[i].Add(1)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if to-from < uint64(len(c.pages)) {
+		for n := from; n < to; n++ {
+			if e := c.pages[pageKey{log, level, n}]; e != nil {
+				c.removeLocked(e)
+			}
+		}
+		return
+	}
 	for k, e := range c.pages {
 		if k.log == log && k.level == level && k.number >= from && k.number < to {
 			c.removeLocked(e)

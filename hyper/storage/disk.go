@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -67,6 +68,8 @@ const (
 	// fullCheckBytes is how much is written between looks at the free space.
 	fullCheckBytes = 4 << 20
 	defaultMinFree = 64 << 20
+	// maxFreeing is the size of a batch that may be meant to free space.
+	maxFreeing = 1 << 20
 )
 
 // Key spaces of the database.
@@ -91,7 +94,8 @@ type disk struct {
 	db       *pebble.DB
 	lock     *pebble.Lock
 	segments *segments
-	syncs    *syncCounter
+	files    *guard
+	users    gate // closed before the database is
 
 	// blobs is held shared by writers of blobs, from before they reach a segment
 	// until their pointers are committed, and by those that delete blobs; and
@@ -100,15 +104,22 @@ type disk struct {
 
 	unchecked atomic.Int64 // bytes written since the last look at free space
 	full      atomic.Bool
-	failed    atomic.Pointer[error] // set once: the database can't go on
 
 	mu         sync.Mutex // guards the fields below
 	closed     bool
 	soon       clock.Timer // a sync that is due
 	collect    clock.Timer // a collection that is due
 	background sync.WaitGroup
-	snapshots  int
-	doomed     []uint32 // segments to remove when no snapshot is open
+	snapshots  map[*diskSnapshot]bool
+	snapshoted uint64          // number of the snapshot that was made last
+	doomed     []doomed        // in the order of their snapshots
+	stuck      map[uint32]bool // segments that can't be collected
+}
+
+// A doomed segment holds nothing that is alive, but a snapshot may read it.
+type doomed struct {
+	segment  uint32
+	snapshot uint64 // the last that may
 }
 
 // Open opens or makes the store's folder.
@@ -122,7 +133,9 @@ func (o Disk) Open() (Engine, error) {
 	if o.MinFree == 0 {
 		o.MinFree = defaultMinFree
 	}
-	d := &disk{opts: o, syncs: &syncCounter{FS: o.FS}}
+	d := &disk{opts: o, users: newGate(), snapshots: map[*diskSnapshot]bool{}, stuck: map[uint32]bool{}}
+	d.files = newGuard(d)
+	d.full.Store(true) // until the first write has looked
 	if err := d.open(); err != nil {
 		var copied *CopiedError
 		if errors.As(err, &copied) {
@@ -135,10 +148,12 @@ func (o Disk) Open() (Engine, error) {
 
 func (d *disk) open() (err error) {
 	if !d.opts.ReadOnly {
-		if err := d.syncs.MkdirAll(d.opts.Dir, 0o700); err != nil {
+		if err := d.makeFolder(); err != nil {
 			return diskError(err)
 		}
-	} else if _, err := d.opts.FS.Stat(d.opts.Dir); err != nil {
+	} else if _, err := d.opts.FS.Stat(d.opts.Dir); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("there is no store: %w", ErrNotFound)
+	} else if err != nil {
 		return diskError(err)
 	}
 	if err := d.takeLock(); err != nil {
@@ -147,6 +162,8 @@ func (d *disk) open() (err error) {
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.release())
+		} else {
+			d.files.armed.Store(true)
 		}
 	}()
 	if d.db, err = pebble.Open(d.opts.Dir, d.pebbleOptions()); err != nil {
@@ -155,7 +172,7 @@ func (d *disk) open() (err error) {
 	if err := d.checkMeta(); err != nil {
 		return err
 	}
-	if d.segments, err = openSegments(d.syncs, d.opts.FS.PathJoin(d.opts.Dir, "blobs"), d.opts.ReadOnly); err != nil {
+	if d.segments, err = openSegments(plainGuard{d.files}, d.opts.FS.PathJoin(d.opts.Dir, "blobs"), d.opts.ReadOnly); err != nil {
 		return diskError(err)
 	}
 	if err := d.loadCounters(); err != nil {
@@ -163,8 +180,41 @@ func (d *disk) open() (err error) {
 	}
 	if !d.opts.ReadOnly {
 		d.mu.Lock()
-		d.scheduleCollectLocked()
+		d.scheduleCollectLocked(reclaimDelay)
 		d.mu.Unlock()
+	}
+	return nil
+}
+
+// makeFolder makes the store's folder and, for its entry to be there after a
+// power cut, syncs those above that it makes.
+func (d *disk) makeFolder() error {
+	var above []string
+	for dir := d.opts.Dir; ; {
+		if _, err := d.opts.FS.Stat(dir); err == nil {
+			break
+		}
+		up := d.opts.FS.PathDir(dir)
+		if up == dir {
+			break
+		}
+		above = append(above, up)
+		dir = up
+	}
+	if len(above) == 0 {
+		return nil
+	}
+	if err := d.opts.FS.MkdirAll(d.opts.Dir, 0o700); err != nil {
+		return err
+	}
+	for _, dir := range above {
+		f, err := d.files.OpenDir(dir)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -218,7 +268,7 @@ func (d *disk) readFile(name string) ([]byte, error) {
 func (d *disk) pebbleOptions() *pebble.Options {
 	// The values are measured in shared research; docs/why.md has the reasons.
 	o := &pebble.Options{
-		FS:                          d.syncs,
+		FS:                          d.files,
 		Lock:                        d.lock,
 		ReadOnly:                    d.opts.ReadOnly,
 		FormatMajorVersion:          pebble.FormatValueSeparation,
@@ -250,24 +300,21 @@ func (d *disk) pebbleOptions() *pebble.Options {
 	return o
 }
 
-// diskLogger gets Pebble's log. Pebble can't go on after Fatalf: in a writer's
-// goroutine that becomes the writer's error (see commit), elsewhere it ends the
-// process, which loses nothing acknowledged.
+// diskLogger gets Pebble's log. Pebble does not expect to go on after Fatalf.
+// Here it does, but no writing of it reaches the disk any more (see guard), and
+// nobody gets to read from it.
 type diskLogger struct{ d *disk }
-
-type fatalError struct{ err error }
 
 func (diskLogger) Infof(string, ...any)  {}
 func (diskLogger) Errorf(string, ...any) {}
 func (l diskLogger) Fatalf(format string, args ...any) {
-	err := fmt.Errorf("store %s failed and must be opened anew: %s", l.d.opts.Dir, fmt.Sprintf(format, args...))
+	err := fmt.Errorf(format, args...)
 	for _, a := range args {
 		if e, ok := a.(error); ok {
-			err = fmt.Errorf("store %s failed and must be opened anew: %w", l.d.opts.Dir, diskError(e))
+			err = e
 		}
 	}
-	l.d.failed.CompareAndSwap(nil, &err)
-	panic(fatalError{err})
+	l.d.files.fail(err, true)
 }
 
 // A merge collects operands, which Pebble hands over in one of two orders.
@@ -381,19 +428,21 @@ func (d *disk) loadCounters() error {
 	return nil
 }
 
-// guard returns why nothing can be written, or nil.
-func (d *disk) guard(size int) error {
-	if err := d.failed.Load(); err != nil {
-		return *err
-	}
+// guard returns why a batch of that size can't be written, or nil. A batch that
+// frees removes more than it adds.
+func (d *disk) guard(size int, frees bool) error {
 	if d.opts.ReadOnly {
 		return ErrReadOnly
+	}
+	if err := d.files.failure(); err != nil {
+		return err
 	}
 	if d.full.Load() || d.unchecked.Add(int64(size)) > fullCheckBytes {
 		d.unchecked.Store(0)
 		u, err := d.opts.FS.GetDiskUsage(d.opts.Dir)
 		d.full.Store(err == nil && u.AvailBytes < d.opts.MinFree)
-		if d.full.Load() {
+		// What gives space back may use half of the reserve.
+		if d.full.Load() && (!frees || u.AvailBytes < d.opts.MinFree/2) {
 			return fmt.Errorf("%w: %d MiB are free, %d are kept in reserve; free some space and write again",
 				ErrFull, u.AvailBytes>>20, d.opts.MinFree>>20)
 		}
@@ -402,23 +451,31 @@ func (d *disk) guard(size int) error {
 }
 
 func (d *disk) Apply(b *Batch, durability Durability) error {
-	size, blobs := 0, false
+	if !d.users.enter() {
+		return ErrClosed
+	}
+	defer d.users.leave()
+	size, small, blobs, frees := 0, 0, false, false
 	for i := range b.ops {
 		op := &b.ops[i]
 		size += len(op.key) + len(op.value)
 		blobs = blobs || op.kind == opDeleteBlobs || op.kind == opSetBlob
+		frees = frees || op.kind == opDeleteBlobs || op.kind == opDeleteRange || op.kind == opDelete
+		if op.kind != opSetBlob || len(op.value) < blobInline {
+			small += len(op.key) + len(op.value)
+		}
 	}
-	if err := d.guard(size); err != nil {
+	if err := d.guard(size, frees && size < maxFreeing); err != nil {
 		return err
 	}
 	if blobs {
 		d.blobs.RLock()
 		defer d.blobs.RUnlock()
 	}
-	pb := d.db.NewBatchWithSize(size + 32*len(b.ops))
-	changes := map[uint32]int64(nil)
-	if err := d.fill(pb, b, &changes); err != nil {
-		return errors.Join(err, pb.Close())
+	pb := d.db.NewBatchWithSize(small + 32*len(b.ops))
+	changes, err := d.fill(pb, b)
+	if err != nil {
+		return errors.Join(diskError(err), pb.Close())
 	}
 	sync := pebble.Sync
 	if durability == Soon {
@@ -434,7 +491,7 @@ func (d *disk) Apply(b *Batch, durability Durability) error {
 			d.scheduleSyncLocked()
 		}
 		if blobs {
-			d.scheduleCollectLocked()
+			d.scheduleCollectLocked(reclaimDelay)
 		}
 		d.mu.Unlock()
 	}
@@ -442,110 +499,144 @@ func (d *disk) Apply(b *Batch, durability Durability) error {
 }
 
 // fill turns the batch into one of the database, writing its large blobs to
-// segments first.
-func (d *disk) fill(pb *pebble.Batch, b *Batch, changes *map[uint32]int64) error {
-	var key []byte
-	at := func(space byte, k []byte) []byte {
-		key = append(append(key[:0], space), k...)
-		return key
-	}
+// segments first. It returns how the live bytes of segments change.
+func (d *disk) fill(pb *pebble.Batch, b *Batch) (changes map[uint32]int64, err error) {
 	var large []*op
 	for i := range b.ops {
-		op := &b.ops[i]
-		var err error
-		switch op.kind {
-		case opSet:
-			err = pb.Set(at(spaceValue, op.key), op.value, nil)
-		case opMerge:
-			err = pb.Merge(at(spaceValue, op.key), op.value, nil)
-		case opDelete:
-			err = pb.Delete(at(spaceValue, op.key), nil)
-		case opDeleteRange:
-			err = pb.DeleteRange(at(spaceValue, op.key), append([]byte{spaceValue}, op.value...), nil)
-		case opSetBlob:
-			if len(op.value) >= blobInline {
-				large = append(large, op)
-				continue
-			}
-			d := pb.SetDeferred(1+len(op.key), 1+len(op.value))
-			d.Key[0] = spaceBlob
-			copy(d.Key[1:], op.key)
-			d.Value[0] = blobHere
-			copy(d.Value[1:], op.value)
-			err = d.Finish()
-		case opDeleteBlobs:
-			if len(large) > 0 {
-				// A batch that deletes what it set would lose the order; none does.
-				panic("storage: DeleteBlobs after SetBlob in one batch")
-			}
-			err = d.deleteBlobs(pb, op.key, op.value, changes)
+		if op := &b.ops[i]; op.kind == opSetBlob && len(op.value) >= blobInline {
+			large = append(large, op)
 		}
+	}
+	f := filling{d: d, pb: pb}
+	if len(large) > 0 {
+		pointers, err := d.segments.write(large)
 		if err != nil {
-			return diskError(err)
+			return nil, err
+		}
+		f.pointers = pointers
+	}
+	for i := range b.ops {
+		if err := f.add(&b.ops[i]); err != nil {
+			return nil, err
 		}
 	}
-	if len(large) == 0 {
-		return nil
-	}
-	pointers, err := d.segments.write(large)
-	if err != nil {
-		return diskError(err)
-	}
-	if *changes == nil {
-		*changes = map[uint32]int64{}
-	}
-	added := map[uint32]int64{}
-	for i, op := range large {
-		if err := pb.Set(at(spaceBlob, op.key), pointers[i].append(nil), nil); err != nil {
-			return diskError(err)
-		}
-		added[pointers[i].segment] += int64(pointers[i].recordSize(len(op.key)))
-	}
-	for segment, n := range added {
-		(*changes)[segment] += n
-		if err := d.mergeCounter(pb, segment, n); err != nil {
-			return err
+	for segment, n := range f.changes {
+		if err := mergeCounter(pb, segment, n); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	return f.changes, nil
 }
 
-func (d *disk) mergeCounter(pb *pebble.Batch, segment uint32, n int64) error {
-	key := counterKey(segment)
-	return diskError(pb.Merge(key, binary.LittleEndian.AppendUint64(nil, uint64(n)), nil))
+// A filling is a batch of the database in the making.
+type filling struct {
+	d        *disk
+	pb       *pebble.Batch
+	key      []byte
+	pointers []pointer // of large blobs that are yet to be added
+	changes  map[uint32]int64
+	placed   map[string]pointer // large blobs of this batch
+	deleted  []*op
+	blobs    bool // it has some
+}
+
+// at returns a key of the database, valid until the next call.
+func (f *filling) at(space byte, key []byte) []byte {
+	f.key = append(append(f.key[:0], space), key...)
+	return f.key
+}
+
+func (f *filling) add(op *op) error {
+	switch op.kind {
+	case opSet:
+		return f.pb.Set(f.at(spaceValue, op.key), op.value, nil)
+	case opMerge:
+		return f.pb.Merge(f.at(spaceValue, op.key), op.value, nil)
+	case opDelete:
+		return f.pb.Delete(f.at(spaceValue, op.key), nil)
+	case opDeleteRange:
+		return f.pb.DeleteRange(f.at(spaceValue, op.key), append([]byte{spaceValue}, op.value...), nil)
+	case opDeleteBlobs:
+		return f.deleteBlobs(op)
+	}
+	f.blobs = true
+	f.count(string(op.key), nil)
+	if len(op.value) >= blobInline {
+		p := f.pointers[0]
+		f.pointers = f.pointers[1:]
+		f.count(string(op.key), &p)
+		return f.pb.Set(f.at(spaceBlob, op.key), p.append(nil), nil)
+	}
+	b := f.pb.SetDeferred(1+len(op.key), 1+len(op.value))
+	b.Key[0] = spaceBlob
+	copy(b.Key[1:], op.key)
+	b.Value[0] = blobHere
+	copy(b.Value[1:], op.value)
+	return b.Finish()
+}
+
+// count counts a large blob of this batch as alive, or as dead when p is nil.
+func (f *filling) count(key string, p *pointer) {
+	if p == nil {
+		if old, ok := f.placed[key]; ok {
+			f.change(old.segment, -old.recordSize(len(key)))
+			delete(f.placed, key)
+		}
+		return
+	}
+	if f.placed == nil {
+		f.placed = map[string]pointer{}
+	}
+	f.placed[key] = *p
+	f.change(p.segment, p.recordSize(len(key)))
+}
+
+func (f *filling) change(segment uint32, n int) {
+	if f.changes == nil {
+		f.changes = map[uint32]int64{}
+	}
+	f.changes[segment] += int64(n)
 }
 
 // deleteBlobs removes blobs, and counts those in segments as dead.
-func (d *disk) deleteBlobs(pb *pebble.Batch, from, to []byte, changes *map[uint32]int64) error {
-	dead := map[uint32]int64{}
+func (f *filling) deleteBlobs(del *op) error {
+	in := func(key []byte, del *op) bool {
+		return bytes.Compare(del.key, key) <= 0 && bytes.Compare(key, del.value) < 0
+	}
 	some := false
-	err := d.pointers(from, to, func(key []byte, p *pointer) {
+	err := f.d.pointers(del.key, del.value, func(key []byte, p *pointer) {
 		some = true
-		if p != nil {
-			dead[p.segment] -= int64(p.recordSize(len(key)))
+		again := slices.ContainsFunc(f.deleted, func(d *op) bool { return in(key, d) })
+		if p != nil && !again {
+			f.change(p.segment, -p.recordSize(len(key)))
 		}
 	})
-	if err != nil || !some {
-		return err
-	}
-	if *changes == nil {
-		*changes = map[uint32]int64{}
-	}
-	for segment, n := range dead {
-		(*changes)[segment] += n
-		if err := d.mergeCounter(pb, segment, n); err != nil {
-			return err
+	for key := range f.placed {
+		if in([]byte(key), del) {
+			f.count(key, nil)
 		}
 	}
-	return pb.DeleteRange(append([]byte{spaceBlob}, from...), append([]byte{spaceBlob}, to...), nil)
+	if err != nil || !some && !f.blobs {
+		return err
+	}
+	f.deleted = append(f.deleted, del)
+	return f.pb.DeleteRange(append([]byte{spaceBlob}, del.key...), append([]byte{spaceBlob}, del.value...), nil)
+}
+
+func mergeCounter(pb *pebble.Batch, segment uint32, n int64) error {
+	return pb.Merge(counterKey(segment), binary.LittleEndian.AppendUint64(nil, uint64(n)), nil)
 }
 
 // pointers calls f for each blob of a range, with its pointer when it is in a
 // segment.
 func (d *disk) pointers(from, to []byte, f func(key []byte, p *pointer)) error {
+	upper := []byte{spaceBlob + 1}
+	if to != nil {
+		upper = append([]byte{spaceBlob}, to...)
+	}
 	it, err := d.db.NewIter(&pebble.IterOptions{
 		LowerBound: append([]byte{spaceBlob}, from...),
-		UpperBound: append([]byte{spaceBlob}, to...),
+		UpperBound: upper,
 	})
 	if err != nil {
 		return diskError(err)
@@ -568,25 +659,30 @@ func (d *disk) pointers(from, to []byte, f func(key []byte, p *pointer)) error {
 }
 
 // commit applies the batch and frees it.
-func (d *disk) commit(pb *pebble.Batch, sync *pebble.WriteOptions) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			fatal, ok := r.(fatalError)
-			if !ok {
-				panic(r)
-			}
-			err = fatal.err
-		}
-	}()
+func (d *disk) commit(pb *pebble.Batch, sync *pebble.WriteOptions) error {
 	if err := d.db.Apply(pb, sync); err != nil {
 		return diskError(err)
+	}
+	if err := d.files.failure(); err != nil {
+		return err // it only looked as if it was written
 	}
 	return pb.Close()
 }
 
 func (d *disk) Sync() error {
-	if err := d.guard(0); err != nil && !errors.Is(err, ErrFull) {
+	if !d.users.enter() {
+		return ErrClosed
+	}
+	defer d.users.leave()
+	return d.sync()
+}
+
+func (d *disk) sync() error {
+	if err := d.files.failure(); err != nil {
 		return err
+	}
+	if d.opts.ReadOnly {
+		return nil
 	}
 	pb := d.db.NewBatch()
 	if err := pb.LogData(nil, nil); err != nil {
@@ -606,11 +702,29 @@ func (d *disk) scheduleSyncLocked() {
 		d.soon = nil
 		d.mu.Unlock()
 		// What fails here fails for the next writer too, who is told.
-		_ = d.Sync()
+		_ = d.sync()
 	})
 }
 
-func (d *disk) Get(key []byte) ([]byte, error) { return d.get(spaceValue, key) }
+func (d *disk) Get(key []byte) ([]byte, error) {
+	if err := d.enter(); err != nil {
+		return nil, err
+	}
+	defer d.users.leave()
+	return d.getFrom(d.db, spaceValue, key)
+}
+
+// enter lets a reader in, who must leave.
+func (d *disk) enter() error {
+	if !d.users.enter() {
+		return ErrClosed
+	}
+	if f := d.files.failed.Load(); f != nil && f.broken {
+		d.users.leave()
+		return f.err
+	}
+	return nil
+}
 
 func (d *disk) get(space byte, key []byte) ([]byte, error) { return d.getFrom(d.db, space, key) }
 
@@ -620,14 +734,17 @@ func (d *disk) getFrom(r pebble.Reader, space byte, key []byte) ([]byte, error) 
 	if err != nil {
 		return nil, diskError(err)
 	}
-	out := bytes.Clone(value)
-	if out == nil {
-		out = []byte{}
-	}
+	out := append(make([]byte, 0, len(value)), value...)
 	return out, closer.Close()
 }
 
-func (d *disk) Blob(key []byte) ([]byte, error) { return d.blobFrom(d.db, key) }
+func (d *disk) Blob(key []byte) ([]byte, error) {
+	if err := d.enter(); err != nil {
+		return nil, err
+	}
+	defer d.users.leave()
+	return d.blobFrom(d.db, key)
+}
 
 func (d *disk) blobFrom(r pebble.Reader, key []byte) ([]byte, error) {
 	for try := 0; ; try++ {
@@ -655,6 +772,10 @@ func (d *disk) blobFrom(r pebble.Reader, key []byte) ([]byte, error) {
 }
 
 func (d *disk) Scan(from, to []byte, f func(key, value []byte) bool) error {
+	if err := d.enter(); err != nil {
+		return err
+	}
+	defer d.users.leave()
 	return d.scan(d.db, spaceValue, from, to, f)
 }
 
@@ -681,45 +802,84 @@ func (d *disk) scan(r pebble.Reader, space byte, from, to []byte, f func(key, va
 
 type diskSnapshot struct {
 	*pebble.Snapshot
-	d *disk
+	d      *disk
+	number uint64
 }
 
 func (d *disk) Snapshot() (Snapshot, error) {
+	if err := d.enter(); err != nil {
+		return nil, err
+	}
+	defer d.users.leave()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.closed {
-		return nil, ErrClosed
-	}
-	d.snapshots++
-	return &diskSnapshot{d.db.NewSnapshot(), d}, nil
+	d.snapshoted++
+	s := &diskSnapshot{d.db.NewSnapshot(), d, d.snapshoted}
+	d.snapshots[s] = true
+	return s, nil
 }
 
 func (s *diskSnapshot) Get(key []byte) ([]byte, error) {
+	if err := s.d.enter(); err != nil {
+		return nil, err
+	}
+	defer s.d.users.leave()
 	return s.d.getFrom(s.Snapshot, spaceValue, key)
 }
-func (s *diskSnapshot) Blob(key []byte) ([]byte, error) { return s.d.blobFrom(s.Snapshot, key) }
+
+func (s *diskSnapshot) Blob(key []byte) ([]byte, error) {
+	if err := s.d.enter(); err != nil {
+		return nil, err
+	}
+	defer s.d.users.leave()
+	return s.d.blobFrom(s.Snapshot, key)
+}
+
 func (s *diskSnapshot) Scan(from, to []byte, f func(key, value []byte) bool) error {
+	if err := s.d.enter(); err != nil {
+		return err
+	}
+	defer s.d.users.leave()
 	return s.d.scan(s.Snapshot, spaceValue, from, to, f)
 }
 
 func (s *diskSnapshot) Close() error {
-	err := s.Snapshot.Close()
-	s.d.mu.Lock()
-	s.d.snapshots--
-	var doomed []uint32
-	if s.d.snapshots == 0 {
-		doomed, s.d.doomed = s.d.doomed, nil
+	d := s.d
+	if !d.users.enter() {
+		return ErrClosed
 	}
-	s.d.mu.Unlock()
-	for _, segment := range doomed {
-		err = errors.Join(err, s.d.segments.remove(segment))
+	defer d.users.leave()
+	d.mu.Lock()
+	if !d.snapshots[s] {
+		d.mu.Unlock()
+		return ErrClosed
+	}
+	delete(d.snapshots, s)
+	oldest := d.snapshoted + 1
+	for open := range d.snapshots {
+		oldest = min(oldest, open.number)
+	}
+	n := 0
+	for n < len(d.doomed) && d.doomed[n].snapshot < oldest {
+		n++
+	}
+	free := d.doomed[:n:n]
+	d.doomed = d.doomed[n:]
+	d.mu.Unlock()
+	err := s.Snapshot.Close()
+	for _, f := range free {
+		err = errors.Join(err, d.segments.remove(f.segment))
 	}
 	return diskError(err)
 }
 
 func (d *disk) Stats() (Stats, error) {
+	if err := d.enter(); err != nil {
+		return Stats{}, err
+	}
+	defer d.users.leave()
 	size := d.db.Metrics().DiskSpaceUsage() + d.segments.size()
-	return Stats{DiskBytes: size, Syncs: d.syncs.n.Load()}, nil
+	return Stats{DiskBytes: size, Syncs: d.files.syncs.Load()}, nil
 }
 
 func (d *disk) Close() error {
@@ -735,19 +895,41 @@ func (d *disk) Close() error {
 		}
 	}
 	d.mu.Unlock()
+	close(d.files.closing) // who waits for space gives up
+	done := make(chan error, 1)
+	go func() { done <- d.finish() }()
+	select {
+	case err := <-done:
+		return err
+	case <-d.files.dead:
+	}
+	// Some of what runs may have stopped for good. It can't reach the disk any
+	// more, so others may.
+	err := d.files.failure()
+	if d.lock != nil {
+		err = errors.Join(err, d.lock.Close())
+	}
+	return err
+}
+
+// finish closes a store that nobody enters any more. It may not return when the
+// store fails.
+func (d *disk) finish() error {
+	<-d.users.close()
 	d.background.Wait()
-	if err := d.failed.Load(); err != nil {
-		// The database can't be closed; the lock stays until the process ends, so
-		// that nobody opens it beside what is left running.
-		return *err
+	for s := range d.snapshots {
+		// Its owner should have closed it, or the database can't be.
+		_ = s.Snapshot.Close()
 	}
 	var err error
 	if !d.opts.ReadOnly {
 		// Flushing leaves no write-ahead log to replay: the next start is quick,
 		// and the disk holds each byte once.
-		err = d.db.Flush()
+		if err = d.sync(); err == nil {
+			err = diskError(d.db.Flush())
+		}
 	}
-	return errors.Join(diskError(err), d.release())
+	return errors.Join(err, d.release())
 }
 
 // release closes what is open.
@@ -799,47 +981,3 @@ func folderPlace(fsys vfs.FS, dir string) string {
 	}
 	return fmt.Sprintf("machine %s path %s", bytes.TrimSpace(machine), abs)
 }
-
-// A syncCounter counts the syncs of a file system.
-type syncCounter struct {
-	vfs.FS
-	n atomic.Uint64
-}
-
-type countedFile struct {
-	vfs.File
-	n *atomic.Uint64
-}
-
-func (f countedFile) Sync() error     { f.n.Add(1); return f.File.Sync() }
-func (f countedFile) SyncData() error { f.n.Add(1); return f.File.SyncData() }
-func (f countedFile) SyncTo(length int64) (bool, error) {
-	full, err := f.File.SyncTo(length)
-	if full {
-		f.n.Add(1)
-	}
-	return full, err
-}
-
-func (c *syncCounter) counted(f vfs.File, err error) (vfs.File, error) {
-	if err != nil {
-		return nil, err
-	}
-	return countedFile{f, &c.n}, nil
-}
-
-func (c *syncCounter) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	return c.counted(c.FS.Create(name, category))
-}
-
-func (c *syncCounter) ReuseForWrite(old, name string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	return c.counted(c.FS.ReuseForWrite(old, name, category))
-}
-
-func (c *syncCounter) OpenReadWrite(name string, category vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
-	return c.counted(c.FS.OpenReadWrite(name, category, opts...))
-}
-
-func (c *syncCounter) OpenDir(name string) (vfs.File, error) { return c.counted(c.FS.OpenDir(name)) }
-
-func (c *syncCounter) Unwrap() vfs.FS { return c.FS }

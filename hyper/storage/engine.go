@@ -73,6 +73,7 @@ type Reader interface {
 // A Snapshot reads an engine as it was at one moment.
 type Snapshot interface {
 	Reader
+	// Close ends the snapshot. It may be called once.
 	Close() error
 }
 

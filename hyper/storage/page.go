@@ -22,6 +22,7 @@ const (
 	pageHeight = 6               // tree levels in a page
 	pageBlocks = 1 << pageHeight // blocks under a page of level 0
 	pageNodes  = 2*pageBlocks - 1
+	pageTop    = pageBlocks - 1 // the node over the page: it is in the next level
 
 	// pageInline is the size from which a block is not in its page but a blob.
 	pageInline = 1 << 10
@@ -69,8 +70,8 @@ type page struct {
 	known  nodeSet // which nodes are here
 	nodes  []pageNode
 	kinds  [pageBlocks]blockKind
-	blocks [][]byte // those inline
-	bytes  int      // memory held by blocks
+	blocks [][]byte // those inline; they are parts of stored values
+	bytes  int      // memory of these values
 }
 
 type pageNode struct {
@@ -108,7 +109,6 @@ func (p *page) setBlock(slot int, data []byte) {
 	for len(p.blocks) <= slot {
 		p.blocks = append(p.blocks, nil)
 	}
-	p.bytes += len(data) - len(p.blocks[slot])
 	p.blocks[slot], p.kinds[slot] = data, blockInline
 }
 
@@ -126,17 +126,23 @@ func (p *page) derive() {
 	}
 }
 
+// holds reports whether the page has exactly this node.
+func (p *page) holds(local int, n *merkle.Node) bool {
+	return p.known.has(local) && p.nodes[local] == pageNode{n.Size, n.Hash}
+}
+
 func (p *page) node(local int) merkle.Node {
 	return merkle.Node{Index: nodeOf(p.level, p.number, local), Size: p.nodes[local].size, Hash: p.nodes[local].hash}
 }
 
 // memory is about what the page takes.
 func (p *page) memory() int {
-	return 256 + cap(p.nodes)*40 + cap(p.blocks)*24 + p.bytes
+	return 320 + cap(p.nodes)*40 + cap(p.blocks)*24 + p.bytes
 }
 
 // decode adds the entries of a stored value. The page keeps parts of it.
 func (p *page) decode(value []byte) error {
+	p.bytes += len(value)
 	bad := func(what string) error {
 		return fmt.Errorf("page %d of level %d: %s: %w", p.number, p.level, what, ErrCorrupt)
 	}
@@ -169,11 +175,14 @@ func (p *page) decode(value []byte) error {
 			if first >= limit || count > limit || first+(count-1)*step >= limit {
 				return bad("range")
 			}
+			if p.level > 0 && kind != entryNodes {
+				return bad("blocks above level 0")
+			}
 			switch kind {
 			case entryNodes:
 				for i := range count {
 					var size uint64
-					if size, b, ok = uvarint(b); !ok || len(b) < merkle.HashSize {
+					if size, b, ok = uvarint(b); !ok || len(b) < merkle.HashSize || first+i*step == pageTop {
 						return bad("node")
 					}
 					p.setNode(int(first+i*step), size, (*merkle.Hash)(b))
@@ -217,11 +226,12 @@ type pageChange struct {
 	level  int
 	number uint64
 
-	// The page after the change is either with (when it is known) and what is
-	// added, or, when whole is set, with alone.
+	// The page after the change is with, unless it is nil, and what is added.
+	// When whole is set, with is a copy of the page that has all of that and is
+	// written anew.
 	with    *page
 	whole   bool
-	drop    bool // the page goes
+	drop    bool // the page goes, before anything is added
 	added   nodeSet
 	nodes   []merkle.Node
 	blocks  []Block
@@ -235,11 +245,20 @@ func (c *pageChange) encode() {
 		c.value = c.with.encodeWhole()
 		return
 	}
-	known := c.added
 	if c.with != nil {
+		known := c.added
 		known[0] |= c.with.known[0]
 		known[1] |= c.with.known[1]
+		c.encodeWith(func(n *merkle.Node, local int) bool {
+			return known.follows(local) && (!c.with.known.has(local) || c.with.holds(local, n))
+		})
+		return
 	}
+	c.encodeWith(func(_ *merkle.Node, local int) bool { return c.added.follows(local) })
+}
+
+// encodeWith sets value without the nodes that follow from others.
+func (c *pageChange) encodeWith(follows func(n *merkle.Node, local int) bool) {
 	size := 16
 	for i := range c.blocks {
 		if len(c.blocks[i].Data) < pageInline {
@@ -252,14 +271,14 @@ func (c *pageChange) encode() {
 	// Leaves that follow one another make one entry.
 	for i := 0; i < len(c.nodes); {
 		_, _, local := pageOf(c.nodes[i].Index)
-		if known.follows(local) {
+		if follows(&c.nodes[i], local) {
 			i++
 			continue
 		}
 		end, next := i+1, local
 		for j := i + 1; j < len(c.nodes); j++ {
 			_, _, l := pageOf(c.nodes[j].Index)
-			if known.follows(l) {
+			if follows(&c.nodes[j], l) {
 				continue
 			}
 			if l != next+2 {
@@ -272,7 +291,7 @@ func (c *pageChange) encode() {
 		b = binary.AppendUvarint(b, uint64(next-local)/2+1)
 		for ; i < end; i++ {
 			n := &c.nodes[i]
-			if _, _, l := pageOf(n.Index); !known.follows(l) {
+			if _, _, l := pageOf(n.Index); !follows(n, l) {
 				b = binary.AppendUvarint(b, n.Size)
 				b = append(b, n.Hash[:]...)
 			}
@@ -339,7 +358,11 @@ func (p *page) encodeWhole() []byte {
 			c.blocks = append(c.blocks, Block{first + uint64(slot), blobPlaceholder})
 		}
 	}
-	c.encode()
+	c.encodeWith(func(n *merkle.Node, local int) bool {
+		// Nodes that were replaced need not follow any more.
+		half := (local&^(local+1) + 1) / 2
+		return c.added.follows(local) && merkle.ParentNode(p.node(local-half), p.node(local+half)) == *n
+	})
 	return c.value
 }
 
@@ -350,6 +373,7 @@ var blobPlaceholder = make([]byte, pageInline)
 func (c *pageChange) apply(p *page) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.bytes += len(c.value)
 	for i := range c.nodes {
 		_, _, local := pageOf(c.nodes[i].Index)
 		p.setNode(local, c.nodes[i].Size, &c.nodes[i].Hash)
@@ -399,11 +423,12 @@ func (p *page) copyBlocks(out *page, keep func(index uint64) bool) {
 		case !keep(p.number*pageBlocks + uint64(slot)):
 		case kind == blockInline:
 			out.setBlock(slot, p.blocks[slot])
+			out.bytes += len(p.blocks[slot])
 		default:
 			out.kinds[slot] = kind
 		}
 	}
 }
 
-// empty reports whether the page has no blocks.
-func (p *page) empty() bool { return p.kinds == [pageBlocks]blockKind{} }
+// hasBlocks reports whether any block is in the page.
+func (p *page) hasBlocks() bool { return p.kinds != [pageBlocks]blockKind{} }

@@ -7,7 +7,7 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
-	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -72,9 +72,10 @@ type segments struct {
 	made    bool       // the folder exists
 	next    uint32
 	active  vfs.File
-	current uint32 // number of active
-	end     int64  // bytes written to active
-	synced  int64  // bytes of active that are on the disk
+	current uint32           // number of active
+	end     int64            // bytes written to active
+	synced  int64            // bytes of active that are on the disk
+	broken  map[uint32]int64 // files that failed: bytes that are on the disk
 	sizes   map[uint32]int64
 	live    map[uint32]int64
 	open    map[uint32]*segmentFile
@@ -90,7 +91,7 @@ type segmentFile struct {
 
 func openSegments(fsys vfs.FS, dir string, readOnly bool) (*segments, error) {
 	s := &segments{fs: fsys, dir: dir, readOnly: readOnly, next: 1,
-		sizes: map[uint32]int64{}, live: map[uint32]int64{}, open: map[uint32]*segmentFile{}}
+		broken: map[uint32]int64{}, sizes: map[uint32]int64{}, live: map[uint32]int64{}, open: map[uint32]*segmentFile{}}
 	names, err := fsys.List(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, nil
@@ -134,7 +135,7 @@ func (s *segments) append(blobs []*op) (pointers []pointer, err error) {
 	defer s.writing.Unlock()
 	pointers = make([]pointer, 0, len(blobs))
 	for _, op := range blobs {
-		if s.active == nil || s.end >= segmentLimit {
+		if s.active == nil || s.end >= segmentLimit || s.isBroken(s.current) {
 			if err := s.roll(); err != nil {
 				return nil, err
 			}
@@ -150,7 +151,9 @@ func (s *segments) append(blobs []*op) (pointers []pointer, err error) {
 			_, err = s.active.Write(op.value)
 		}
 		if err != nil {
-			// What was written is unreachable; go on in a new file.
+			// What was written is unreachable; go on in a new file. Others may wait
+			// for a sync of this one.
+			_ = s.sync(s.current, s.end)
 			s.dropActive()
 			return nil, fmt.Errorf("write segment: %w", err)
 		}
@@ -168,8 +171,10 @@ func (s *segments) append(blobs []*op) (pointers []pointer, err error) {
 // writing.
 func (s *segments) roll() error {
 	if s.active != nil {
-		if err := s.sync(s.current, s.end); err != nil {
-			return err
+		if !s.isBroken(s.current) {
+			if err := s.sync(s.current, s.end); err != nil {
+				return err
+			}
 		}
 		s.dropActive()
 	}
@@ -209,6 +214,9 @@ func (s *segments) dropActive() {
 	if s.active != nil {
 		_ = s.active.Close() // all that matters was synced
 		s.active = nil
+		if s.synced < s.end {
+			s.broken[s.current] = s.synced
+		}
 	}
 }
 
@@ -231,11 +239,19 @@ func (s *segments) sync(segment uint32, end int64) error {
 	s.mu.Lock()
 	f, written := s.active, s.end
 	done := f == nil || s.current != segment || s.synced >= end
+	synced, broken := s.broken[segment]
 	s.mu.Unlock()
-	if done {
+	if broken && synced < end {
+		return fmt.Errorf("sync segment %d: writing to it failed before", segment)
+	}
+	if broken || done {
 		return nil // a file is synced whole before the next one begins
 	}
 	if err := f.SyncData(); err != nil {
+		// A second sync may succeed though the data was lost in the first.
+		s.mu.Lock()
+		s.broken[segment] = s.synced
+		s.mu.Unlock()
 		return fmt.Errorf("sync segment %d: %w", segment, err)
 	}
 	s.mu.Lock()
@@ -251,6 +267,12 @@ func (s *segments) read(p pointer, key []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer s.release(f)
+	if size := p.recordSize(len(key)); size > 1<<20 {
+		// Don't believe a length before it is checked.
+		if info, err := f.Stat(); err != nil || info.Size() < int64(p.offset)+int64(size) {
+			return nil, fmt.Errorf("segment %d at %d: %w: record of %d bytes", p.segment, p.offset, ErrCorrupt, size)
+		}
+	}
 	record := make([]byte, p.recordSize(len(key)))
 	if n, err := f.ReadAt(record, int64(p.offset)); n < len(record) {
 		if err == nil || errors.Is(err, io.EOF) {
@@ -369,22 +391,51 @@ func (s *segments) size() (n uint64) {
 	return n
 }
 
-// mostlyDead returns the segments of which less than half is alive, the active
-// one only when nothing of it is.
-func (s *segments) mostlyDead() []uint32 {
+const (
+	// Of small segments, which every start and stop of a writer leaves, there may
+	// be this many.
+	smallSegment  = 8 << 20
+	smallSegments = 8
+)
+
+// wasteful returns the segments of which less than half is alive, the active
+// one only when nothing of it is; and the small ones, when there are many; and
+// none that is stuck.
+func (s *segments) wasteful(stuck map[uint32]bool) []uint32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var out []uint32
-	for n, size := range maps.All(s.sizes) {
+	var out, small []uint32
+	for n, size := range s.sizes {
 		live := s.live[n]
-		if s.active != nil && n == s.current && (live > 0 || size <= int64(len(segmentMagic))) {
-			continue
-		}
-		if 2*live < size {
+		active := s.active != nil && n == s.current
+		switch {
+		case stuck[n]:
+		case active && (live > 0 || size <= int64(len(segmentMagic))):
+		case 2*live < size:
 			out = append(out, n)
+		case !active && size < smallSegment:
+			small = append(small, n)
 		}
 	}
+	if len(small) > smallSegments {
+		out = append(out, small...)
+	}
+	slices.Sort(out)
 	return out
+}
+
+// alive returns how many bytes of a segment are alive.
+func (s *segments) alive(n uint32) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.live[n]
+}
+
+func (s *segments) isBroken(n uint32) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.broken[n]
+	return ok
 }
 
 // seal makes sure that nothing more is written to a segment.
@@ -392,7 +443,7 @@ func (s *segments) seal(n uint32) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	if s.active != nil && s.current == n {
-		if err := s.sync(n, s.end); err != nil {
+		if err := s.sync(n, s.end); err != nil && !s.isBroken(n) {
 			return err
 		}
 		s.dropActive()
