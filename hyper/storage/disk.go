@@ -804,6 +804,23 @@ type diskSnapshot struct {
 	*pebble.Snapshot
 	d      *disk
 	number uint64
+	users  gate
+}
+
+func (s *diskSnapshot) enter() error {
+	if err := s.d.enter(); err != nil {
+		return err
+	}
+	if !s.users.enter() {
+		s.d.users.leave()
+		return ErrClosed
+	}
+	return nil
+}
+
+func (s *diskSnapshot) leave() {
+	s.users.leave()
+	s.d.users.leave()
 }
 
 func (d *disk) Snapshot() (Snapshot, error) {
@@ -814,32 +831,32 @@ func (d *disk) Snapshot() (Snapshot, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.snapshoted++
-	s := &diskSnapshot{d.db.NewSnapshot(), d, d.snapshoted}
+	s := &diskSnapshot{d.db.NewSnapshot(), d, d.snapshoted, newGate()}
 	d.snapshots[s] = true
 	return s, nil
 }
 
 func (s *diskSnapshot) Get(key []byte) ([]byte, error) {
-	if err := s.d.enter(); err != nil {
+	if err := s.enter(); err != nil {
 		return nil, err
 	}
-	defer s.d.users.leave()
+	defer s.leave()
 	return s.d.getFrom(s.Snapshot, spaceValue, key)
 }
 
 func (s *diskSnapshot) Blob(key []byte) ([]byte, error) {
-	if err := s.d.enter(); err != nil {
+	if err := s.enter(); err != nil {
 		return nil, err
 	}
-	defer s.d.users.leave()
+	defer s.leave()
 	return s.d.blobFrom(s.Snapshot, key)
 }
 
 func (s *diskSnapshot) Scan(from, to []byte, f func(key, value []byte) bool) error {
-	if err := s.d.enter(); err != nil {
+	if err := s.enter(); err != nil {
 		return err
 	}
-	defer s.d.users.leave()
+	defer s.leave()
 	return s.d.scan(s.Snapshot, spaceValue, from, to, f)
 }
 
@@ -866,6 +883,7 @@ func (s *diskSnapshot) Close() error {
 	free := d.doomed[:n:n]
 	d.doomed = d.doomed[n:]
 	d.mu.Unlock()
+	<-s.users.close()
 	err := s.Snapshot.Close()
 	for _, f := range free {
 		err = errors.Join(err, d.segments.remove(f.segment))

@@ -54,8 +54,8 @@ type Engine interface {
 	Snapshot() (Snapshot, error)
 	// Stats returns what the engine uses and has done.
 	Stats() (Stats, error)
-	// Close makes everything durable and ends the engine. Snapshots must have
-	// been closed.
+	// Close makes everything durable and ends the engine, once those who use it
+	// are done. Snapshots should have been closed; they can't be read any more.
 	Close() error
 }
 
@@ -66,7 +66,8 @@ type Reader interface {
 	// Blob returns the blob of a key, owned by the caller, or ErrNotFound.
 	Blob(key []byte) ([]byte, error)
 	// Scan calls f with the keys from <= key < to in order, until it returns
-	// false. Key and value are valid during the call only.
+	// false; to the last key when to is nil. Key and value are valid during the
+	// call only. What f writes to the engine is not met.
 	Scan(from, to []byte, f func(key, value []byte) bool) error
 }
 
@@ -142,7 +143,8 @@ func (b *Batch) Delete(key []byte) { b.add(opDelete, key, nil) }
 // DeleteRange removes the keys from <= key < to, and no blobs.
 func (b *Batch) DeleteRange(from, to []byte) { b.add(opDeleteRange, from, b.keep(to)) }
 
-// SetBlob gives the key a blob.
+// SetBlob gives the key a blob. The space of one that it has already is given
+// back only if that is deleted first, which may be in the same batch.
 func (b *Batch) SetBlob(key, blob []byte) { b.add(opSetBlob, key, blob) }
 
 // DeleteBlobs removes the blobs with keys from <= key < to.

@@ -68,7 +68,14 @@ func (m *memory) deleteRangeLocked(space byte, from, to []byte) {
 	}
 }
 
-func (m *memory) Sync() error { return nil }
+func (m *memory) Sync() error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.closed {
+		return ErrClosed
+	}
+	return nil
+}
 
 func (m *memory) Snapshot() (Snapshot, error) {
 	m.mu.Lock()
@@ -104,7 +111,11 @@ func (m *memory) Scan(from, to []byte, f func(key, value []byte) bool) error {
 	}
 	tree := m.tree.Clone()
 	m.mu.Unlock()
-	for key, value := range tree.Ascend(btreemap.GE(memoryKey(memoryValue, from)), btreemap.LT(memoryKey(memoryValue, to))) {
+	end := []byte{memoryValue + 1}
+	if to != nil {
+		end = memoryKey(memoryValue, to)
+	}
+	for key, value := range tree.Ascend(btreemap.GE(memoryKey(memoryValue, from)), btreemap.LT(end)) {
 		if !f(key[1:], value) {
 			break
 		}
@@ -112,7 +123,7 @@ func (m *memory) Scan(from, to []byte, f func(key, value []byte) bool) error {
 	return nil
 }
 
-func (m *memory) Stats() (Stats, error) { return Stats{}, nil }
+func (m *memory) Stats() (Stats, error) { return Stats{}, m.Sync() }
 
 func (m *memory) Close() error {
 	m.mu.Lock()
