@@ -12,6 +12,10 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/cloudbevy/bevy/hyper/corestore"
+	"github.com/cloudbevy/bevy/hyper/hypercore"
+	"github.com/cloudbevy/bevy/hyper/storage"
 )
 
 // logStore is what the loops below need of a store of logs.
@@ -35,15 +39,48 @@ type blockLog interface {
 // power cut; in another it is acknowledged as the reference does it, which does not fsync.
 type opener func(ctx context.Context, dir string, durable bool) (logStore, error)
 
-var errNotBuilt = errors.New("not built yet")
-
 // openStore is the opener of Bevy's own store.
-func openStore(ctx context.Context, dir string, durable bool) (logStore, error) {
-	return nil, errNotBuilt
+func openStore(_ context.Context, dir string, durable bool) (logStore, error) {
+	s, err := corestore.OpenDisk(storage.Disk{Dir: dir}, corestore.Options{})
+	if err != nil {
+		return nil, err
+	}
+	d := hypercore.Soon
+	if durable {
+		d = hypercore.Durable
+	}
+	return bevyStore{s, d}, nil
 }
 
-// logBenchmarks is the table of the benchmarks of logs. The targets are what the first measurements of a storage
-// prototype promise, rounded down.
+type bevyStore struct {
+	*corestore.Store
+	durability hypercore.Durability
+}
+
+func (s bevyStore) Log(_ context.Context, name string) (blockLog, error) {
+	l, err := s.Get(corestore.LogOptions{Name: name, Durability: s.durability})
+	return bevyLog{l, s.durability}, err
+}
+
+func (s bevyStore) Syncs() int {
+	stats, err := s.Stats()
+	if err != nil {
+		return -1
+	}
+	return int(stats.Syncs)
+}
+
+type bevyLog struct {
+	*hypercore.Log
+	durability hypercore.Durability
+}
+
+func (l bevyLog) Append(ctx context.Context, blocks [][]byte) error {
+	_, err := l.AppendWith(ctx, hypercore.AppendOptions{Durability: l.durability}, blocks...)
+	return err
+}
+
+// logBenchmarks is the table of the benchmarks of logs. The targets are ratios to reach.
 func logBenchmarks(open opener) []benchmark {
 	bevy := func(run func(context.Context, opener, work) (result, error)) side {
 		return side{name: "bevy", run: func(ctx context.Context, w work) (result, error) { return run(ctx, open, w) }}
@@ -61,7 +98,7 @@ func logBenchmarks(open opener) []benchmark {
 
 	return []benchmark{
 		{
-			name: "log/append-1", unit: "blocks/s", target: 4,
+			name: "log/append-1", unit: "blocks/s", target: 5,
 			what: "append 100 B blocks one by one to one log, not fsynced on either side",
 			full: work{block: 100, count: 20_000, batch: 1}, quick: work{block: 100, count: 1_000, batch: 1},
 			bevy: bevy(measureAppend), peer: node("append.js"),
@@ -73,32 +110,32 @@ func logBenchmarks(open opener) []benchmark {
 			bevy: bevy(measureManyWriters(true)), peer: notSynced,
 		},
 		{
-			name: "log/append-64", unit: "blocks/s", target: 3,
+			name: "log/append-64", unit: "blocks/s", target: 5,
 			what: "append 100 B blocks in batches of 64 to one log, not fsynced on either side",
 			full: work{block: 100, count: 200_000, batch: 64}, quick: work{block: 100, count: 6_400, batch: 64},
 			bevy: bevy(measureAppend), peer: node("append.js"),
 		},
 		{
-			name: "log/append-64KiB", unit: "MiB/s", target: 1.5,
+			name: "log/append-64KiB", unit: "MiB/s", target: 3,
 			what: "append 64 KiB blocks in batches of 64 to one log, not fsynced on either side",
 			full: work{block: 64 << 10, count: 4_096, batch: 64}, quick: work{block: 64 << 10, count: 256, batch: 64},
 			bevy: bevy(measureAppend), peer: node("append.js"),
 		},
 		{
-			name: "log/get", unit: "gets/s", target: 1,
+			name: "log/get", unit: "gets/s", target: 10,
 			what:  "get 100 B blocks of one log in random order, one at a time, after a short warm pass",
 			full:  work{block: 100, count: 100_000, batch: 64, gets: 20_000, warm: 2_000},
 			quick: work{block: 100, count: 6_400, batch: 64, gets: 1_000, warm: 100},
 			bevy:  bevy(measureGet), peer: node("get.js"),
 		},
 		{
-			name: "log/disk", unit: "bytes/block", lowerIsBetter: true, target: 1,
+			name: "log/disk", unit: "bytes/block", lowerIsBetter: true, target: 1.39,
 			what: "bytes on disk for each 100 B block of one log, appended in batches of 64, after closing",
 			full: work{block: 100, count: 200_000, batch: 64}, quick: work{block: 100, count: 6_400, batch: 64},
 			bevy: bevy(measureDisk), peer: node("disk.js"),
 		},
 		{
-			name: "log/open-10000", unit: "ms", lowerIsBetter: true, target: 2,
+			name: "log/open-10000", unit: "ms", lowerIsBetter: true, target: 10,
 			what: "open a store of 10,000 logs in a fresh process and read a block of one; all logs are timed apart",
 			full: work{block: 100, logs: 10_000}, quick: work{block: 100, logs: 200},
 			bevy: openBevy, peer: openPeer,

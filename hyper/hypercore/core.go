@@ -36,6 +36,7 @@ type core struct {
 
 	mu        sync.RWMutex // guards the fields below
 	auth      storage.Auth
+	own       KeyPair   // that in auth
 	verifier  *Verifier // nil while the manifest is not known, and of drafts
 	tree      merkle.Tree
 	signature []byte
@@ -66,7 +67,7 @@ func (c *core) load() error {
 	if Key(auth.Key) != c.key {
 		return fmt.Errorf("its record names another key: %w", storage.ErrCorrupt)
 	}
-	c.auth = auth
+	c.auth, c.own = auth, keyPairOf(&auth)
 	if auth.Manifest != nil {
 		m, err := DecodeManifest(auth.Manifest)
 		if err != nil {
@@ -305,10 +306,11 @@ func (c *core) appendGroup(calls []*appendCall) error {
 	for _, leaf := range hashBlocks(blocks, size) {
 		b.AppendRoot(leaf)
 	}
-	if err := c.sign(b, calls[0].o.Signature, calls[0].o.KeyPair); err != nil {
+	hash := b.Tree.Hash()
+	if err := c.sign(b, hash, calls[0].o.Signature, calls[0].o.KeyPair); err != nil {
 		return err
 	}
-	if err := c.commit(durability, change{batch: b, blocks: blocks}); err != nil {
+	if err := c.commit(durability, change{batch: b, hash: hash, blocks: blocks}); err != nil {
 		return err
 	}
 	c.notify(Event{Kind: Appended, Length: c.tree.Length})
@@ -370,9 +372,9 @@ func hashBlocks(blocks []storage.Block, size int) []merkle.Node {
 	return leaves
 }
 
-// sign gives a batch its signature: the one passed, if it is right, or one made
+// sign gives a batch, whose tree has that hash, its signature: the one passed, if it is right, or one made
 // with the key pair passed or the log's own. Drafts are not signed.
-func (c *core) sign(b *merkle.Batch, signature []byte, kp *KeyPair) error {
+func (c *core) sign(b *merkle.Batch, hash merkle.Hash, signature []byte, kp *KeyPair) error {
 	if c.parent != nil {
 		return nil
 	}
@@ -390,11 +392,10 @@ func (c *core) sign(b *merkle.Batch, signature []byte, kp *KeyPair) error {
 		return nil
 	}
 	if kp == nil {
-		own := c.keyPair()
-		kp = &own
+		kp = &c.own
 	}
 	var err error
-	if b.Signature, err = c.verifier.Sign(b.Tree, *kp); err != nil {
+	if b.Signature, err = c.verifier.sign(b.Tree, hash, *kp); err != nil {
 		return err
 	}
 	if len(c.verifier.manifest.Signers) > 1 {
@@ -416,12 +417,13 @@ func (c *core) assembleAlone(signature []byte, kp KeyPair) ([]byte, error) {
 	return nil, ErrNotWritable
 }
 
-// keyPair returns the key pair that the store has of the log.
-func (c *core) keyPair() KeyPair {
-	if len(c.auth.Seed) != 32 {
-		return KeyPair{}
+// keyPairOf returns the key pair in a log's record.
+func keyPairOf(a *storage.Auth) (kp KeyPair) {
+	copy(kp.Public[:], a.PublicKey)
+	if len(a.Seed) == 32 {
+		kp = NewKeyPair([32]byte(a.Seed))
 	}
-	return NewKeyPair([32]byte(c.auth.Seed))
+	return kp
 }
 
 func (c *core) prologue() *merkle.Prologue {
@@ -434,6 +436,7 @@ func (c *core) prologue() *merkle.Prologue {
 // A change is what one commit does to a log, besides what its batch says.
 type change struct {
 	batch    *merkle.Batch
+	hash     merkle.Hash     // of the batch's tree, when that is new
 	truncate bool            // cut to batch.Ancestors first
 	blocks   []storage.Block // added, none of which is held
 	clear    storage.Range   // removed
@@ -484,8 +487,8 @@ func (c *core) commit(d Durability, ch change) error {
 	tail := have.tail()
 	tail.End += growsBy
 	if ch.batch != nil && ch.batch.Upgraded || ch.truncate || tail != oldTail {
-		tx.Head = &storage.Head{Fork: next.Fork, Length: next.Length, Signature: nextSignature, Tail: tail}
-		if next.Length > 0 {
+		tx.Head = &storage.Head{Fork: next.Fork, Length: next.Length, TreeHash: ch.hash, Signature: nextSignature, Tail: tail}
+		if ch.hash == (merkle.Hash{}) {
 			tx.Head.TreeHash = next.Hash()
 		}
 	}

@@ -288,7 +288,7 @@ func (c *core) take(ctx context.Context, t merkle.Tree, r reader, o AppendOption
 	if b.Tree.Hash() != t.Hash() {
 		return fmt.Errorf("the draft's blocks are not those of its tree: %w", storage.ErrCorrupt)
 	}
-	if err := c.sign(b, o.Signature, o.KeyPair); err != nil {
+	if err := c.sign(b, b.Tree.Hash(), o.Signature, o.KeyPair); err != nil {
 		return err
 	}
 	if err := c.commit(o.Durability, change{batch: b, blocks: blocks}); err != nil {

@@ -150,6 +150,12 @@ func Open(store *storage.Store, o Options) (*Log, error) {
 	return l, nil
 }
 
+// LogKey returns the key of the log that the options say.
+func (o *Options) LogKey() (Key, error) {
+	key, _, err := o.identity()
+	return key, err
+}
+
 // identity works out the key and, if it is known, the manifest.
 func (o *Options) identity() (Key, *Manifest, error) {
 	m := o.Manifest
@@ -233,7 +239,7 @@ func (c *core) learn(m *Manifest, kp *KeyPair) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.auth, c.verifier = auth, v
+	c.auth, c.own, c.verifier = auth, keyPairOf(&auth), v
 	return nil
 }
 
@@ -259,6 +265,38 @@ func (l *Log) Session(o SessionOptions) (*Log, error) {
 		return nil, err
 	}
 	return l.c.session(o), nil
+}
+
+// InUse reports whether there are sessions besides this one.
+func (l *Log) InUse() bool {
+	l.c.mu.RLock()
+	defer l.c.mu.RUnlock()
+	return l.c.sessions > 1
+}
+
+// Learn keeps the manifest and the key pair in the options, where they were not
+// known.
+func (l *Log) Learn(o Options) error {
+	key, m, err := o.identity()
+	if err == nil && key != l.c.key {
+		err = fmt.Errorf("%w: they are of log %s", ErrManifest, key)
+	}
+	if err != nil {
+		return fmt.Errorf("log %s: %w", l.c.key, err)
+	}
+	if err := l.c.lock(context.Background()); err != nil {
+		return err
+	}
+	defer l.c.unlock()
+	return l.c.learn(m, o.KeyPair)
+}
+
+// KeyPair returns the key pair that the store has of the log. It may lack its
+// secret half, or both.
+func (l *Log) KeyPair() KeyPair {
+	l.c.mu.RLock()
+	defer l.c.mu.RUnlock()
+	return l.c.own
 }
 
 // Close ends the session. The log itself closes with its last one.
@@ -329,7 +367,7 @@ func (l *Log) Writable() bool {
 	}
 	l.c.mu.RLock()
 	defer l.c.mu.RUnlock()
-	return l.c.parent != nil || len(l.c.auth.Seed) == 32
+	return l.c.parent != nil || l.c.own.CanSign()
 }
 
 // A Head is a signed state of a log.
@@ -561,7 +599,7 @@ func (l *Log) Truncate(ctx context.Context, length uint64, o TruncateOptions) er
 		}
 		return fail(err)
 	}
-	if err := c.sign(b, o.Signature, o.KeyPair); err != nil {
+	if err := c.sign(b, b.Tree.Hash(), o.Signature, o.KeyPair); err != nil {
 		return fail(err)
 	}
 	if length < c.base {

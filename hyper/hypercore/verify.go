@@ -47,20 +47,19 @@ func (v *Verifier) raw() bool {
 
 // Signable returns the bytes that a signer signs for a tree.
 func (v *Verifier) Signable(t merkle.Tree, signer int) []byte {
-	if v.compat {
-		return signable(nil, t)
-	}
-	if v.manifest.Version == 0 {
-		return signable(v.manifest.Signers[signer].Namespace[:], t)
-	}
-	return signable(v.key[:], t)
+	return v.signable(t, t.Hash(), signer)
 }
 
-func signable(context []byte, t merkle.Tree) []byte {
-	hash := t.Hash()
+func (v *Verifier) signable(t merkle.Tree, hash merkle.Hash, signer int) []byte {
 	b := make([]byte, 0, 112)
 	b = append(b, nsTree[:]...)
-	b = append(b, context...)
+	switch {
+	case v.compat:
+	case v.manifest.Version == 0:
+		b = append(b, v.manifest.Signers[signer].Namespace[:]...)
+	default:
+		b = append(b, v.key[:]...)
+	}
 	b = append(b, hash[:]...)
 	b = binary.LittleEndian.AppendUint64(b, t.Length)
 	return binary.LittleEndian.AppendUint64(b, t.Fork)
@@ -69,6 +68,10 @@ func signable(context []byte, t merkle.Tree) []byte {
 // Sign signs a tree with the key pair of one signer. Where the log has several,
 // the result is that signer's part (see Assemble).
 func (v *Verifier) Sign(t merkle.Tree, kp KeyPair) ([]byte, error) {
+	return v.sign(t, t.Hash(), kp)
+}
+
+func (v *Verifier) sign(t merkle.Tree, hash merkle.Hash, kp KeyPair) ([]byte, error) {
 	if !kp.CanSign() {
 		return nil, fmt.Errorf("sign: %w", ErrNotWritable)
 	}
@@ -76,7 +79,7 @@ func (v *Verifier) Sign(t merkle.Tree, kp KeyPair) ([]byte, error) {
 		if s.PublicKey != kp.Public {
 			continue
 		}
-		signature := kp.Sign(v.Signable(t, i))
+		signature := kp.Sign(v.signable(t, hash, i))
 		if v.raw() || len(v.manifest.Signers) > 1 {
 			return signature, nil
 		}
@@ -125,17 +128,20 @@ func (v *Verifier) Assemble(parts []PartialSignature) ([]byte, error) {
 		return parts[0].Signature[:], nil
 	}
 	var patch []merkle.Node
-	place := map[uint64]int{}
+	var place map[uint64]int
 	keep := func(n merkle.Node) uint64 {
 		i, ok := place[n.Index]
 		if !ok {
 			i = len(patch)
+			if place == nil {
+				place = map[uint64]int{}
+			}
 			place[n.Index] = i
 			patch = append(patch, n)
 		}
 		return uint64(i)
 	}
-	b := compact.AppendUint(nil, uint64(len(parts)))
+	b := compact.AppendUint(make([]byte, 0, 68*len(parts)), uint64(len(parts)))
 	for i := range parts {
 		p := &parts[i]
 		if v.manifest.Version > 0 {

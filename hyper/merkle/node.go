@@ -110,8 +110,8 @@ func ParentNode(left, right Node) Node {
 // HashRoots hashes the roots of a tree, left to right: BLAKE2b(02 || for each
 // root: hash || uint64(index) || uint64(size)). It is what a writer signs.
 func HashRoots(roots []Node) Hash {
-	b := make([]byte, 1, 1+len(roots)*(HashSize+16))
-	b[0] = 2
+	var buf [1 + 24*(HashSize+16)]byte // enough for most, without an allocation
+	b := append(buf[:0], 2)
 	for i := range roots {
 		b = append(b, roots[i].Hash[:]...)
 		b = binary.LittleEndian.AppendUint64(b, roots[i].Index)

@@ -84,11 +84,11 @@ func (b *Batch) Append(block []byte) { b.AppendRoot(Leaf(b.Tree.Length, block)) 
 
 // AppendRoot adds a whole subtree right of the last block, by its root.
 func (b *Batch) AppendRoot(n Node) {
-	if !b.Upgraded || len(b.Tree.Roots) == cap(b.Tree.Roots) {
-		// The first change leaves the roots that the base shares.
-		b.Tree.Roots = append(make([]Node, 0, len(b.Tree.Roots)+8), b.Tree.Roots...)
+	if !b.Upgraded {
+		// The base shares the roots: leave it its own.
+		b.Tree.Roots = append(make([]Node, 0, len(b.Tree.Roots)+2), b.Tree.Roots...)
+		b.Upgraded = true
 	}
-	b.Upgraded = true
 	b.Tree.Length += Leaves(n.Index)
 	b.Nodes = append(b.Nodes, n)
 	roots := b.Tree.Roots
