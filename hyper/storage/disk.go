@@ -166,6 +166,9 @@ func (d *disk) open() (err error) {
 			d.files.armed.Store(true)
 		}
 	}()
+	if err := d.checkMarker(); err != nil {
+		return err
+	}
 	if d.db, err = pebble.Open(d.opts.Dir, d.pebbleOptions()); err != nil {
 		return diskError(err)
 	}
@@ -182,6 +185,28 @@ func (d *disk) open() (err error) {
 		d.mu.Lock()
 		d.scheduleCollectLocked(reclaimDelay)
 		d.mu.Unlock()
+	}
+	return nil
+}
+
+// checkMarker refuses a folder that has a store but not the marker of its
+// manifest: Pebble would begin a new one in its place.
+func (d *disk) checkMarker() error {
+	names, err := d.opts.FS.List(d.opts.Dir)
+	if err != nil {
+		return diskError(err)
+	}
+	manifest := ""
+	for _, name := range names {
+		if strings.HasPrefix(name, markerPrefix+"manifest.") {
+			return nil
+		}
+		if strings.HasPrefix(name, "MANIFEST-") {
+			manifest = name
+		}
+	}
+	if manifest != "" {
+		return fmt.Errorf("%w: there is %s, but no marker file that says which manifest counts; restore the folder from a copy", ErrCorrupt, manifest)
 	}
 	return nil
 }

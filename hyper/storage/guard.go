@@ -180,12 +180,28 @@ func (g *guard) Rename(old, name string) error {
 }
 
 // Remove may fail: Pebble tries again with the next start.
+//
+// Pebble moves a marker, which says which manifest counts, by making the new one
+// and removing the old one, and syncs the folder after both. A file system that
+// keeps no order could keep the second and lose the first, and with it the whole
+// database. So the folder is synced in between.
 func (g *guard) Remove(name string) error {
 	if g.failed.Load() != nil {
 		return nil
 	}
+	if strings.HasPrefix(g.PathBase(name), markerPrefix) {
+		dir, err := g.OpenDir(g.PathDir(name))
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(dir.Sync(), dir.Close()); err != nil {
+			return err
+		}
+	}
 	return g.FS.Remove(name)
 }
+
+const markerPrefix = "marker."
 
 func (g *guard) RemoveAll(name string) error {
 	if g.failed.Load() != nil {

@@ -148,6 +148,9 @@ func (p *page) decode(value []byte) error {
 	}
 	for len(value) > 0 {
 		// A run of entries, written at once, begins with the version.
+		if value[0] > pageVersion {
+			return fmt.Errorf("page %d of level %d: entry version %d: %w", p.number, p.level, value[0], ErrVersion)
+		}
 		if value[0] != pageVersion {
 			return bad(fmt.Sprintf("entry version %d", value[0]))
 		}
