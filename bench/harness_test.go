@@ -168,6 +168,8 @@ func TestMedian(t *testing.T) {
 	}
 }
 
+var errNotMeasured = errors.New("not measured")
+
 func TestRatioAboveOneIsAlwaysBetter(t *testing.T) {
 	s := func(v float64) sample { return sample{median: v} }
 	nan := math.NaN()
@@ -182,8 +184,8 @@ func TestRatioAboveOneIsAlwaysBetter(t *testing.T) {
 		{s(400), s(100), true, 0.25},
 		{s(0), s(100), true, nan},
 		{s(100), s(0), false, nan},
-		{sample{err: errors.New("not measured")}, s(100), false, nan},
-		{s(100), sample{err: errors.New("not measured")}, true, nan},
+		{sample{err: errNotMeasured}, s(100), false, nan},
+		{s(100), sample{err: errNotMeasured}, true, nan},
 	} {
 		got := ratio(c.bevy, c.peer, c.lowerIsBetter)
 		if got != c.want && !(math.IsNaN(got) && math.IsNaN(c.want)) {
@@ -201,7 +203,7 @@ func TestSummary(t *testing.T) {
 	if got.name != "log 1.0" || got.median != 3 || got.min != 1 || got.max != 7 || got.extra["a"] != 2 || got.extra["b"] != 15 {
 		t.Errorf("summary = %+v", got)
 	}
-	if got := summary("node", nil, errors.New("not measured")); got.err != errNotBuilt || got.name != "node" {
+	if got := summary("node", nil, errNotMeasured); got.err != errNotMeasured || got.name != "node" {
 		t.Errorf("summary of an error = %+v", got)
 	}
 }
@@ -271,7 +273,7 @@ func exampleRows() []row {
 	b := row{benchmark: benchmark{name: "log/disk", unit: "bytes/block", lowerIsBetter: true, target: 2}, rounds: 5,
 		bevyGot: got("bevy", 200, 200, 200, nil), peerGot: got("hypercore 11", 278, 278, 278, nil)}
 	c := row{benchmark: benchmark{name: "log/get", unit: "gets/s"}, rounds: 1,
-		bevyGot: sample{name: "bevy", err: errors.New("not measured")}, peerGot: got("hypercore 11", 22705, 14427, 37946, nil)}
+		bevyGot: sample{name: "bevy", err: errNotMeasured}, peerGot: got("hypercore 11", 22705, 14427, 37946, nil)}
 	rows := []row{a, b, c}
 	for i, r := range rows {
 		rows[i].ratio = ratio(r.bevyGot, r.peerGot, r.lowerIsBetter)

@@ -201,7 +201,8 @@ func (d *disk) checkMarker() error {
 		if strings.HasPrefix(name, markerPrefix+"manifest.") {
 			return nil
 		}
-		if strings.HasPrefix(name, "MANIFEST-") {
+		// The first one is without a marker when making the store was interrupted.
+		if strings.HasPrefix(name, "MANIFEST-") && name != "MANIFEST-000001" {
 			manifest = name
 		}
 	}
