@@ -36,7 +36,7 @@ type guard struct {
 	syncs   atomic.Uint64
 	armed   atomic.Bool // off while opening: then errors are simply returned
 	closing chan struct{}
-	full    *atomic.Bool
+	waiting atomic.Int32 // writes that wait for space
 	failed  atomic.Pointer[failure]
 	dead    chan struct{} // closed when failed is set
 }
@@ -56,7 +56,7 @@ const (
 )
 
 func newGuard(d *disk) *guard {
-	return &guard{FS: d.opts.FS, clock: d.opts.Clock, dir: d.opts.Dir, full: &d.full,
+	return &guard{FS: d.opts.FS, clock: d.opts.Clock, dir: d.opts.Dir,
 		closing: make(chan struct{}), dead: make(chan struct{})}
 }
 
@@ -124,7 +124,8 @@ func (g *guard) stop(name string) {
 
 // wait returns when it is worth to try again, or false.
 func (g *guard) wait() bool {
-	g.full.Store(true)
+	g.waiting.Add(1)
+	defer g.waiting.Add(-1)
 	again := make(chan struct{})
 	timer := g.clock.AfterFunc(fullPause, func() { close(again) })
 	defer timer.Stop()
@@ -139,6 +140,11 @@ func (g *guard) wait() bool {
 func (g *guard) Unwrap() vfs.FS { return g.FS }
 
 func (g *guard) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	if g.isMarker(name) {
+		if err := g.syncFolderOf(name); err != nil { // what it names comes first
+			return nil, err
+		}
+	}
 	return g.open(name, func() (vfs.File, error) { return g.FS.Create(name, category) })
 }
 
@@ -180,25 +186,33 @@ func (g *guard) Rename(old, name string) error {
 }
 
 // Remove may fail: Pebble tries again with the next start.
-//
-// Pebble moves a marker, which says which manifest counts, by making the new one
-// and removing the old one, and syncs the folder after both. A file system that
-// keeps no order could keep the second and lose the first, and with it the whole
-// database. So the folder is synced in between.
 func (g *guard) Remove(name string) error {
 	if g.failed.Load() != nil {
 		return nil
 	}
-	if strings.HasPrefix(g.PathBase(name), markerPrefix) {
-		dir, err := g.OpenDir(g.PathDir(name))
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(dir.Sync(), dir.Close()); err != nil {
+	if g.isMarker(name) {
+		if err := g.syncFolderOf(name); err != nil { // the new one comes first
 			return err
 		}
 	}
 	return g.FS.Remove(name)
+}
+
+// Pebble moves a marker, which says which manifest counts, by making the
+// manifest, then the new marker, then removing the old one, and syncs the folder
+// after all three. A file system that keeps no order could keep a later one and
+// lose an earlier one, and with it the whole database. So the folder is synced
+// in between.
+func (g *guard) isMarker(name string) bool {
+	return strings.HasPrefix(g.PathBase(name), markerPrefix)
+}
+
+func (g *guard) syncFolderOf(name string) error {
+	dir, err := g.OpenDir(g.PathDir(name))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 const markerPrefix = "marker."
@@ -210,8 +224,7 @@ func (g *guard) RemoveAll(name string) error {
 	return g.FS.RemoveAll(name)
 }
 
-// Lock is asked for by Pebble only where there can be no lock: on a read-only
-// disk.
+// Lock does nothing: the lock was taken before Pebble asks for it.
 func (g *guard) Lock(string) (io.Closer, error) { return io.NopCloser(nil), nil }
 
 type guardedFile struct {
