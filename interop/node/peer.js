@@ -9,9 +9,10 @@
 // a real peer answers with a noData message.
 //
 //   versions {}                                        -> {node, hypercore, hypercore10, corestore}
-//   open {handle, seed?, manifest?, key?, compat?, encryptionKey?, package?: "11" | "10"}
+//   open {handle, seed?, manifest?, key?, compat?, encryptionKey?, blockKey?, package?: "11" | "10"}
 //                                                      -> {key, discoveryKey, manifestHex | null, length, fork, writable, compat}
 //       seed is the Ed25519 seed of the writer; with neither seed, key nor manifest a random writer is made.
+//       blockKey says that encryptionKey is the key of the blocks itself.
 //       manifest is an object with hex in it, or hex of its encoding.
 //   append {handle, blocks[]}                          -> head
 //   appendSigned {handle, blocks[], signature}         -> head
@@ -22,17 +23,25 @@
 //   seek {handle, bytes}                               -> {found: {index, offset} | null}
 //   info {handle}                                      -> head and {key, discoveryKey, manifestHex, contiguousLength, padding, roots[]}
 //   nodes {handle, indices[]}                          -> {nodes: [{index, size, hash} | null]}
+//   dump {handle, nodes?, blocks?}                     -> head and {nodes[], blocks[]}
+//       all nodes below the number nodes (2 * length) and all blocks below blocks (length), raw, null where not held.
 //   proof {handle, fork?, block?, hash?, seek?, upgrade?, manifest?} or {handle, requestHex}
 //                                                      -> {request, requestHex, proof, dataHex}
+//   proofs {handle, requests[]}                        -> {proofs: [{dataHex} | {code, message}]}, a request as in proof
 //   randomProofs {handle, count, seed, refused?}       -> {proofs: [{request, requestHex, proof, dataHex}], unverifiable,
 //                                                          refused: [{request, requestHex, code, message}]}
 //       every proof was accepted by the package's own verifier; refused asks for the requests that were not answered, too.
 //   applyProof {handle, dataHex}                       -> {applied, length, fork, finished?, want?}
 //       with a higher fork this is reorgStart, and reorgCommit when that is already finished.
+//   judge {handle, dataHexes[]}                        -> {verdicts: [{accepted, code, message}]}, and changes nothing
+//       what applyProof would say to each, for a core of package 11.
+//   checkConflict {handle, dataHex}                    -> {conflict, frozen}; package 11 answers true to a lie, too
 //   reorgStart {handle, dataHex}                       -> {finished, want: {start, end, nodes} | null, ancestors}
 //   reorgUpdate {handle, dataHex}                      -> the same
 //   reorgCommit {handle}                               -> {applied, length, fork}
 //   missingNodes {handle, index}                       -> {nodes}, for block index
+//   missing {handle, indices[]}                        -> {nodes[]}, for tree nodes
+//   encrypt {key, encryptionKey, compat?, blockKey?, index, fork, value} -> {value}, the stored form of a block
 //   sign {seed, messageHex}                            -> {publicKey, signature}
 //   signable {handle, length?, fork?, key?, manifest?, signer?} -> {signable}
 //       key and manifest are those of another core whose signer signs this core's tree.
@@ -118,7 +127,7 @@ const methods = {
     }
   },
 
-  async open ({ handle, seed, manifest, key, compat, encryptionKey, package: name }) {
+  async open ({ handle, seed, manifest, key, compat, encryptionKey, blockKey, package: name }) {
     if (handle === undefined || handles.has(handle)) throw coded('BAD_ARGUMENT', 'open needs a handle of its own')
     const pkg = packageOf(name)
     const m = manifestOf(pkg, manifest)
@@ -132,7 +141,8 @@ const methods = {
       keyPair,
       manifest: m,
       compat: !!compat,
-      encryptionKey: bytes(encryptionKey)
+      encryptionKey: bytes(encryptionKey),
+      blockKey: !!blockKey
     })
     handles.set(handle, { core, dir, reorg: null })
     return {
@@ -201,9 +211,35 @@ const methods = {
     return { nodes: plain(await Promise.all(indices.map((i) => core.node(i)))) }
   },
 
+  async dump ({ handle, nodes, blocks }) {
+    const { core } = entry(handle)
+    const out = { ...(await head(core)), nodes: [], blocks: [] }
+    const nodesTo = nodes === undefined ? 2 * core.length : nodes
+    const blocksTo = blocks === undefined ? core.length : blocks
+    for (let i = 0; i < nodesTo; i++) out.nodes.push(core.node(i))
+    for (let i = 0; i < blocksTo; i++) out.blocks.push(core.has(i) ? core.core.get(i, { wait: false, raw: true }) : null)
+    out.nodes = plain(await Promise.all(out.nodes))
+    out.blocks = plain(await Promise.all(out.blocks))
+    return out
+  },
+
   async proof (p) {
     const { core } = entry(p.handle)
     return prove(core, requestOf(core, p))
+  },
+
+  async proofs ({ handle, requests }) {
+    const { core } = entry(handle)
+    const proofs = []
+    for (const r of requests) {
+      try {
+        const { dataHex } = await prove(core, requestOf(core, r))
+        proofs.push({ dataHex })
+      } catch (err) {
+        proofs.push({ code: err.code || err.name, message: err.message })
+      }
+    }
+    return { proofs }
   },
 
   async randomProofs ({ handle, count, seed, refused = false }) {
@@ -240,6 +276,31 @@ const methods = {
     return { applied: false, length: core.length, fork: core.fork, ...state }
   },
 
+  async judge ({ handle, dataHexes }) {
+    const { core } = entry(handle)
+    const verdicts = []
+    for (const dataHex of dataHexes) {
+      try {
+        verdicts.push({ accepted: await core.judge(core.decodeData(bytes(dataHex))), code: '', message: '' })
+      } catch (err) {
+        verdicts.push({ accepted: false, code: err.code || err.name, message: err.message })
+      }
+    }
+    return { verdicts }
+  },
+
+  async checkConflict ({ handle, dataHex }) {
+    const { core } = entry(handle)
+    const log = console.log
+    console.log = () => {} // the package prints, and stdout is ours
+    try {
+      const conflict = await core.core.core.checkConflict(core.decodeData(bytes(dataHex)), null)
+      return { conflict, frozen: !!core.core.core.header.frozen }
+    } finally {
+      console.log = log
+    }
+  },
+
   async reorgStart ({ handle, dataHex }) {
     const e = entry(handle)
     const proof = e.core.decodeData(bytes(dataHex))
@@ -266,6 +327,20 @@ const methods = {
 
   async missingNodes ({ handle, index }) {
     return { nodes: await entry(handle).core.missingNodes(index) }
+  },
+
+  async missing ({ handle, indices }) {
+    const { core } = entry(handle)
+    return { nodes: await Promise.all(indices.map((i) => core.missing(i))) }
+  },
+
+  encrypt ({ key, encryptionKey, compat, blockKey, index, fork, value }) {
+    const { DefaultEncryption } = open11.Hypercore
+    const options = { compat: !!compat, block: !!blockKey }
+    const keys = DefaultEncryption.deriveKeys(bytes(encryptionKey), bytes(key), options)
+    const block = Buffer.concat([Buffer.alloc(DefaultEncryption.PADDING), bytes(value)])
+    DefaultEncryption.encrypt(index, block, fork, keys.block, keys.blinding)
+    return { value: hex(block) }
   },
 
   sign ({ seed, messageHex }) {

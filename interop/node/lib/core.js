@@ -126,6 +126,20 @@ class Core11 extends Core {
     return this.core.missingNodes(index)
   }
 
+  async missing (node) {
+    return this.pkg.tree.MerkleTree.missingNodes(this.core.state, node, this.length)
+  }
+
+  // judge is what core.verify does, without keeping anything.
+  async judge (proof) {
+    if (proof.fork !== this.fork) return false
+    const batch = await this.pkg.tree.MerkleTree.verify(this.core.state, proof)
+    if (batch.upgraded && batch.length <= this.length) await batch.downgrade()
+    if (!batch.commitable()) return false
+    if (batch.upgraded) this.core.core._verifyBatchUpgrade(batch, proof.manifest)
+    return true
+  }
+
   async generate (request) {
     const rx = this.core.core.storage.read(this.fork)
     const value = request.block ? rx.getBlock(request.block.index) : null
@@ -176,6 +190,10 @@ class Core10 extends Core {
     return this.head.missingNodes(2 * index)
   }
 
+  async missing (node) {
+    return this.head.missingNodes(node)
+  }
+
   async generate (request) {
     const proof = await this.head.proof(request)
     if (proof.block) proof.block.value = await this.core.core.blocks.get(request.block.index)
@@ -204,9 +222,9 @@ function packageOf (name = '11') {
   return pkg
 }
 
-async function open (dir, { package: name = '11', key, keyPair, manifest, compat, encryptionKey }) {
+async function open (dir, { package: name = '11', key, keyPair, manifest, compat, encryptionKey, blockKey }) {
   const pkg = packageOf(name)
-  const core = new pkg.Hypercore(dir, key, { keyPair, manifest, compat, encryptionKey })
+  const core = new pkg.Hypercore(dir, key, { keyPair, manifest, compat, encryptionKey, isBlockKey: blockKey })
   await core.ready()
   return name === '10' ? new Core10(pkg, core) : new Core11(pkg, core)
 }
