@@ -92,7 +92,8 @@ const diskFormat = 1
 type disk struct {
 	opts     Disk
 	db       *pebble.DB
-	lock     *pebble.Lock
+	lock     io.Closer // nil on a read-only disk
+	unlocked sync.Once
 	segments *segments
 	files    *guard
 	users    gate // closed before the database is
@@ -248,7 +249,7 @@ func (d *disk) makeFolder() error {
 // takeLock makes sure that no other process has the folder open. A read-only
 // disk can't have a writer.
 func (d *disk) takeLock() error {
-	lock, err := pebble.LockDirectory(d.opts.Dir, d.opts.FS)
+	lock, err := d.opts.FS.Lock(d.opts.FS.PathJoin(d.opts.Dir, "LOCK"))
 	if err != nil {
 		if errors.Is(err, syscall.EROFS) && d.opts.ReadOnly {
 			return nil
@@ -295,7 +296,6 @@ func (d *disk) pebbleOptions() *pebble.Options {
 	// The values are measured in shared research; docs/why.md has the reasons.
 	o := &pebble.Options{
 		FS:                          d.files,
-		Lock:                        d.lock,
 		ReadOnly:                    d.opts.ReadOnly,
 		FormatMajorVersion:          pebble.FormatValueSeparation,
 		CacheSize:                   8 << 20, // decoded pages are cached above
@@ -462,6 +462,9 @@ func (d *disk) guard(size int, frees bool) error {
 	}
 	if err := d.files.failure(); err != nil {
 		return err
+	}
+	if d.files.waiting.Load() > 0 {
+		return fmt.Errorf("%w: no space or quota is left; free some and write again", ErrFull)
 	}
 	if d.full.Load() || d.unchecked.Add(int64(size)) > fullCheckBytes {
 		d.unchecked.Store(0)
@@ -949,11 +952,7 @@ func (d *disk) Close() error {
 	}
 	// Some of what runs may have stopped for good. It can't reach the disk any
 	// more, so others may.
-	err := d.files.failure()
-	if d.lock != nil {
-		err = errors.Join(err, d.lock.Close())
-	}
-	return err
+	return errors.Join(d.files.failure(), d.unlock())
 }
 
 // finish closes a store that nobody enters any more. It may not return when the
@@ -984,10 +983,16 @@ func (d *disk) release() (err error) {
 	if d.db != nil {
 		err = errors.Join(err, d.db.Close())
 	}
-	if d.lock != nil {
-		err = errors.Join(err, d.lock.Close())
-	}
-	return diskError(err)
+	return diskError(errors.Join(err, d.unlock()))
+}
+
+func (d *disk) unlock() (err error) {
+	d.unlocked.Do(func() {
+		if d.lock != nil {
+			err = d.lock.Close()
+		}
+	})
+	return err
 }
 
 // diskError gives errors of the disk and the database the names of this package.

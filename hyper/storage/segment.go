@@ -396,11 +396,12 @@ const (
 	// be this many.
 	smallSegment  = 8 << 20
 	smallSegments = 8
+	// smallActive is the size under which the active segment is left alone.
+	smallActive = 1 << 20
 )
 
-// wasteful returns the segments of which less than half is alive, the active
-// one only when nothing of it is; and the small ones, when there are many; and
-// none that is stuck.
+// wasteful returns the segments of which less than half is alive, and the small
+// ones when there are many; and none that is stuck.
 func (s *segments) wasteful(stuck map[uint32]bool) []uint32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -410,7 +411,7 @@ func (s *segments) wasteful(stuck map[uint32]bool) []uint32 {
 		active := s.active != nil && n == s.current
 		switch {
 		case stuck[n]:
-		case active && (live > 0 || size <= int64(len(segmentMagic))):
+		case active && live > 0 && size < smallActive:
 		case 2*live < size:
 			out = append(out, n)
 		case !active && size < smallSegment:
