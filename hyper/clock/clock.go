@@ -11,6 +11,7 @@ import (
 // A Clock tells the time and calls back later. Its methods may be called by
 // any goroutine.
 type Clock interface {
+	// Now returns the time.
 	Now() time.Time
 	// AfterFunc calls f in a goroutine of its own once d has passed.
 	AfterFunc(d time.Duration, f func()) Timer

@@ -48,10 +48,9 @@ var (
 )
 
 // Nodes reads kept nodes of one tree.
-//
-// Node returns the node with that index, or an error that wraps ErrNoNode
-// when it is not held.
 type Nodes interface {
+	// Node returns the node with that index, or an error that wraps ErrNoNode
+	// when it is not held.
 	Node(index uint64) (Node, error)
 }
 
