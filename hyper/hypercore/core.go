@@ -276,7 +276,7 @@ func (c *core) appendGroup(calls []*appendCall) error {
 	b := c.tree.Batch()
 	length, fork := c.tree.Length, c.encryptionFork()
 	durability := storage.Soon
-	var blocks []storage.Block
+	blocks := make([]storage.Block, 0, len(calls[0].blocks))
 	size := 0
 	for _, call := range calls {
 		if err := call.ctx.Err(); err != nil {
@@ -303,6 +303,7 @@ func (c *core) appendGroup(calls []*appendCall) error {
 	if len(blocks) == 0 {
 		return nil
 	}
+	b.Grow(len(blocks))
 	for _, leaf := range hashBlocks(blocks, size) {
 		b.AppendRoot(leaf)
 	}

@@ -79,6 +79,9 @@ func (t Tree) Batch() *Batch {
 	return &Batch{Tree: t, Base: t, Ancestors: t.Length}
 }
 
+// Grow makes room for the nodes of n more blocks.
+func (b *Batch) Grow(n int) { b.Nodes = slices.Grow(b.Nodes, 2*n+8) }
+
 // Append adds one block.
 func (b *Batch) Append(block []byte) { b.AppendRoot(Leaf(b.Tree.Length, block)) }
 
