@@ -280,11 +280,11 @@ func (l *Log) repairBlock(ctx context.Context, index uint64, from Prover) error 
 	}
 	b.Base, b.Tree = c.tree, c.tree
 	if !held {
-		return c.commit(Durable, change{batch: b})
+		return c.commit(Durable, &change{batch: b})
 	}
 	// Out with the old block first: a block is added only where there is none.
-	if err := c.commit(Durable, change{clear: Range{Start: index, End: index + 1}}); err != nil {
+	if err := c.commit(Durable, &change{clear: Range{Start: index, End: index + 1}}); err != nil {
 		return err
 	}
-	return c.commit(Durable, change{batch: b, blocks: []storage.Block{{Index: index, Data: p.Block.Value}}})
+	return c.commit(Durable, &change{batch: b, blocks: []storage.Block{{Index: index, Data: p.Block.Value}}})
 }

@@ -303,15 +303,16 @@ func (c *core) appendGroup(calls []*appendCall) error {
 	if len(blocks) == 0 {
 		return nil
 	}
-	b.Grow(len(blocks))
-	for _, leaf := range hashBlocks(blocks, size) {
-		b.AppendRoot(leaf)
+	ch := change{batch: b, blocks: blocks}
+	ch.complete = func() (err error) {
+		b.Grow(len(blocks))
+		for _, leaf := range hashBlocks(blocks, size) {
+			b.AppendRoot(leaf)
+		}
+		ch.hash = b.Tree.Hash()
+		return c.sign(b, ch.hash, calls[0].o.Signature, calls[0].o.KeyPair)
 	}
-	hash := b.Tree.Hash()
-	if err := c.sign(b, hash, calls[0].o.Signature, calls[0].o.KeyPair); err != nil {
-		return err
-	}
-	if err := c.commit(durability, change{batch: b, hash: hash, blocks: blocks}); err != nil {
+	if err := c.commit(durability, &ch); err != nil {
 		return err
 	}
 	c.notify(Event{Kind: Appended, Length: c.tree.Length})
@@ -436,8 +437,10 @@ func (c *core) prologue() *merkle.Prologue {
 
 // A change is what one commit does to a log, besides what its batch says.
 type change struct {
-	batch    *merkle.Batch
-	hash     merkle.Hash     // of the batch's tree, when that is new
+	batch *merkle.Batch
+	hash  merkle.Hash // of the batch's tree, if it is known
+	// complete, when set, makes the batch, while blocks are being written.
+	complete func() error
 	truncate bool            // cut to batch.Ancestors first
 	blocks   []storage.Block // added, none of which is held
 	clear    storage.Range   // removed
@@ -447,19 +450,12 @@ type change struct {
 
 // commit stores a change and then shows it to readers. The caller holds
 // writing.
-func (c *core) commit(d Durability, ch change) error {
+func (c *core) commit(d Durability, ch *change) error {
 	tx := storage.Tx{Log: c.id, Base: c.tree.Length, Blocks: ch.blocks, Auth: ch.auth}
-	next, nextSignature := c.tree, c.signature
-	if b := ch.batch; b != nil {
-		tx.Nodes = b.Nodes
-		if b.Upgraded {
-			next, nextSignature = b.Tree, b.Signature
-		}
-	}
 	if ch.truncate {
 		tx.Truncate = &ch.batch.Ancestors
 		var err error
-		if tx.Drafts, err = c.draftsAfter(ch.batch.Ancestors, next.Fork); err != nil {
+		if tx.Drafts, err = c.draftsAfter(ch.batch.Ancestors, ch.batch.Tree.Fork); err != nil {
 			return err
 		}
 	}
@@ -487,11 +483,32 @@ func (c *core) commit(d Durability, ch change) error {
 	}
 	tail := have.tail()
 	tail.End += growsBy
-	if ch.batch != nil && ch.batch.Upgraded || ch.truncate || tail != oldTail {
-		tx.Head = &storage.Head{Fork: next.Fork, Length: next.Length, TreeHash: ch.hash, Signature: nextSignature, Tail: tail}
-		if ch.hash == (merkle.Hash{}) {
-			tx.Head.TreeHash = next.Hash()
+
+	next, nextSignature := c.tree, c.signature
+	complete := func() error {
+		if ch.complete != nil {
+			if err := ch.complete(); err != nil {
+				return err
+			}
 		}
+		if b := ch.batch; b != nil {
+			tx.Nodes = b.Nodes
+			if b.Upgraded {
+				next, nextSignature = b.Tree, b.Signature
+			}
+		}
+		if ch.batch != nil && ch.batch.Upgraded || tail != oldTail {
+			if ch.hash == (merkle.Hash{}) {
+				ch.hash = next.Hash()
+			}
+			tx.Head = &storage.Head{Fork: next.Fork, Length: next.Length, TreeHash: ch.hash, Signature: nextSignature, Tail: tail}
+		}
+		return nil
+	}
+	if ch.complete != nil {
+		tx.Complete = complete
+	} else if err := complete(); err != nil {
+		return err
 	}
 	if err := c.store.Commit(d, &tx); err != nil {
 		return fmt.Errorf("commit: %w", err)
@@ -505,7 +522,7 @@ func (c *core) commit(d Durability, ch change) error {
 	c.have = have
 	c.unsynced = d != Durable
 	if ch.auth != nil {
-		c.auth, c.verifier = *ch.auth, ch.verifier
+		c.auth, c.own, c.verifier = *ch.auth, keyPairOf(ch.auth), ch.verifier
 	}
 	c.mu.Unlock()
 	return nil

@@ -291,7 +291,7 @@ func (c *core) take(ctx context.Context, t merkle.Tree, r reader, o AppendOption
 	if err := c.sign(b, b.Tree.Hash(), o.Signature, o.KeyPair); err != nil {
 		return err
 	}
-	if err := c.commit(o.Durability, change{batch: b, blocks: blocks}); err != nil {
+	if err := c.commit(o.Durability, &change{batch: b, blocks: blocks}); err != nil {
 		return err
 	}
 	c.notify(Event{Kind: Appended, Length: c.tree.Length})

@@ -613,7 +613,7 @@ func (l *Log) Truncate(ctx context.Context, length uint64, o TruncateOptions) er
 			return fail(err)
 		}
 	}
-	if err := c.commit(o.Durability, change{batch: b, truncate: true}); err != nil {
+	if err := c.commit(o.Durability, &change{batch: b, truncate: true}); err != nil {
 		return fail(err)
 	}
 	c.truncated()
@@ -651,7 +651,7 @@ func (l *Log) Clear(ctx context.Context, from, to uint64) (uint64, error) {
 	if held == 0 {
 		return 0, nil
 	}
-	if err := c.commit(Durable, change{clear: Range{Start: from, End: to}}); err != nil {
+	if err := c.commit(Durable, &change{clear: Range{Start: from, End: to}}); err != nil {
 		return fail(err)
 	}
 	c.notify(Event{Kind: Cleared, Range: Range{Start: from, End: to}})

@@ -139,7 +139,7 @@ func (l *Log) Apply(ctx context.Context, d Durability, proofs ...*Proof) ([]erro
 	if a.tree.Length == c.tree.Length {
 		grown = 0
 	}
-	if err := c.commit(d, ch); err != nil {
+	if err := c.commit(d, &ch); err != nil {
 		return fail(err)
 	}
 	if grown > 0 {
@@ -327,7 +327,7 @@ func (r *Reorg) Commit(ctx context.Context, d Durability) error {
 		auth.Manifest = r.manifest.Encode()
 		ch.auth, ch.verifier = &auth, r.verifier
 	}
-	if err := c.commit(d, ch); err != nil {
+	if err := c.commit(d, &ch); err != nil {
 		return fail(err)
 	}
 	c.notify(Event{Kind: Truncated, Length: r.r.Batch.Ancestors, Fork: c.tree.Fork})
@@ -388,7 +388,7 @@ func (l *Log) CheckConflict(ctx context.Context, p *Proof) (bool, error) {
 		Ours:   SignedTree{c.tree.Length, c.tree.Hash(), c.signature},
 		Theirs: SignedTree{b.Tree.Length, b.Tree.Hash(), b.Signature},
 	})
-	if err := c.commit(Durable, change{auth: &auth, verifier: c.verifier}); err != nil {
+	if err := c.commit(Durable, &change{auth: &auth, verifier: c.verifier}); err != nil {
 		return fail(err)
 	}
 	c.notify(Event{Kind: Froze})

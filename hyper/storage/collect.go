@@ -69,7 +69,7 @@ func (d *disk) collectSegment(n uint32) error {
 	d.blobs.Unlock() //nolint:staticcheck // a barrier
 	m := moving{d: d}
 	err := d.segments.records(n, func(key []byte, p pointer) error {
-		value, err := d.get(spaceBlob, key)
+		value, err := d.get(spaceLarge, key)
 		if errors.Is(err, ErrNotFound) {
 			return nil
 		}
@@ -117,9 +117,9 @@ func (d *disk) collectSegment(n uint32) error {
 func (d *disk) collectPointers(n uint32) error {
 	var keys [][]byte
 	var from []pointer
-	err := d.pointers(nil, nil, func(key []byte, p *pointer) {
-		if p != nil && p.segment == n {
-			keys, from = append(keys, bytes.Clone(key)), append(from, *p)
+	err := d.pointers(nil, nil, func(key []byte, p pointer) {
+		if p.segment == n {
+			keys, from = append(keys, bytes.Clone(key)), append(from, p)
 		}
 	})
 	if err != nil {
@@ -140,7 +140,7 @@ func (d *disk) collectPointers(n uint32) error {
 // moving is blobs on their way to another segment.
 type moving struct {
 	d    *disk
-	ops  []*op
+	ops  []op
 	from []pointer
 	size int
 }
@@ -150,7 +150,7 @@ func (m *moving) add(key []byte, p pointer) error {
 	if err != nil {
 		return err
 	}
-	m.ops = append(m.ops, &op{kind: opSetBlob, key: bytes.Clone(key), value: data})
+	m.ops = append(m.ops, op{kind: opSetBlob, key: bytes.Clone(key), value: data})
 	m.from = append(m.from, p)
 	if m.size += len(data); m.size >= collectChunk {
 		return m.flush()
@@ -175,7 +175,7 @@ func (m *moving) flush() error {
 	pb := d.db.NewBatch()
 	changes := map[uint32]int64{}
 	for i, op := range ops {
-		value, err := d.get(spaceBlob, op.key)
+		value, err := d.get(spaceLarge, op.key)
 		if errors.Is(err, ErrNotFound) {
 			continue
 		}
@@ -185,7 +185,7 @@ func (m *moving) flush() error {
 		if held, ok := parsePointer(value); !ok || held != from[i] {
 			continue
 		}
-		if err := pb.Set(append([]byte{spaceBlob}, op.key...), to[i].append(nil), nil); err != nil {
+		if err := pb.Set(append([]byte{spaceLarge}, op.key...), to[i].append(nil), nil); err != nil {
 			return err
 		}
 		changes[to[i].segment] += int64(to[i].recordSize(len(op.key)))

@@ -88,8 +88,9 @@ type Stats struct {
 // and ready; it may be used again after Reset. It keeps copies of keys, and of
 // values passed to Set and Merge; blobs stay the caller's until Apply returns.
 type Batch struct {
-	ops []op
-	buf []byte
+	ops  []op
+	then func() error
+	buf  []byte
 }
 
 type opKind uint8
@@ -111,8 +112,24 @@ type op struct {
 
 // Reset empties the batch and keeps its memory.
 func (b *Batch) Reset() {
+	b.then = nil
 	clear(b.ops)
 	b.ops, b.buf = b.ops[:0], b.buf[:0]
+}
+
+// Then sets what Apply calls once, before anything is visible, to add the rest
+// of the batch. An engine may be writing the blobs that were set before
+// meanwhile. When f fails, so does Apply, with its error, and changes nothing.
+func (b *Batch) Then(f func() error) { b.then = f }
+
+// complete calls what Then set.
+func (b *Batch) complete() error {
+	if b.then == nil {
+		return nil
+	}
+	f := b.then
+	b.then = nil
+	return f()
 }
 
 // Len returns the number of changes.
@@ -143,8 +160,8 @@ func (b *Batch) Delete(key []byte) { b.add(opDelete, key, nil) }
 // DeleteRange removes the keys from <= key < to, and no blobs.
 func (b *Batch) DeleteRange(from, to []byte) { b.add(opDeleteRange, from, b.keep(to)) }
 
-// SetBlob gives the key a blob. The space of one that it has already is given
-// back only if that is deleted first, which may be in the same batch.
+// SetBlob gives the key a blob. If it has one, that must be deleted first, which
+// may be in the same batch.
 func (b *Batch) SetBlob(key, blob []byte) { b.add(opSetBlob, key, blob) }
 
 // DeleteBlobs removes the blobs with keys from <= key < to.

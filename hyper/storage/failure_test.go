@@ -151,7 +151,6 @@ func TestFailingDiskEndsTheStoreOnly(t *testing.T) {
 		{"table write", fails(".sst", syscall.EIO, "write"), syscall.EIO, true},
 		{"table sync", fails(".sst", syscall.EIO, "sync"), syscall.EIO, true},
 		{"table create", fails(".sst", syscall.EIO, "create"), syscall.EIO, true},
-		{"blob file", fails(".blob", syscall.EIO, "create"), syscall.EIO, true},
 		{"manifest write", fails("MANIFEST", syscall.EIO, "write"), syscall.EIO, true},
 		{"manifest sync", fails("MANIFEST", syscall.EIO, "sync"), syscall.EIO, true},
 		{"everything", func(storagetest.Point) error { return syscall.EIO }, syscall.EIO, true},

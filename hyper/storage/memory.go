@@ -32,6 +32,9 @@ func memoryKey(space byte, key []byte) []byte {
 }
 
 func (m *memory) Apply(b *Batch, _ Durability) error {
+	if err := b.complete(); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {

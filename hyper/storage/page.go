@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/bits"
+	"slices"
 	"sync"
 
 	"github.com/cloudbevy/bevy/hyper/merkle"
@@ -103,6 +104,12 @@ func (p *page) setNode(local int, size uint64, hash *merkle.Hash) {
 	}
 	p.nodes[local] = pageNode{size, *hash}
 	p.known.add(local)
+}
+
+// grow makes room for about so many more nodes and blocks.
+func (p *page) grow(nodes, blocks int) {
+	p.nodes = slices.Grow(p.nodes, min(nodes, pageNodes-len(p.nodes)))
+	p.blocks = slices.Grow(p.blocks, min(blocks, pageBlocks-len(p.blocks)))
 }
 
 func (p *page) setBlock(slot int, data []byte) {
@@ -377,6 +384,7 @@ func (c *pageChange) apply(p *page) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.bytes += len(c.value)
+	p.grow(len(c.nodes), len(c.blocks))
 	for i := range c.nodes {
 		_, _, local := pageOf(c.nodes[i].Index)
 		p.setNode(local, c.nodes[i].Size, &c.nodes[i].Hash)

@@ -34,13 +34,19 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
+// pointerVersion begins a stored pointer, which has 13 bytes.
+const (
+	pointerVersion = 1
+	pointerSize    = 1 + 12
+)
+
 // A pointer says where a blob's record is.
 type pointer struct {
 	segment, offset, length uint32 // length of the value
 }
 
 func (p pointer) append(b []byte) []byte {
-	b = append(b, blobSegment)
+	b = append(b, pointerVersion)
 	b = binary.LittleEndian.AppendUint32(b, p.segment)
 	b = binary.LittleEndian.AppendUint32(b, p.offset)
 	return binary.LittleEndian.AppendUint32(b, p.length)
@@ -49,7 +55,7 @@ func (p pointer) append(b []byte) []byte {
 func (p pointer) recordSize(keyLen int) int { return segmentHeader + keyLen + int(p.length) }
 
 func parsePointer(b []byte) (pointer, bool) {
-	if len(b) != pointerSize || b[0] != blobSegment {
+	if len(b) != pointerSize || b[0] != pointerVersion {
 		return pointer{}, false
 	}
 	return pointer{
@@ -121,7 +127,7 @@ func (s *segments) path(n uint32) string {
 
 // write appends the blobs and returns where they are, once they are on the
 // disk.
-func (s *segments) write(blobs []*op) ([]pointer, error) {
+func (s *segments) write(blobs []op) ([]pointer, error) {
 	pointers, err := s.append(blobs)
 	if err != nil {
 		return nil, err
@@ -130,11 +136,12 @@ func (s *segments) write(blobs []*op) ([]pointer, error) {
 	return pointers, s.sync(last.segment, int64(last.offset)+int64(last.recordSize(len(blobs[len(blobs)-1].key))))
 }
 
-func (s *segments) append(blobs []*op) (pointers []pointer, err error) {
+func (s *segments) append(blobs []op) (pointers []pointer, err error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	pointers = make([]pointer, 0, len(blobs))
-	for _, op := range blobs {
+	for i := range blobs {
+		op := &blobs[i]
 		if s.active == nil || s.end >= segmentLimit || s.isBroken(s.current) {
 			if err := s.roll(); err != nil {
 				return nil, err
@@ -175,6 +182,8 @@ func (s *segments) roll() error {
 			if err := s.sync(s.current, s.end); err != nil {
 				return err
 			}
+			// A bulk load would fill the memory with what it wrote.
+			dropFromCache(s.active)
 		}
 		s.dropActive()
 	}

@@ -138,6 +138,10 @@ type Tx struct {
 	Drafts []Draft
 	// UserData sets values by name; nil removes one.
 	UserData map[string][]byte
+	// Complete, when set, is called once by Commit and sets Nodes and Head, while
+	// large blocks may be on their way to the disk already. When it fails, nothing
+	// is changed.
+	Complete func() error
 }
 
 // Kinds of keys. Everything of a log lies under keyLog and its number.
@@ -398,14 +402,29 @@ func (s *Store) Commit(d Durability, txs ...*Tx) error {
 		s.batches.Put(b)
 	}()
 	commits := make([]commit, len(txs))
+	early := false
 	for i, tx := range txs {
 		if slices.ContainsFunc(txs[:i], func(t *Tx) bool { return t.Log == tx.Log }) {
 			return fmt.Errorf("commit: log %d is changed twice", tx.Log)
 		}
 		commits[i].tx = tx
-		if err := s.prepare(b, &commits[i]); err != nil {
-			return err
+		early = early || tx.Complete != nil
+	}
+	prepare := func() error {
+		for i := range commits {
+			if err := s.prepare(b, &commits[i]); err != nil {
+				return err
+			}
 		}
+		return nil
+	}
+	if early {
+		for i := range commits {
+			commits[i].setBlobs(b)
+		}
+		b.Then(prepare)
+	} else if err := prepare(); err != nil {
+		return err
 	}
 	if err := s.engine.Apply(b, d); err != nil {
 		return err
@@ -419,6 +438,7 @@ func (s *Store) Commit(d Durability, txs ...*Tx) error {
 // A commit is a Tx on its way.
 type commit struct {
 	tx      *Tx
+	blobs   bool // its blobs are in the batch
 	changes []*pageChange
 	dropped []pageRange
 }
@@ -431,8 +451,26 @@ type pageRange struct {
 // pageSpan is how many blocks lie under a page of a level.
 func pageSpan(level int) uint64 { return 1 << (pageHeight * (level + 1)) }
 
+// setBlobs adds the blobs to the batch, which needs nothing else of the change.
+func (c *commit) setBlobs(b *Batch) {
+	if c.blobs || c.tx.Truncate != nil || len(c.tx.Clear) > 0 {
+		return // after what is deleted
+	}
+	c.blobs = true
+	for i := range c.tx.Blocks {
+		if block := &c.tx.Blocks[i]; len(block.Data) >= pageInline {
+			b.SetBlob(numberKey(c.tx.Log, logBlock, block.Index), block.Data)
+		}
+	}
+}
+
 func (s *Store) prepare(b *Batch, c *commit) error {
 	tx := c.tx
+	if tx.Complete != nil {
+		if err := tx.Complete(); err != nil {
+			return err
+		}
+	}
 	if tx.Truncate != nil {
 		if err := s.prepareTruncate(b, c, *tx.Truncate); err != nil {
 			return err
@@ -460,7 +498,7 @@ func (s *Store) prepare(b *Batch, c *commit) error {
 			last = c.change(0, number)
 		}
 		last.blocks = append(last.blocks, *block)
-		if len(block.Data) >= pageInline {
+		if len(block.Data) >= pageInline && !c.blobs {
 			b.SetBlob(numberKey(tx.Log, logBlock, block.Index), block.Data)
 		}
 	}
@@ -505,6 +543,10 @@ func (c *commit) change(level int, number uint64) *pageChange {
 		}
 	}
 	ch := &pageChange{log: c.tx.Log, level: level, number: number}
+	ch.nodes = make([]merkle.Node, 0, min(len(c.tx.Nodes), pageNodes))
+	if level == 0 {
+		ch.blocks = make([]Block, 0, min(len(c.tx.Blocks), pageBlocks))
+	}
 	c.changes = append(c.changes, ch)
 	return ch
 }
