@@ -1,0 +1,217 @@
+package corestore
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/cloudbevy/bevy/hyper/hypercore"
+	"github.com/cloudbevy/bevy/hyper/merkle"
+	"github.com/cloudbevy/bevy/hyper/storage"
+)
+
+// An exported log is a file of proofs, so that whoever imports it believes
+// nothing that the log's writer did not sign. docs/formats/log-export.md has the
+// bytes.
+
+const (
+	exportMagic  = "bevylog\x01"
+	exportSecret = 1 // flag: the writer's seed follows the key
+
+	// importBatch is about how many bytes of proofs are verified and stored at
+	// once.
+	importBatch = 4 << 20
+	// maxFrame bounds one proof that is read.
+	maxFrame = hypercore.MaxBlock + 1<<20
+)
+
+// ExportOptions for one export.
+type ExportOptions struct {
+	// Secret adds the key pair that signs. Two stores that both have it must never
+	// both write.
+	Secret bool
+	// Progress is called with the number of blocks done and to do.
+	Progress func(done, total uint64)
+}
+
+// Export writes one log, with the blocks that are held of it, to w.
+func (s *Store) Export(ctx context.Context, key hypercore.Key, w io.Writer, o ExportOptions) error {
+	if err := s.export(ctx, key, w, o); err != nil {
+		return fmt.Errorf("export log %s: %w", key, err)
+	}
+	return nil
+}
+
+func (s *Store) export(ctx context.Context, key hypercore.Key, w io.Writer, o ExportOptions) (err error) {
+	live, err := s.Get(LogOptions{Key: &key, MustExist: true})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, live.Close()) }()
+	if _, err := live.Publish(ctx); err != nil {
+		return err
+	}
+	l, err := live.Snapshot()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+
+	out := bufio.NewWriterSize(w, 256<<10)
+	header := append([]byte(exportMagic), 0)
+	header = append(header, key[:]...)
+	if o.Secret {
+		kp := live.KeyPair()
+		if !kp.CanSign() {
+			return fmt.Errorf("its secret is not here: %w", hypercore.ErrNotWritable)
+		}
+		header[len(exportMagic)] |= exportSecret
+		header = append(header, kp.Seed()...)
+	}
+	if _, err := out.Write(header); err != nil {
+		return err
+	}
+	head := l.Head()
+	var frame []byte
+	write := func(p *hypercore.Proof) error {
+		frame = p.AppendData(frame[:0], 0)
+		if _, err := out.Write(binary.AppendUvarint(nil, uint64(len(frame)))); err != nil {
+			return err
+		}
+		_, err := out.Write(frame)
+		return err
+	}
+	if head.Length > 0 {
+		p, err := l.Prove(ctx, merkle.Request{Upgrade: &merkle.UpgradeRequest{Length: head.Length}}, true)
+		if err != nil {
+			return err
+		}
+		if err := write(p); err != nil {
+			return err
+		}
+	}
+	var total, done uint64
+	for r, ok := l.NextHeld(0); ok; r, ok = l.NextHeld(r.End) {
+		total += r.Len()
+	}
+	last := int64(-1) // the block before
+	for r, ok := l.NextHeld(0); ok; r, ok = l.NextHeld(r.End) {
+		for i := r.Start; i < r.End; i++ {
+			req := merkle.Request{Block: &merkle.NodeRequest{Index: i, Nodes: unsent(i, last, head.Length)}}
+			p, err := l.Prove(ctx, req, false)
+			if err != nil {
+				return err
+			}
+			if err := write(p); err != nil {
+				return err
+			}
+			last = int64(i)
+			if done++; o.Progress != nil && (done == total || done%1024 == 0) {
+				o.Progress(done, total)
+			}
+		}
+	}
+	if err := out.WriteByte(0); err != nil {
+		return err
+	}
+	return out.Flush()
+}
+
+// unsent returns how many levels above block i its reader does not know, who
+// has the roots and got blocks in ascending order, block last just before: a
+// node is known when the node above it lies over an earlier block.
+func unsent(i uint64, last int64, length uint64) (n uint64) {
+	node := 2 * i
+	for {
+		parent := merkle.Parent(node)
+		if merkle.RightSpan(parent) >= 2*length || last >= 0 && merkle.LeftSpan(parent) <= 2*uint64(last) {
+			return n
+		}
+		node = parent
+		n++
+	}
+}
+
+// ErrExport: what is read is not an exported log, or is cut off.
+var ErrExport = errors.New("not an exported log")
+
+// Import reads an exported log into the store and returns its key. Everything in
+// it is verified. A log that is in the store already gets what it does not have;
+// one of another history is left alone and the error is hypercore.ErrConflict.
+//
+// When Import fails half-way, what was verified stays.
+func (s *Store) Import(ctx context.Context, r io.Reader) (hypercore.Key, error) {
+	key, err := s.importLog(ctx, bufio.NewReaderSize(r, 256<<10))
+	if err != nil {
+		return key, fmt.Errorf("import log: %w", err)
+	}
+	return key, nil
+}
+
+func (s *Store) importLog(ctx context.Context, r *bufio.Reader) (key hypercore.Key, err error) {
+	header := make([]byte, len(exportMagic)+1+32)
+	if _, err := io.ReadFull(r, header); err != nil {
+		return key, fmt.Errorf("%w: %w", ErrExport, err)
+	}
+	if string(header[:len(exportMagic)-1]) != exportMagic[:len(exportMagic)-1] {
+		return key, ErrExport
+	}
+	if v := header[len(exportMagic)-1]; v != exportMagic[len(exportMagic)-1] {
+		return key, fmt.Errorf("export format %d: %w", v, storage.ErrVersion)
+	}
+	copy(key[:], header[len(exportMagic)+1:])
+	o := LogOptions{Key: &key}
+	if header[len(exportMagic)]&exportSecret != 0 {
+		var seed [32]byte
+		if _, err := io.ReadFull(r, seed[:]); err != nil {
+			return key, fmt.Errorf("%w: %w", ErrExport, err)
+		}
+		kp := hypercore.NewKeyPair(seed)
+		o.KeyPair = &kp
+	}
+	l, err := s.Get(o)
+	if err != nil {
+		return key, err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+
+	var batch []*hypercore.Proof
+	size := 0
+	flush := func() error {
+		if len(batch) == 0 {
+			return nil
+		}
+		errs, err := l.Apply(ctx, hypercore.Durable, batch...)
+		batch, size = batch[:0], 0
+		return errors.Join(append(errs, err)...)
+	}
+	for {
+		n, err := binary.ReadUvarint(r)
+		if err != nil {
+			return key, fmt.Errorf("%w: it is cut off: %w", ErrExport, err)
+		}
+		if n == 0 {
+			return key, flush()
+		}
+		if n > maxFrame {
+			return key, fmt.Errorf("%w: a proof of %d bytes", ErrExport, n)
+		}
+		frame := make([]byte, n)
+		if _, err := io.ReadFull(r, frame); err != nil {
+			return key, fmt.Errorf("%w: it is cut off: %w", ErrExport, err)
+		}
+		p, _, err := hypercore.ReadData(frame)
+		if err != nil {
+			return key, fmt.Errorf("%w: %w", ErrExport, err)
+		}
+		batch = append(batch, p)
+		if size += len(frame); size >= importBatch || len(batch) >= 1024 {
+			if err := flush(); err != nil {
+				return key, err
+			}
+		}
+	}
+}
