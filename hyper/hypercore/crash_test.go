@@ -362,7 +362,7 @@ func (s *state) equals(l *hypercore.Log) error {
 func TestNothingAcknowledgedIsLostInACrash(t *testing.T) {
 	seeds, steps, every := uint64(3), 60, uint64(7)
 	if os.Getenv("BEVY_LONG") != "" {
-		seeds, steps, every = 12, 120, 3
+		seeds, steps, every = 40, 120, 3
 	}
 	total, ops := 0, map[string]int{}
 	for seed := range seeds {
