@@ -80,6 +80,7 @@ func TestLogIsTheirsByteForByte(t *testing.T) {
 				}
 			}
 			appendBoth(t, n, k.name, l, randomBlocks(rng)...)
+			longest = max(longest, l.Length())
 			// What was longer once and was cut must be gone on both sides, too.
 			nodes, blocks := sameDump(t, "at the end", dumpOurs(t, l, longest+2), dumpNode(n, k.name, longest+2))
 			if uint64(blocks) != l.Length() || nodes == 0 || appends < 10 || truncations < 2 || k.prologue != nil && refusals == 0 {
