@@ -165,7 +165,13 @@ func (d *disk) open() (err error) {
 	if err := d.checkMarker(); err != nil {
 		return err
 	}
-	if d.db, err = pebble.Open(d.opts.Dir, d.pebbleOptions()); err != nil {
+	d.db, err = pebble.Open(d.opts.Dir, d.pebbleOptions())
+	switch {
+	case errors.Is(err, pebble.ErrDBDoesNotExist):
+		return fmt.Errorf("there is no store: %w", ErrNotFound)
+	case err != nil && strings.Contains(err.Error(), "unknown format major version"):
+		return fmt.Errorf("%w: %w", ErrVersion, err)
+	case err != nil:
 		return diskError(err)
 	}
 	if err := d.checkMeta(); err != nil {
