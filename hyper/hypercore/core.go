@@ -2,6 +2,7 @@ package hypercore
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"runtime"
@@ -81,9 +82,11 @@ func (c *core) load() error {
 	if err != nil {
 		return err
 	}
-	runs, err := log.Runs()
-	if err != nil {
-		return err
+	var runs []storage.Range
+	if head.Tail.Start > 0 { // else there is nothing before the tail
+		if runs, err = log.Runs(); err != nil {
+			return err
+		}
 	}
 	c.tree, err = readTree(head, c.reader())
 	if err != nil {
@@ -422,8 +425,10 @@ func (c *core) assembleAlone(signature []byte, kp KeyPair) ([]byte, error) {
 // keyPairOf returns the key pair in a log's record.
 func keyPairOf(a *storage.Auth) (kp KeyPair) {
 	copy(kp.Public[:], a.PublicKey)
-	if len(a.Seed) == 32 {
-		kp = NewKeyPair([32]byte(a.Seed))
+	if len(a.Seed) == ed25519.SeedSize {
+		// A private key is the two halves: deriving one from the other would be most
+		// of the time that it takes to open a log.
+		kp.secret = append(append(make(ed25519.PrivateKey, 0, ed25519.PrivateKeySize), a.Seed...), kp.Public[:]...)
 	}
 	return kp
 }
