@@ -128,15 +128,19 @@ func (v *Verifier) Assemble(parts []PartialSignature) ([]byte, error) {
 		return parts[0].Signature[:], nil
 	}
 	var patch []merkle.Node
-	var place map[uint64]int
+	var place map[merkle.Node]int
 	keep := func(n merkle.Node) uint64 {
-		i, ok := place[n.Index]
+		id := n
+		if v.manifest.Version > 0 {
+			id = merkle.Node{Index: n.Index} // the first of that number, whatever it is
+		}
+		i, ok := place[id]
 		if !ok {
 			i = len(patch)
 			if place == nil {
-				place = map[uint64]int{}
+				place = map[merkle.Node]int{}
 			}
-			place[n.Index] = i
+			place[id] = i
 			patch = append(patch, n)
 		}
 		return uint64(i)
@@ -161,6 +165,9 @@ func (v *Verifier) Assemble(parts []PartialSignature) ([]byte, error) {
 		b = compact.AppendUint(b, p.Signer)
 		b = append(b, p.Signature[:]...)
 		if p.Patch > 0 {
+			if len(p.Nodes) == 0 {
+				return nil, fmt.Errorf("assemble: %w: the patch of signer %d has no nodes", ErrSignature, p.Signer)
+			}
 			last := p.Nodes[len(p.Nodes)-1]
 			b = compact.AppendUint(b, merkle.RightSpan(last.Index)/2+1)
 			b = compact.AppendUint(b, p.Patch)
