@@ -101,6 +101,8 @@ type disk struct {
 	unchecked atomic.Int64 // bytes written since the last look at free space
 	full      atomic.Bool
 
+	group syncGroup
+
 	mu         sync.Mutex // guards the fields below
 	closed     bool
 	soon       clock.Timer // a sync that is due
@@ -164,6 +166,9 @@ func (d *disk) open() (err error) {
 	}()
 	if err := d.checkMarker(); err != nil {
 		return err
+	}
+	if err := d.checkFiles(); err != nil {
+		return diskError(err)
 	}
 	d.db, err = pebble.Open(d.opts.Dir, d.pebbleOptions())
 	switch {
@@ -277,20 +282,6 @@ func (d *disk) takeLock() error {
 		return errors.Join(diskError(err), lock.Close())
 	}
 	return nil
-}
-
-func (d *disk) readFile(name string) ([]byte, error) {
-	f, err := d.opts.FS.Open(d.opts.FS.PathJoin(d.opts.Dir, name))
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	buf := make([]byte, 256)
-	n, err := f.ReadAt(buf, 0)
-	if n > 0 {
-		err = nil
-	}
-	return buf[:n], err
 }
 
 func (d *disk) pebbleOptions() *pebble.Options {
@@ -503,12 +494,13 @@ func (d *disk) Apply(b *Batch, durability Durability) error {
 	if err != nil {
 		return errors.Join(diskError(err), pb.Close())
 	}
-	sync := pebble.Sync
-	if durability == Soon {
-		sync = pebble.NoSync
-	}
-	if err := d.commit(pb, sync); err != nil {
+	if err := d.commit(pb, pebble.NoSync); err != nil {
 		return err
+	}
+	if durability == Durable {
+		if err := d.group.sync(d.sync); err != nil {
+			return err
+		}
 	}
 	d.segments.addLive(changes)
 	if durability == Soon || blobs {
@@ -1004,7 +996,8 @@ func (d *disk) finish() error {
 	return errors.Join(err, d.release(err == nil && !d.opts.ReadOnly))
 }
 
-// release closes what is open. flushed says that all is in tables.
+// release closes what is open and lets others in. flushed says that all is in
+// tables.
 func (d *disk) release(flushed bool) (err error) {
 	if d.segments != nil {
 		err = d.segments.close()
@@ -1013,7 +1006,9 @@ func (d *disk) release(flushed bool) (err error) {
 		err = errors.Join(err, d.db.Close())
 	}
 	if err == nil && flushed {
-		err = d.removeOldLogs()
+		if err = d.removeOldLogs(); err == nil {
+			err = d.seal()
+		}
 	}
 	return diskError(errors.Join(err, d.unlock()))
 }
