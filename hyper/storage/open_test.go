@@ -184,7 +184,7 @@ func raw(t *testing.T, disk *storagetest.Faulty, change func(*pebble.DB) error) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(change(db), db.Close()); err != nil {
+	if err := errors.Join(change(db), db.Close(), disk.FS().Remove("store/CLOSED")); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -200,6 +200,9 @@ func TestNewerStoreIsNotOpened(t *testing.T) {
 	wantErr(t, "a newer format", err, storage.ErrVersion)
 	newer = disk.Kill()
 	fs := newer.FS()
+	if err := fs.Remove("store/CLOSED"); err != nil {
+		t.Fatal(err)
+	}
 	names, err := fs.List("store")
 	if err != nil {
 		t.Fatal(err)
