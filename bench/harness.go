@@ -100,8 +100,6 @@ type side struct {
 	prepareScript string
 }
 
-func (s side) exists() bool { return s.run != nil || s.script != "" }
-
 // role says which of the two a side is.
 type role string
 

@@ -47,7 +47,6 @@ type core struct {
 	unsynced  bool   // the last change may not be on the disk yet
 	sessions  int
 	drafts    map[string]*core
-	snapshots int
 	watchers  map[*Watcher]struct{}
 	closed    bool
 

@@ -306,9 +306,6 @@ func (l *Log) Close() error {
 	}
 	var err error
 	if l.snap != nil {
-		l.c.mu.Lock()
-		l.c.snapshots--
-		l.c.mu.Unlock()
 		err = l.snap.store.Close()
 	}
 	return errors.Join(err, l.c.release())
@@ -708,7 +705,6 @@ func (l *Log) Checkout(length uint64) (*Log, error) {
 	s.have.drop(Range{Start: length, End: merkle.MaxSize})
 	c.mu.Lock()
 	c.sessions++
-	c.snapshots++
 	c.mu.Unlock()
 	out := c.session(SessionOptions{ReadOnly: true})
 	out.snap, out.encryption = s, l.encryption

@@ -24,26 +24,24 @@ func (l *Log) Publish(ctx context.Context) (Head, error) {
 	if l.snap != nil {
 		return l.Head(), l.check()
 	}
-	for {
-		if err := errors.Join(l.check(), ctx.Err()); err != nil {
-			return Head{}, err
-		}
-		l.c.mu.RLock()
-		h, unsynced := Head{l.c.tree, l.c.signature}, l.c.unsynced
-		l.c.mu.RUnlock()
-		if !unsynced {
-			return h, nil
-		}
-		if err := l.c.store.Sync(); err != nil {
-			return Head{}, fmt.Errorf("publish log %s: %w", l.c.key, err)
-		}
-		l.c.mu.Lock()
-		if l.c.tree.Length == h.Length && l.c.tree.Fork == h.Fork {
-			l.c.unsynced = false
-		}
-		l.c.mu.Unlock()
+	if err := errors.Join(l.check(), ctx.Err()); err != nil {
+		return Head{}, err
+	}
+	l.c.mu.RLock()
+	h, unsynced := Head{l.c.tree, l.c.signature}, l.c.unsynced
+	l.c.mu.RUnlock()
+	if !unsynced {
 		return h, nil
 	}
+	if err := l.c.store.Sync(); err != nil {
+		return Head{}, fmt.Errorf("publish log %s: %w", l.c.key, err)
+	}
+	l.c.mu.Lock()
+	defer l.c.mu.Unlock()
+	if l.c.tree.Length == h.Length && l.c.tree.Fork == h.Fork {
+		l.c.unsynced = false
+	}
+	return h, nil
 }
 
 // Prove makes the proof that a peer asks for. Its upgrade, if any, is signed

@@ -66,7 +66,8 @@ func (d *disk) collectSegment(n uint32) error {
 	}
 	// Who was writing to the segment has committed its pointers after this.
 	d.blobs.Lock()
-	d.blobs.Unlock() //nolint:staticcheck // a barrier
+	//lint:ignore SA2001 nothing is to be done, but to have waited
+	d.blobs.Unlock()
 	m := moving{d: d}
 	err := d.segments.records(n, func(key []byte, p pointer) error {
 		value, err := d.get(spaceLarge, key)
