@@ -139,6 +139,11 @@ func (b *Batch) add(kind opKind, key, value []byte) {
 	b.ops = append(b.ops, op{kind, b.keep(key), value})
 }
 
+// addOwned is add for keys and values that are the batch's from now on.
+func (b *Batch) addOwned(kind opKind, key, value []byte) {
+	b.ops = append(b.ops, op{kind, key, value})
+}
+
 func (b *Batch) keep(p []byte) []byte {
 	if cap(b.buf)-len(b.buf) < len(p) {
 		b.buf = make([]byte, 0, max(1<<10, 2*cap(b.buf), len(p)))

@@ -223,11 +223,25 @@ func damaged(data []byte, log bool, number uint32) (at int, bad bool) {
 		}
 		break
 	}
-	for later := at + 1; later < len(data); later++ {
-		// In a manifest each record is synced before the next is written.
-		if size, synced := chunk(data, later, log, number); size > 0 && (!log || synced > uint64(at)) {
+	// In a manifest each record is synced before the next is written. In a log a
+	// chunk says how much was synced before it; too little, once a log is longer
+	// than a block (v2.1.7 leaves out whole blocks). But it grows with each sync,
+	// and when it has grown twice since a chunk, the second sync began after that
+	// chunk was there.
+	syncs, last := 0, uint64(0)
+	for later := at + 1; later < len(data); {
+		size, synced := chunk(data, later, log, number)
+		if size == 0 {
+			later++
+			continue
+		}
+		if syncs == 0 || synced > last {
+			syncs, last = syncs+1, synced
+		}
+		if !log || synced > uint64(at) || syncs == 3 {
 			return at, true
 		}
+		later += size
 	}
 	return 0, false
 }

@@ -585,7 +585,13 @@ func (s *Store) prepareChange(b *Batch, c *commit, ch *pageChange) error {
 	if !ch.whole {
 		if adds {
 			ch.encode()
-			b.Merge(key, ch.value)
+			kind := opMerge
+			if ch.with == nil {
+				// There is no page yet. A value that is set whole, unlike one that is
+				// merged, is not written again with each compaction.
+				kind = opSet
+			}
+			b.addOwned(kind, key, ch.value)
 		}
 		return nil
 	}
@@ -597,7 +603,7 @@ func (s *Store) prepareChange(b *Batch, c *commit, ch *pageChange) error {
 		add.apply(ch.with)
 	}
 	ch.encode()
-	b.Set(key, ch.value)
+	b.addOwned(opSet, key, ch.value)
 	return nil
 }
 
