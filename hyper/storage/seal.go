@@ -43,7 +43,7 @@ func (d *disk) sealed() ([]byte, error) {
 		}
 		switch {
 		case info.IsDir(), name == "LOCK", name == "OWNER", strings.HasPrefix(name, sealName):
-		case strings.HasSuffix(name, ".sst"): // has checksums of its own
+		case strings.HasSuffix(name, ".sst"), strings.HasSuffix(name, ".blob"): // they have checksums of their own
 			out = fmt.Appendf(out, "- %d %s\n", info.Size(), name)
 		default:
 			data, err := d.readFile(name)
