@@ -2,6 +2,7 @@ package storage
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -63,6 +64,8 @@ const (
 	blobInline = 16 << 10
 	// soonDelay bounds how long a Soon write may stay unsynced.
 	soonDelay = 50 * time.Millisecond
+	// trimDelay is how long after a deletion old logs go.
+	trimDelay = 3 * time.Second
 	// reclaimDelay is how long after a deletion its space is given back.
 	reclaimDelay = time.Second
 	// fullCheckBytes is how much is written between looks at the free space.
@@ -107,6 +110,7 @@ type disk struct {
 	closed     bool
 	soon       clock.Timer // a sync that is due
 	collect    clock.Timer // a collection that is due
+	trim       clock.Timer // a removal of old logs that is due
 	background sync.WaitGroup
 	snapshots  map[*diskSnapshot]bool
 	snapshoted uint64          // number of the snapshot that was made last
@@ -503,8 +507,11 @@ func (d *disk) Apply(b *Batch, durability Durability) error {
 		}
 	}
 	d.segments.addLive(changes)
-	if durability == Soon || blobs {
+	if durability == Soon || blobs || frees {
 		d.mu.Lock()
+		if frees {
+			d.scheduleTrimLocked()
+		}
 		if durability == Soon {
 			d.scheduleSyncLocked()
 		}
@@ -957,7 +964,7 @@ func (d *disk) Close() error {
 		return ErrClosed
 	}
 	d.closed = true
-	for _, t := range []clock.Timer{d.soon, d.collect} {
+	for _, t := range []clock.Timer{d.soon, d.collect, d.trim} {
 		if t != nil && t.Stop() {
 			d.background.Done()
 		}
@@ -1006,29 +1013,43 @@ func (d *disk) release(flushed bool) (err error) {
 		err = errors.Join(err, d.db.Close())
 	}
 	if err == nil && flushed {
-		if err = d.removeOldLogs(); err == nil {
+		if err = d.removeOldLogs(func() int { return 1 }); err == nil {
 			err = d.seal()
 		}
 	}
 	return diskError(errors.Join(err, d.unlock()))
 }
 
+// scheduleTrimLocked makes a removal of old logs due, after the flush that a
+// deletion causes.
+func (d *disk) scheduleTrimLocked() {
+	if d.trim != nil || d.closed {
+		return
+	}
+	d.background.Add(1)
+	d.trim = d.opts.Clock.AfterFunc(trimDelay, func() {
+		defer d.background.Done()
+		d.mu.Lock()
+		d.trim = nil
+		d.mu.Unlock()
+		// What stays is removed with the next one, or when the store is closed.
+		_ = d.removeOldLogs(func() int { return int(d.db.Metrics().WAL.Files) })
+	})
+}
+
 // removeOldLogs removes the write-ahead logs that Pebble keeps to use their
-// files again. After a flush nothing is in any but the last.
-func (d *disk) removeOldLogs() error {
+// files again (see guard.ReuseForWrite): all but the last so many.
+func (d *disk) removeOldLogs(keep func() int) error {
 	names, err := d.opts.FS.List(d.opts.Dir)
 	if err != nil {
 		return err
 	}
-	var logs []string
-	for _, name := range names {
-		if isLog(name) {
-			logs = append(logs, name)
-		}
-	}
-	slices.Sort(logs) // by number: six digits, and no store has a million
-	for _, name := range logs[:max(0, len(logs)-1)] {
-		if err := d.files.Remove(d.opts.FS.PathJoin(d.opts.Dir, name)); err != nil {
+	names = slices.DeleteFunc(names, func(name string) bool { return !isLog(name) })
+	slices.SortFunc(names, func(a, b string) int { // by number
+		return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
+	})
+	for _, name := range names[:max(0, len(names)-keep())] {
+		if err := d.files.Remove(d.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}

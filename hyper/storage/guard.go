@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -149,7 +150,13 @@ func (g *guard) Create(name string, category vfs.DiskWriteCategory) (vfs.File, e
 }
 
 func (g *guard) ReuseForWrite(old, name string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	return g.open(name, func() (vfs.File, error) { return g.FS.ReuseForWrite(old, name, category) })
+	return g.open(name, func() (vfs.File, error) {
+		f, err := g.FS.ReuseForWrite(old, name, category)
+		if errors.Is(err, fs.ErrNotExist) {
+			return g.FS.Create(name, category) // the old one was removed, see removeOldLogs
+		}
+		return f, err
+	})
 }
 
 func (g *guard) OpenReadWrite(name string, category vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
