@@ -50,6 +50,9 @@ func StartReorg(t Tree, p *Proof, prologue *Prologue, nodes Nodes) (*Reorg, erro
 	if unverified != nil && !used {
 		return nil, fmt.Errorf("reorg: node %d is not in the tree: %w", unverified.Index, ErrProof)
 	}
+	if err := b.keepSizes(p, nodes); err != nil {
+		return nil, err
+	}
 	b.Upgraded = true
 	r := &Reorg{Batch: b}
 	for _, root := range b.Tree.Roots {
@@ -88,8 +91,11 @@ func (r *Reorg) Update(p *Proof, nodes Nodes) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("reorg: %w", err)
 	}
-	if root == nil || root.Index != r.diff.Index || root.Hash != r.diff.Hash {
-		return false, nil
+	if root == nil || root.Index != r.diff.Index || root.Hash != r.diff.Hash || len(b.Nodes) == 1 {
+		return false, nil // a node alone tells nothing new, nor is its size proven
+	}
+	if err := b.keepSizes(p, nodes); err != nil {
+		return false, err
 	}
 	r.Batch.Nodes = append(r.Batch.Nodes, b.Nodes...)
 	return true, r.descend(b.Nodes, nodes)

@@ -139,8 +139,8 @@ func (b *Batch) verifyUpgrade(p *Proof, unverified *Node, prologue *Prologue) (b
 	}
 
 	q2 := queue{nodes: u.Additional}
-	if len(u.Additional) > 0 && len(b.Tree.Roots) == 0 {
-		return false, fmt.Errorf("additional nodes on an empty tree: %w", ErrProof)
+	if len(b.Tree.Roots) == 0 {
+		return false, fmt.Errorf("upgrade to an empty tree: %w", ErrProof)
 	}
 	for len(q2.nodes) > 0 && q2.nodes[0].Index == Sibling(b.lastRoot()) {
 		if err := b.shiftRoot(&q2, q2.nodes[0].Index); err != nil {
@@ -215,7 +215,70 @@ func (t Tree) Verify(p *Proof, prologue *Prologue, nodes Nodes) (*Batch, error) 
 			return nil, fmt.Errorf("verify: wrong hash at node %d: %w", unverified.Index, ErrProof)
 		}
 	}
-	return b, nil
+	return b, b.keepSizes(p, nodes)
+}
+
+// keepSizes gives the two nodes that a hash or a seek begins with the sizes
+// they are held with, if they are. Their parent's hash commits to the sum of
+// their sizes alone, and a single node's to none, so a peer can make them up.
+// Where neither is held, what the peer says stays until a block proves better.
+func (b *Batch) keepSizes(p *Proof, nodes Nodes) error {
+	for _, start := range [...]*Node{p.Hash.first(), p.Seek.first()} {
+		if start == nil {
+			continue
+		}
+		pair := [2]*Node{b.added(start.Index), b.added(Sibling(start.Index))}
+		for i, n := range pair {
+			if n == nil {
+				continue
+			}
+			kept, err := nodes.Node(n.Index)
+			if isNoNode(err) || err == nil && (kept.Hash != n.Hash || kept.Size == n.Size) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			if other := pair[1-i]; other != nil && kept.Size <= n.Size+other.Size {
+				b.resize(other.Index, n.Size+other.Size-kept.Size)
+			}
+			b.resize(n.Index, kept.Size)
+			break
+		}
+	}
+	return nil
+}
+
+// added returns the node of that index that the batch adds last, or nil.
+func (b *Batch) added(index uint64) *Node {
+	for i := len(b.Nodes) - 1; i >= 0; i-- {
+		if b.Nodes[i].Index == index {
+			return &b.Nodes[i]
+		}
+	}
+	return nil
+}
+
+func (b *Batch) resize(index, size uint64) {
+	for i := range b.Nodes {
+		if b.Nodes[i].Index == index {
+			b.Nodes[i].Size = size
+		}
+	}
+}
+
+func (p *HashProof) first() *Node {
+	if p == nil || len(p.Nodes) == 0 {
+		return nil
+	}
+	return &p.Nodes[0]
+}
+
+func (p *SeekProof) first() *Node {
+	if p == nil || len(p.Nodes) == 0 {
+		return nil
+	}
+	return &p.Nodes[0]
 }
 
 // VerifyUpgrade grows a copy of the batch by an upgrade proof alone: multisig
