@@ -275,7 +275,7 @@ func (f *follower) tamper(rng *rand.Rand, sources []*source, m *hypercore.Manife
 	return held, refused
 }
 
-func either(c bool, a, b string) string {
+func either[T any](c bool, a, b T) T {
 	if c {
 		return a
 	}
