@@ -289,7 +289,7 @@ func (d *disk) takeLock() error {
 }
 
 func (d *disk) pebbleOptions() *pebble.Options {
-	// The values are measured in shared research; docs/why.md has the reasons.
+	// The values were measured; docs/why.md has the reasons.
 	o := &pebble.Options{
 		FS:                          d.files,
 		ReadOnly:                    d.opts.ReadOnly,
