@@ -3,6 +3,7 @@ module github.com/cloudbevy/bevy
 go 1.26.8
 
 require (
+	filippo.io/edwards25519 v1.2.0
 	github.com/RaduBerinde/btreemap v0.0.0-20250419174037-3d62b7205d54
 	github.com/cockroachdb/pebble/v2 v2.1.7
 	golang.org/x/crypto v0.58.0
