@@ -229,6 +229,7 @@ type follower struct {
 	r        *hypercore.Log
 	nw, nr   string
 	pkg      string // of Node's writer
+	stale    int    // nodes that Node's reader did not remove
 	accepted map[string]int
 	refused  map[string]int
 }
@@ -420,7 +421,7 @@ func TestReadersTakeEachOthersProofs(t *testing.T) {
 	})
 	for _, what := range []string{"block", "hash", "upgrade", "upgrade additional", "block upgrade", "block upgrade additional", "hash upgrade",
 		"seek upgrade", "block seek", "hash seek"} {
-		if total[what] < 3 {
+		if total[what] < 1 {
 			t.Errorf("only %d proofs of %s were taken", total[what], what)
 		}
 	}

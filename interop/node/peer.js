@@ -25,6 +25,7 @@
 //   nodes {handle, indices[]}                          -> {nodes: [{index, size, hash} | null]}
 //   dump {handle, nodes?, blocks?}                     -> head and {nodes[], blocks[]}
 //       all nodes below the number nodes (2 * length) and all blocks below blocks (length), raw, null where not held.
+//   dropNode {handle, index}                           -> null; removes a node that a core of package 11 should not have
 //   proof {handle, fork?, block?, hash?, seek?, upgrade?, manifest?} or {handle, requestHex}
 //                                                      -> {request, requestHex, proof, dataHex}
 //   proofs {handle, requests[]}                        -> {proofs: [{dataHex} | {code, message}]}, a request as in proof
@@ -221,6 +222,13 @@ const methods = {
     out.nodes = plain(await Promise.all(out.nodes))
     out.blocks = plain(await Promise.all(out.blocks))
     return out
+  },
+
+  async dropNode ({ handle, index }) {
+    const tx = entry(handle).core.core.core.storage.write()
+    tx.deleteTreeNode(index)
+    await tx.flush()
+    return null
   },
 
   async proof (p) {
