@@ -95,6 +95,7 @@ type disk struct {
 	segments *segments
 	files    *guard
 	users    gate // closed before the database is
+	copied   bool // the folder was made elsewhere
 
 	// blobs is held shared by writers of blobs, from before they reach a segment
 	// until their pointers are committed, and by those that delete blobs; and
@@ -124,7 +125,9 @@ type doomed struct {
 	snapshot uint64 // the last that may
 }
 
-// Open opens or makes the store's folder.
+// Open opens or makes the store's folder. A store that was closed properly is
+// opened for writing only with the first write: until then nothing on the disk
+// changes, and opening it takes no sync.
 func (o Disk) Open() (Engine, error) {
 	if o.FS == nil {
 		o.FS = vfs.Default
@@ -135,32 +138,50 @@ func (o Disk) Open() (Engine, error) {
 	if o.MinFree == 0 {
 		o.MinFree = defaultMinFree
 	}
-	d := &disk{opts: o, users: newGate(), snapshots: map[*diskSnapshot]bool{}, stuck: map[uint32]bool{}}
-	d.files = newGuard(d)
-	d.full.Store(true) // until the first write has looked
-	if err := d.open(); err != nil {
+	e, err := o.open()
+	if err != nil {
 		var copied *CopiedError
 		if errors.As(err, &copied) {
 			return nil, err
 		}
 		return nil, fmt.Errorf("open store %s: %w", o.Dir, err)
 	}
+	return e, nil
+}
+
+func newDisk(o Disk) *disk {
+	d := &disk{opts: o, users: newGate(), snapshots: map[*diskSnapshot]bool{}, stuck: map[uint32]bool{}}
+	d.files = newGuard(d)
+	d.full.Store(true) // until the first write has looked
+	return d
+}
+
+func (o Disk) open() (Engine, error) {
+	d := newDisk(o)
+	if !o.ReadOnly {
+		if err := d.makeFolder(); err != nil {
+			return nil, diskError(err)
+		}
+	} else if _, err := o.FS.Stat(o.Dir); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there is no store: %w", ErrNotFound)
+	} else if err != nil {
+		return nil, diskError(err)
+	}
+	if err := d.takeLock(); err != nil {
+		return nil, err
+	}
+	if r := d.reader(); r != nil {
+		return &lazyDisk{writer: d, reader: r}, nil
+	}
+	if err := d.start(); err != nil {
+		return nil, err
+	}
 	return d, nil
 }
 
-func (d *disk) open() (err error) {
-	if !d.opts.ReadOnly {
-		if err := d.makeFolder(); err != nil {
-			return diskError(err)
-		}
-	} else if _, err := d.opts.FS.Stat(d.opts.Dir); errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("there is no store: %w", ErrNotFound)
-	} else if err != nil {
-		return diskError(err)
-	}
-	if err := d.takeLock(); err != nil {
-		return err
-	}
+// start opens what is in the folder, whose lock is held. When it fails it lets
+// go of the lock.
+func (d *disk) start() (err error) {
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.release(false))
@@ -417,7 +438,8 @@ func (d *disk) checkMeta() error {
 	if err != nil {
 		return err
 	}
-	if string(was) == place || d.opts.ReadOnly {
+	d.copied = string(was) != place
+	if !d.copied || d.opts.ReadOnly {
 		return nil
 	}
 	if !d.opts.Adopt {
