@@ -534,3 +534,48 @@ func testStoreModel(t *testing.T, open func() storage.Engine, cache, rounds int,
 		t.Fatal(err)
 	}
 }
+
+// A page that a commit removes and adds to begins empty: what is added may not
+// be left out because it followed from what went.
+func TestPageIsClearedAndAddedToInOneCommit(t *testing.T) {
+	engine := storage.NewMemory()
+	s, err := storage.Open(engine, storage.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := merkle.Tree{}.Batch()
+	tx := &storage.Tx{Log: 1}
+	for i := range uint64(128) {
+		data := fmt.Append(nil, i)
+		b.Append(data)
+		tx.Blocks = append(tx.Blocks, storage.Block{Index: i, Data: data})
+	}
+	tx.Nodes = b.Nodes
+	again := &storage.Tx{Log: 1, Base: 128, Clear: []storage.Range{{Start: 32, End: 64}}, Blocks: tx.Blocks[5:6]}
+	var path []merkle.Node
+	for _, n := range b.Nodes {
+		if at := merkle.Parent(n.Index); merkle.Depth(n.Index) < 6 && (merkle.Contains(n.Index, 10) || merkle.Contains(at, 10)) {
+			path = append(path, n)
+		}
+	}
+	again.Nodes = path
+	for _, tx := range []*storage.Tx{tx, {Log: 1, Base: 128, Clear: []storage.Range{{Start: 0, End: 32}}}, again} {
+		if err := s.Commit(storage.Durable, tx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s, err = storage.Open(engine, storage.Options{}); err != nil { // without a cache
+		t.Fatal(err)
+	}
+	if got, err := s.Log(1).Block(5); err != nil || string(got) != "5" {
+		t.Errorf("block 5: %q, %v", got, err)
+	}
+	for _, n := range path {
+		if got, err := s.Log(1).Node(n.Index); err != nil || got != n {
+			t.Errorf("node %d: %v, %v", n.Index, got, err)
+		}
+	}
+	if _, err := s.Log(1).Block(40); !errors.Is(err, storage.ErrNotFound) {
+		t.Errorf("block 40: %v", err)
+	}
+}

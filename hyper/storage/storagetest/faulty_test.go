@@ -147,13 +147,13 @@ func TestEngineSurvivesACrashAtEveryWritePoint(t *testing.T) {
 	const n = 40
 	for i := range n {
 		var b storage.Batch
-		b.Set(key(i), []byte("value"))
+		b.Set(key(i), bytes.Repeat([]byte{byte(i)}, 3000)) // more than one block of the log
 		if i%4 == 0 {
 			b.SetBlob(key(i), blob(i))
 		}
 		b.Merge([]byte("all"), []byte{byte(i)})
 		durability := storage.Durable
-		if i%5 == 3 {
+		if i%5 > 2 {
 			durability = storage.Soon
 		}
 		if err := e.Apply(&b, durability); err != nil {
