@@ -5,7 +5,9 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -144,18 +146,24 @@ func (c *core) reader() reader {
 	return r
 }
 
+// lock takes writing, unless the core is closed by then.
 func (c *core) lock(ctx context.Context) error {
 	select {
 	case c.writing <- struct{}{}:
-		return nil
 	default:
+		select {
+		case c.writing <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	select {
-	case c.writing <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if c.closed {
+		c.unlock()
+		return ErrClosed
 	}
+	return nil
 }
 
 func (c *core) unlock() { <-c.writing }
@@ -321,15 +329,16 @@ func (c *core) appendGroup(calls []*appendCall) error {
 	return nil
 }
 
-// truncated tells those who depend on the log that it was cut. The caller holds
-// writing.
-func (c *core) truncated() {
-	c.notify(Event{Kind: Truncated, Length: c.tree.Length, Fork: c.tree.Fork})
+// truncated tells those who depend on the log that it was cut to length. The
+// caller holds writing.
+func (c *core) truncated(length uint64) {
+	c.notify(Event{Kind: Truncated, Length: length, Fork: c.tree.Fork})
 	c.mu.RLock()
-	defer c.mu.RUnlock()
-	for _, d := range c.drafts {
+	drafts := slices.Collect(maps.Values(c.drafts))
+	c.mu.RUnlock()
+	for _, d := range drafts { // whose locks come before the log's
 		d.mu.Lock()
-		d.stale = d.stale || c.tree.Length < d.base
+		d.stale = d.stale || length < d.base
 		d.mu.Unlock()
 	}
 }
@@ -556,34 +565,38 @@ func addBlocks(have *blockSet, blocks []storage.Block) (out []storage.Range) {
 	return out
 }
 
-// release ends one session. The last one closes the core.
-func (c *core) release() error {
+// release ends one session. The last one closes the core, once the change that
+// is being made is done: the log may then be opened again. The caller holds no
+// lock.
+func (c *core) release() {
 	c.mu.Lock()
 	c.sessions--
 	left := c.sessions
-	if left == 0 {
-		c.closed = true
-	}
+	c.closed = c.closed || left == 0
 	c.mu.Unlock()
 	if left > 0 {
 		if left == 1 && c.onIdle != nil {
 			c.onIdle()
 		}
-		return nil
+		return
 	}
-	for _, w := range c.takeWatchers() {
-		w.end(ErrClosed)
-	}
+	c.writing <- struct{}{}
+	c.endWatchers()
 	if c.parent != nil {
-		p := c.parent
-		p.mu.Lock()
-		if p.drafts[c.name] == c {
-			delete(p.drafts, c.name)
-		}
-		p.mu.Unlock()
-		return p.release()
+		c.parent.forgetDraft(c)
 	}
-	return nil
+	c.unlock()
+	if c.parent != nil {
+		c.parent.release()
+	}
+}
+
+func (c *core) forgetDraft(d *core) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.drafts[d.name] == d {
+		delete(c.drafts, d.name)
+	}
 }
 
 func (c *core) acquire() error {

@@ -35,35 +35,54 @@ func (l *Log) draft(ctx context.Context, name string) (*Log, error) {
 	if name == "" {
 		return nil, errors.New("it needs a name")
 	}
+	for {
+		d, err := c.acquireDraft(ctx, name)
+		if err == nil {
+			out := d.session(SessionOptions{})
+			out.encryption = l.encryption
+			return out, nil
+		}
+		if d == nil {
+			return nil, err
+		}
+		// Its last session is being closed: let that be done.
+		select {
+		case d.writing <- struct{}{}:
+			d.unlock()
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// acquireDraft begins a session of a draft, and opens it when there is none. A
+// draft with an error is one that is being closed.
+func (c *core) acquireDraft(ctx context.Context, name string) (*core, error) {
 	if err := c.lock(ctx); err != nil {
 		return nil, err
 	}
 	defer c.unlock()
-
 	c.mu.RLock()
 	d := c.drafts[name]
 	c.mu.RUnlock()
-	if d == nil {
-		var err error
-		if d, err = c.openDraft(name); err != nil {
-			return nil, err
-		}
-		if err := c.acquire(); err != nil { // a draft holds its log open
-			return nil, err
-		}
-		c.mu.Lock()
-		if c.drafts == nil {
-			c.drafts = map[string]*core{}
-		}
-		c.drafts[name] = d
-		c.mu.Unlock()
+	if d != nil {
+		return d, d.acquire()
 	}
-	if err := d.acquire(); err != nil {
+	d, err := c.openDraft(name)
+	if err != nil {
 		return nil, err
 	}
-	out := d.session(SessionOptions{})
-	out.encryption = l.encryption
-	return out, nil
+	if err := c.acquire(); err != nil { // a draft holds its log open
+		return nil, err
+	}
+	d.sessions = 1
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.drafts == nil {
+		c.drafts = map[string]*core{}
+	}
+	c.drafts[name] = d
+	return d, nil
 }
 
 // openDraft reads or makes a draft. The caller holds writing.
@@ -189,25 +208,31 @@ func (l *Log) Discard(ctx context.Context) error {
 	if err := l.check(); err != nil {
 		return fail(err)
 	}
-	if err := c.lock(ctx); err != nil {
+	if err := c.discard(ctx); err != nil {
 		return fail(err)
+	}
+	return l.Close()
+}
+
+func (c *core) discard(ctx context.Context) error {
+	if err := c.lock(ctx); err != nil {
+		return err
 	}
 	defer c.unlock()
 	// Under the log's lock no session of it is being opened.
 	if err := c.parent.lock(ctx); err != nil {
-		return fail(err)
+		return err
 	}
 	defer c.parent.unlock()
 	if err := c.store.DeleteDraft(c.parent.id, storage.Draft{Name: c.name, ID: c.id}); err != nil {
-		return fail(err)
+		return err
 	}
-	c.parent.mu.Lock()
-	delete(c.parent.drafts, c.name)
-	c.parent.mu.Unlock()
+	c.parent.forgetDraft(c)
 	c.mu.Lock()
 	c.closed = true
 	c.mu.Unlock()
-	return l.Close()
+	c.endWatchers()
+	return nil
 }
 
 // CommitDraft appends to the log what the draft has more, and returns the

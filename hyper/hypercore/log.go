@@ -299,7 +299,8 @@ func (l *Log) KeyPair() KeyPair {
 	return l.c.own
 }
 
-// Close ends the session. The log itself closes with its last one.
+// Close ends the session. The log itself closes with its last one, which waits
+// for a change that is being made.
 func (l *Log) Close() error {
 	if l.closed.Swap(true) {
 		return nil
@@ -308,7 +309,8 @@ func (l *Log) Close() error {
 	if l.snap != nil {
 		err = l.snap.store.Close()
 	}
-	return errors.Join(err, l.c.release())
+	l.c.release()
+	return err
 }
 
 func (l *Log) check() error {
@@ -613,7 +615,7 @@ func (l *Log) Truncate(ctx context.Context, length uint64, o TruncateOptions) er
 	if err := c.commit(o.Durability, &change{batch: b, truncate: true}); err != nil {
 		return fail(err)
 	}
-	c.truncated()
+	c.truncated(length)
 	return nil
 }
 

@@ -328,8 +328,10 @@ func (r *Reorg) Commit(ctx context.Context, d Durability) error {
 	if err := c.commit(d, &ch); err != nil {
 		return fail(err)
 	}
-	c.notify(Event{Kind: Truncated, Length: r.r.Batch.Ancestors, Fork: c.tree.Fork})
-	c.truncated()
+	c.truncated(r.r.Batch.Ancestors)
+	if c.tree.Length > r.r.Batch.Ancestors {
+		c.notify(Event{Kind: Appended, Length: c.tree.Length})
+	}
 	return nil
 }
 

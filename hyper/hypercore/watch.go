@@ -157,12 +157,13 @@ func (c *core) notify(e Event) {
 	}
 }
 
-func (c *core) takeWatchers() (out []*Watcher) {
+// endWatchers ends the watchers of a core that is closed: no more are added.
+func (c *core) endWatchers() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	for w := range c.watchers {
-		out = append(out, w)
-	}
+	watchers := c.watchers
 	c.watchers = nil
-	return out
+	c.mu.Unlock()
+	for w := range watchers {
+		w.end(ErrClosed)
+	}
 }
