@@ -206,7 +206,7 @@ func treeOf(blocks [][]byte) merkle.Tree {
 func (k kind) open(t testing.TB, n node, handle string, node args) *hypercore.Log {
 	t.Helper()
 	l := openLog(t, k.ours)
-	o := call[opened](n, "open", with(with(k.node, node), args{"handle": handle}))
+	o := openNode(t, n, handle, with(k.node, node))
 	if key := l.Key(); o.Key != hex.EncodeToString(key[:]) {
 		t.Fatalf("%s: our key is %x, Node's %s", k.name, key, o.Key)
 	}
@@ -214,6 +214,17 @@ func (k kind) open(t testing.TB, n node, handle string, node args) *hypercore.Lo
 		t.Fatalf("%s: our discovery key is %x, Node's %s", k.name, d, o.DiscoveryKey)
 	}
 	return l
+}
+
+// openNode opens a core on the Node side, until the test ends.
+func openNode(t testing.TB, n node, handle string, params args) opened {
+	t.Helper()
+	o := call[opened](n, "open", with(params, args{"handle": handle}))
+	t.Cleanup(func() {
+		// One that froze is closed already; what its files take is what matters.
+		_ = n.p.Call(context.Background(), "close", args{"handle": handle}, nil)
+	})
+	return o
 }
 
 // headOf is our head as the peer writes one.

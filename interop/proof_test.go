@@ -241,11 +241,11 @@ func follow(t *testing.T, n node, k kind, writer, reader string) *follower {
 	f.w = k.open(t, f.n, f.nw, args{"package": writer})
 	key := f.w.Key()
 	f.r = openReader(t, key)
-	params := args{"handle": f.nr, "package": reader, "key": hex.EncodeToString(key[:])}
+	params := args{"package": reader, "key": hex.EncodeToString(key[:])}
 	if reader == "10" {
 		params["compat"] = k.ours.Compat // it can't tell by itself
 	}
-	call[opened](f.n, "open", params)
+	openNode(t, f.n, f.nr, params)
 	return f
 }
 

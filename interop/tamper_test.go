@@ -67,6 +67,97 @@ func TestTamperedProofsLeaveNothingWrong(t *testing.T) {
 	t.Logf("%d messages, %d were taken, %d refused by us alone, %d sizes of the first pair wrong; %v", tampered, taken, stricter, sizes, reasons)
 }
 
+// The same for the messages of a reorg: whatever comes between the right ones, it ends with the writer's log.
+func TestTamperedForksLeaveNothingWrong(t *testing.T) {
+	n := startNode(t)
+	started, updated, ignored, done := 0, 0, 0, 0
+	for _, k := range kinds() {
+		if !slices.Contains([]string{"v1", "compat"}, k.name) {
+			continue
+		}
+		t.Run(k.name, func(t *testing.T) {
+			rng := random(t, 1)
+			for range 8 * long(20) {
+				v := newVictim(t, n, k, rng)
+				v.f.fork(rng, 0)
+				v.truth = dumpOurs(t, v.f.w, v.f.w.Length())
+				prove := func(r merkle.Request) []byte {
+					t.Helper()
+					s := proveOurs(t, v.f.w, r, true)
+					if s.DataHex == "" {
+						t.Fatalf("request %s: %s", requestString(r), s.Message)
+					}
+					return unhex(t, s.DataHex)
+				}
+				start := prove(merkle.Request{Upgrade: &merkle.UpgradeRequest{Length: v.f.w.Length()}})
+				for range 30 {
+					v.reset()
+					m := tampering{"nothing", start}
+					r := startReorg(v.r, m.data)
+					if rng.IntN(2) == 0 {
+						m = tamper(rng, v, start)
+						if changed := startReorg(v.r, m.data); changed != nil {
+							r = changed
+							started++
+						}
+					}
+					for steps := 0; !r.Done(); steps++ {
+						if steps > 200 {
+							t.Fatalf("%s: the reorg does not end", m.what)
+						}
+						w := r.Want()
+						index := 2 * (w.Start + rng.Uint64N(w.End-w.Start))
+						good := prove(merkle.Request{Hash: &merkle.NodeRequest{Index: index, Nodes: w.Levels}})
+						for range rng.IntN(4) {
+							m = tamper(rng, v, good)
+							if p, _, err := hypercore.ReadData(m.data); err == nil {
+								ok, err := r.Update(p)
+								if ok && err == nil {
+									updated++
+								} else {
+									ignored++
+								}
+							}
+						}
+						if r.Done() || r.Want() != w {
+							continue
+						}
+						p, _, err := hypercore.ReadData(good)
+						if err != nil {
+							t.Fatal(err)
+						}
+						if ok, err := r.Update(p); !ok || err != nil {
+							t.Fatalf("%s, then a hash of blocks %d to %d: %v, %v", m.what, w.Start, w.End, ok, err)
+						}
+					}
+					if err := r.Commit(t.Context(), hypercore.Soon); err != nil {
+						t.Fatal(err)
+					}
+					v.check(m)
+					done++
+				}
+			}
+		})
+	}
+	if done < 300 || updated < 50 || ignored < 300 {
+		t.Errorf("%d reorgs, %d changed messages began one, %d were of use, %d were not", done, started, updated, ignored)
+	}
+	t.Logf("%d reorgs, %d changed messages began one, %d were of use, %d were not", done, started, updated, ignored)
+}
+
+// startReorg begins a reorg with a message, or returns nil.
+func startReorg(l *hypercore.Log, data []byte) *hypercore.Reorg {
+	p, _, err := hypercore.ReadData(data)
+	if err != nil {
+		return nil
+	}
+	r, err := l.StartReorg(p)
+	if err != nil {
+		return nil
+	}
+	return r
+}
+
 // A victim is a reader of both sides with a part of a log, that messages are tried on.
 type victim struct {
 	t      *testing.T
@@ -93,7 +184,7 @@ func newVictim(t *testing.T, n node, k kind, rng *rand.Rand) *victim {
 	v.old = append(v.old, f.w.Head().Signature)
 	f.r = openReader(t, f.w.Key())
 	key := f.w.Key()
-	call[opened](f.n, "open", args{"handle": f.nr, "key": hex.EncodeToString(key[:])})
+	openNode(t, f.n, f.nr, args{"key": hex.EncodeToString(key[:])})
 	take := func(r merkle.Request) {
 		t.Helper()
 		if f.ask(r, true) {
@@ -159,6 +250,15 @@ func (v *victim) try(m tampering) (accepted bool, wrongSizes int) {
 		}
 		return false, 0
 	}
+	wrongSizes = v.check(m)
+	v.reset()
+	return true, wrongSizes
+}
+
+// check compares all that the reader holds with the writer's log, and returns how many sizes are wrong.
+func (v *victim) check(m tampering) (wrongSizes int) {
+	t := v.t
+	t.Helper()
 	d := dumpOurs(t, v.r, v.f.w.Length())
 	if d.Length > v.truth.Length || d.Fork != v.truth.Fork {
 		t.Fatalf("%s: the log has %d blocks of fork %d", m.what, d.Length, d.Fork)
@@ -195,8 +295,7 @@ func (v *victim) try(m tampering) (accepted bool, wrongSizes int) {
 			t.Fatalf("%s: block %d is %s, the writer's %s", m.what, i, *b, *v.truth.Blocks[i])
 		}
 	}
-	v.reset()
-	return true, wrongSizes
+	return wrongSizes
 }
 
 // A tampering is a message that was changed.
