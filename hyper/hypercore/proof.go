@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/cloudbevy/bevy/hyper/merkle"
 	"github.com/cloudbevy/bevy/hyper/storage"
@@ -103,20 +105,25 @@ var ErrFork = errors.New("proof is of another fork")
 // It returns an error for each proof that was not taken, nil for the others, and
 // a second error when nothing could be stored.
 //
-// A proof of a block that is held already is fine and adds nothing. The errors
-// of a peer that lies wrap merkle.ErrProof or ErrSignature; a wrong signature
-// may be that of a second history, see CheckConflict.
+// A proof of a block that is held already is fine and adds nothing, nor does an
+// upgrade that comes after a longer one. ErrConflict and merkle.ErrNoNode mean
+// that the log has changed since the proof was asked for. The errors of a peer
+// that lies wrap merkle.ErrProof or ErrSignature; a wrong signature may be that
+// of a second history, see CheckConflict.
+//
+// Sessions that only read may apply proofs: what others signed is not theirs to
+// refuse.
 func (l *Log) Apply(ctx context.Context, d Durability, proofs ...*Proof) ([]error, error) {
 	errs := make([]error, len(proofs))
 	fail := func(err error) ([]error, error) {
 		return errs, fmt.Errorf("apply to log %s: %w", l.c.key, err)
 	}
-	if err := l.changeable(); err != nil && !l.readOnly {
+	if err := l.check(); err != nil {
 		return fail(err)
 	}
 	c := l.c
-	if c.parent != nil {
-		return fail(errors.New("it is a draft"))
+	if c.parent != nil || l.snap != nil {
+		return fail(fmt.Errorf("%w: it is a draft or a snapshot", ErrNotWritable))
 	}
 	if err := c.lock(ctx); err != nil {
 		return fail(err)
@@ -170,7 +177,6 @@ type applier struct {
 	verifier  *Verifier
 	manifest  *Manifest // learned from a proof
 	nodes     overlay
-	ordered   []merkle.Node
 	blocks    map[uint64]bool
 	list      []storage.Block
 }
@@ -183,24 +189,16 @@ func (a *applier) add(p *Proof) error {
 	if err != nil {
 		return err
 	}
-	b, err := a.tree.Verify(&p.Proof, v.prologue(), a.nodes)
+	b, err := a.verify(p, v)
 	if err != nil {
 		return err
-	}
-	if b.Upgraded && b.Tree.Length <= a.tree.Length {
-		ok, err := b.Downgrade(a.nodes)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			return fmt.Errorf("its %d blocks are not those of the log: %w", b.Tree.Length, ErrConflict)
-		}
 	}
 	if b.Upgraded {
 		if err := v.Verify(b, b.Signature); err != nil {
 			return err
 		}
-		a.tree, a.signature, a.verifier = b.Tree, b.Signature, v
+		// The proof may be a part of a message that is overwritten.
+		a.tree, a.signature, a.verifier = b.Tree, slices.Clone(b.Signature), v
 		if learned != nil {
 			a.manifest = learned
 		}
@@ -210,7 +208,6 @@ func (a *applier) add(p *Proof) error {
 			continue
 		}
 		a.nodes.added[n.Index] = n
-		a.ordered = append(a.ordered, n)
 	}
 	if p.Block != nil && !a.blocks[p.Block.Index] && !a.c.have.has(p.Block.Index) {
 		a.blocks[p.Block.Index] = true
@@ -219,10 +216,56 @@ func (a *applier) add(p *Proof) error {
 	return nil
 }
 
+// verify checks a proof against the log, or, if its upgrade is from a length
+// that the log has outgrown since, against the log as it was then.
+func (a *applier) verify(p *Proof, v *Verifier) (*merkle.Batch, error) {
+	t := a.tree
+	if u := p.Upgrade; u != nil && u.Start < t.Length {
+		var err error
+		if t, err = t.At(u.Start, a.nodes); err != nil {
+			return nil, err
+		}
+	}
+	b, err := t.Verify(&p.Proof, v.prologue(), a.nodes)
+	if err != nil || !b.Upgraded || t.Length == a.tree.Length {
+		return b, err
+	}
+	if b.Tree.Length <= a.tree.Length {
+		ok, err := b.Downgrade(a.nodes)
+		if err == nil && !ok {
+			err = fmt.Errorf("its %d blocks are not those of the log: %w", b.Tree.Length, ErrConflict)
+		}
+		a.dropHeld(b)
+		return b, err
+	}
+	// It continues this log if it says what the log is now.
+	said := overlay{rootNodes{b.Tree.Roots}, map[uint64]merkle.Node{}}
+	for _, n := range b.Nodes {
+		said.added[n.Index] = n
+	}
+	now, err := b.Tree.At(a.tree.Length, said)
+	if err != nil || !now.Same(a.tree) {
+		return nil, fmt.Errorf("its upgrade from %d is not one from %d: %w", p.Upgrade.Start, a.tree.Length, ErrConflict)
+	}
+	a.dropHeld(b)
+	return b, nil
+}
+
+// dropHeld takes the nodes out of a batch that are held already. Those of an
+// upgrade from an earlier length may be held with sizes that are better proven.
+func (a *applier) dropHeld(b *merkle.Batch) {
+	b.Nodes = slices.DeleteFunc(b.Nodes, func(n merkle.Node) bool {
+		kept, err := a.nodes.Node(n.Index)
+		return err == nil && kept.Hash == n.Hash
+	})
+}
+
 // change returns what is to be committed, if anything.
 func (a *applier) change() (change, bool) {
 	b := a.c.tree.Batch()
-	b.Nodes = a.ordered
+	for _, index := range slices.Sorted(maps.Keys(a.nodes.added)) {
+		b.Nodes = append(b.Nodes, a.nodes.added[index])
+	}
 	if a.tree.Length > a.c.tree.Length {
 		b.Tree, b.Signature, b.Upgraded = a.tree, a.signature, true
 	}
@@ -244,8 +287,8 @@ func (c *core) verifierFor(known *Verifier, p *Proof) (v *Verifier, learned *Man
 		return known, nil, nil
 	}
 	m := p.Manifest
-	if m == nil {
-		m = SingleSigner(c.key)
+	if m == nil || m.isCompat(c.key) {
+		m = SingleSigner(c.key) // the key says nothing else of a log of the old kind
 	}
 	v, err = NewVerifier(c.key, m)
 	if err != nil {
@@ -289,6 +332,7 @@ func (l *Log) StartReorg(p *Proof) (*Reorg, error) {
 	if err := v.Verify(r.Batch, r.Batch.Signature); err != nil {
 		return fail(err)
 	}
+	r.Batch.Signature = slices.Clone(r.Batch.Signature)
 	return &Reorg{l, r, learned, v, t}, nil
 }
 
@@ -372,14 +416,22 @@ func (l *Log) CheckConflict(ctx context.Context, p *Proof) (bool, error) {
 	if err != nil || c.verifier.Verify(b, b.Signature) != nil {
 		return false, nil // not signed: a lie, no second history
 	}
-	if b.Tree.Length > c.tree.Length {
-		return false, nil // the log is shorter: an upgrade will tell
+	theirs := b.Tree
+	if theirs.Length > c.tree.Length {
+		// The log is shorter: their tree as it was at the proof's length may tell.
+		start := *p.Upgrade
+		start.Additional = nil
+		short, err := (merkle.Tree{}).Verify(&merkle.Proof{Fork: p.Fork, Upgrade: &start}, nil, overlay{c.reader(), nil})
+		if err != nil || short.Tree.Length > c.tree.Length {
+			return false, nil // an upgrade will tell
+		}
+		theirs = short.Tree
 	}
-	ours, err := c.tree.At(b.Tree.Length, c.reader())
+	ours, err := c.tree.At(theirs.Length, c.reader())
 	if err != nil {
 		return fail(err)
 	}
-	if ours.Hash() == b.Tree.Hash() {
+	if ours.Same(theirs) {
 		return false, nil
 	}
 	auth := c.auth

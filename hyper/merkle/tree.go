@@ -31,6 +31,15 @@ func (t Tree) ByteLength() (n uint64) {
 // Hash returns the hash of the roots.
 func (t Tree) Hash() Hash { return HashRoots(t.Roots) }
 
+// Same reports whether two trees are over the same blocks. It does not look at
+// the sizes of roots: a hash commits to what is under its node, and sizes from
+// peers may be wrong (see Verify).
+func (t Tree) Same(other Tree) bool {
+	return t.Length == other.Length && slices.EqualFunc(t.Roots, other.Roots, func(a, b Node) bool {
+		return a.Index == b.Index && a.Hash == b.Hash
+	})
+}
+
 // At returns the tree of the first length blocks, with its roots read from
 // nodes where t has none of them.
 func (t Tree) At(length uint64, nodes Nodes) (Tree, error) {

@@ -1,6 +1,9 @@
 package merkle
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // A queue hands out the nodes of a proof in the order the verifier needs them,
 // with one node from elsewhere that may stand in for any of them.
@@ -214,6 +217,11 @@ func (t Tree) Verify(p *Proof, prologue *Prologue, nodes Nodes) (*Batch, error) 
 		if kept.Hash != unverified.Hash {
 			return nil, fmt.Errorf("verify: wrong hash at node %d: %w", unverified.Index, ErrProof)
 		}
+		if kept.Size != unverified.Size {
+			if err := b.correctSizes(p, *unverified, nodes); err != nil {
+				return nil, fmt.Errorf("verify: %w", err)
+			}
+		}
 	}
 	return b, b.keepSizes(p, nodes)
 }
@@ -246,6 +254,34 @@ func (b *Batch) keepSizes(p *Proof, nodes Nodes) error {
 			break
 		}
 	}
+	return nil
+}
+
+// correctSizes is for a node above all others of a proof that is held with
+// another size. If the proof computes it, its size is right and the one held was
+// made up, as was that of its sibling, which is corrected too. Without the
+// sibling and the parent both stay, so that they keep to their sum.
+func (b *Batch) correctSizes(p *Proof, n Node, nodes Nodes) error {
+	for _, start := range [...]*Node{p.Hash.first(), p.Seek.first()} {
+		if start != nil && start.Index == n.Index {
+			return nil // not computed: see keepSizes
+		}
+	}
+	sibling, err := nodes.Node(Sibling(n.Index))
+	if err == nil {
+		var parent Node
+		if parent, err = nodes.Node(Parent(n.Index)); err == nil {
+			sibling.Size = parent.Size - n.Size
+			if ParentNode(n, sibling) == parent {
+				b.Nodes = append(b.Nodes, sibling)
+				return nil
+			}
+		}
+	}
+	if err != nil && !isNoNode(err) {
+		return err
+	}
+	b.Nodes = slices.DeleteFunc(b.Nodes, func(m Node) bool { return m.Index == n.Index })
 	return nil
 }
 
