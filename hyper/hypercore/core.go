@@ -284,7 +284,7 @@ func (c *core) appendGroup(calls []*appendCall) error {
 	}
 	// Only this goroutine changes the state, so it reads it without the lock.
 	b := c.tree.Batch()
-	length, fork := c.tree.Length, c.encryptionFork()
+	length := c.tree.Length
 	durability := storage.Soon
 	blocks := make([]storage.Block, 0, len(calls[0].blocks))
 	size := 0
@@ -303,6 +303,10 @@ func (c *core) appendGroup(calls []*appendCall) error {
 		for _, data := range call.blocks {
 			index := length + uint64(len(blocks))
 			if call.cipher != nil {
+				fork := c.tree.Fork
+				if c.parent != nil {
+					fork = call.cipher.draftFork(index, data)
+				}
 				data = call.cipher.seal(index, fork, data)
 			}
 			blocks = append(blocks, storage.Block{Index: index, Data: data})
@@ -341,16 +345,6 @@ func (c *core) truncated(length uint64) {
 		d.stale = d.stale || length < d.base
 		d.mu.Unlock()
 	}
-}
-
-// encryptionFork is the fork number that goes into the blocks' encryption.
-func (c *core) encryptionFork() uint64 {
-	if c.parent != nil {
-		c.parent.mu.RLock()
-		defer c.parent.mu.RUnlock()
-		return c.parent.tree.Fork
-	}
-	return c.tree.Fork
 }
 
 // parallelHash is the size from which blocks are hashed by several goroutines.
@@ -396,6 +390,9 @@ func (c *core) sign(b *merkle.Batch, hash merkle.Hash, signature []byte, kp *Key
 	}
 	if c.verifier == nil {
 		return fmt.Errorf("sign: the manifest is not known: %w", ErrNotWritable)
+	}
+	if len(c.verifier.manifest.Signers) == 0 && signature == nil {
+		return c.verifier.Verify(b, nil) // the prologue is all that it may be
 	}
 	if signature != nil {
 		if err := c.verifier.Verify(b, signature); err != nil {
@@ -458,7 +455,9 @@ type change struct {
 	blocks   []storage.Block // added, none of which is held
 	clear    storage.Range   // removed
 	auth     *storage.Auth
-	verifier *Verifier // with auth
+	verifier *Verifier   // with auth
+	base     *uint64     // of a draft: the new one, below that before
+	parent   *storage.Tx // with base
 }
 
 // commit stores a change and then shows it to readers. The caller holds
@@ -523,7 +522,11 @@ func (c *core) commit(d Durability, ch *change) error {
 	} else if err := complete(); err != nil {
 		return err
 	}
-	if err := c.store.Commit(d, &tx); err != nil {
+	txs := []*storage.Tx{&tx}
+	if ch.parent != nil {
+		txs = append(txs, ch.parent)
+	}
+	if err := c.store.Commit(d, txs...); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
 
@@ -534,6 +537,9 @@ func (c *core) commit(d Durability, ch *change) error {
 	}
 	c.have = have
 	c.unsynced = d != Durable
+	if ch.base != nil {
+		c.base = *ch.base
+	}
 	if ch.auth != nil {
 		c.auth, c.own, c.verifier = *ch.auth, keyPairOf(ch.auth), ch.verifier
 	}

@@ -102,7 +102,8 @@ func (c *core) openDraft(name string) (*core, error) {
 		if stored, err = c.store.SetDraft(c.id, stored); err != nil {
 			return nil, err
 		}
-		if err := c.keepRoots(stored.ID, c.tree); err != nil {
+		// Its roots are its own: the log may clear the pages that they are in.
+		if err := c.store.Commit(Durable, &storage.Tx{Log: stored.ID, Base: c.tree.Length, Nodes: c.tree.Roots}); err != nil {
 			return nil, err
 		}
 	}
@@ -123,7 +124,7 @@ func (c *core) openDraft(name string) (*core, error) {
 	}
 	if head.Length <= stored.Base {
 		// Nothing of its own, or it was committed.
-		head = storage.Head{Fork: head.Fork, Length: stored.Base, TreeHash: stored.Hash}
+		head = storage.Head{Fork: max(head.Fork, stored.Fork), Length: stored.Base, TreeHash: stored.Hash}
 	}
 	if d.tree, err = readTree(head, d.reader()); err != nil {
 		return nil, err
@@ -131,12 +132,6 @@ func (c *core) openDraft(name string) (*core, error) {
 	d.have = newBlockSet(runs, head.Tail)
 	d.have.drop(Range{End: stored.Base})
 	return d, nil
-}
-
-// keepRoots stores the roots that a draft begins with as its own: its log may
-// clear the pages that they are in.
-func (c *core) keepRoots(draft storage.ID, t merkle.Tree) error {
-	return c.store.Commit(Durable, &storage.Tx{Log: draft, Base: t.Length, Nodes: t.Roots})
 }
 
 // draftsAfter returns the drafts that go on although the log is cut to length
@@ -168,20 +163,11 @@ func (c *core) isStale(d storage.Draft) bool {
 	return err != nil || t.Hash() != d.Hash
 }
 
-// rebase makes a draft continue its log from tree t on. The caller holds
-// writing of both.
-func (c *core) rebase(t merkle.Tree) error {
+// rebased returns the change of a draft's log that makes the draft continue it
+// from tree t on. The caller holds writing of both.
+func (c *core) rebased(t merkle.Tree) *storage.Tx {
 	d := storage.Draft{Name: c.name, ID: c.id, Base: t.Length, Fork: c.parent.tree.Fork, Hash: t.Hash()}
-	if err := c.keepRoots(c.id, t); err != nil {
-		return err
-	}
-	if _, err := c.store.SetDraft(c.parent.id, d); err != nil {
-		return err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.base = t.Length
-	return nil
+	return &storage.Tx{Log: c.parent.id, Base: c.parent.tree.Length, Drafts: []storage.Draft{d}}
 }
 
 // Drafts returns the names of the log's drafts, in order.
@@ -286,13 +272,7 @@ func (l *Log) commitDraft(ctx context.Context, draft *Log, o AppendOptions) (uin
 		return c.tree.Length, nil
 	}
 	// What is the log's now is the draft's no more.
-	if err := d.rebase(c.tree); err != nil {
-		return 0, err
-	}
-	if err := d.forgetBlocks(); err != nil {
-		return 0, err
-	}
-	return c.tree.Length, nil
+	return c.tree.Length, d.forgetBlocks()
 }
 
 // take appends the blocks that tree t, read through r, has more.
@@ -323,19 +303,20 @@ func (c *core) take(ctx context.Context, t merkle.Tree, r reader, o AppendOption
 	return nil
 }
 
-// forgetBlocks removes a draft's own blocks, which are its log's now.
+// forgetBlocks removes a draft's own blocks, which are its log's now. The caller
+// holds writing of both.
 func (c *core) forgetBlocks() error {
 	none := uint64(0)
 	tx := storage.Tx{Log: c.id, Base: c.tree.Length, Truncate: &none}
 	for _, r := range c.have.all() {
 		tx.Runs = append(tx.Runs, Range{Start: r.Start, End: r.Start})
 	}
-	tx.Head, tx.Nodes = &storage.Head{}, c.tree.Roots
-	if err := c.store.Commit(Durable, &tx); err != nil {
+	tx.Head, tx.Nodes = &storage.Head{Fork: c.tree.Fork}, c.tree.Roots
+	if err := c.store.Commit(Durable, &tx, c.rebased(c.tree)); err != nil {
 		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.have = blockSet{}
+	c.base, c.have = c.tree.Length, blockSet{}
 	return nil
 }

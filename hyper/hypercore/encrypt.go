@@ -59,6 +59,15 @@ func (c *blockCipher) seal(index, fork uint64, block []byte) []byte {
 	return out
 }
 
+// draftFork returns what a draft's block has in place of the fork. The log may
+// be truncated and grow again before the draft is committed, and no two blocks
+// may have the same number and fork: this one depends on what is in the block.
+// Readers take the nonce from the stored block and do not look at the fork.
+func (c *blockCipher) draftFork(index uint64, block []byte) uint64 {
+	h := keyedHash(c.block[:], binary.LittleEndian.AppendUint64(nil, index), block)
+	return binary.LittleEndian.Uint64(h[:])
+}
+
 // open decrypts a stored block in place and returns the part that is the block.
 func (c *blockCipher) open(index uint64, stored []byte) ([]byte, error) {
 	if len(stored) < EncryptionPadding {

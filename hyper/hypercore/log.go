@@ -601,18 +601,17 @@ func (l *Log) Truncate(ctx context.Context, length uint64, o TruncateOptions) er
 	if err := c.sign(b, b.Tree.Hash(), o.Signature, o.KeyPair); err != nil {
 		return fail(err)
 	}
+	ch := change{batch: b, truncate: true}
 	if length < c.base {
-		// The draft takes less from its log.
+		// The draft takes less from its log, and has its own roots.
 		if err := c.parent.lock(ctx); err != nil {
 			return fail(err)
 		}
-		err := c.rebase(b.Tree)
-		c.parent.unlock()
-		if err != nil {
-			return fail(err)
-		}
+		defer c.parent.unlock()
+		b.Nodes = b.Tree.Roots
+		ch.base, ch.parent = &length, c.rebased(b.Tree)
 	}
-	if err := c.commit(o.Durability, &change{batch: b, truncate: true}); err != nil {
+	if err := c.commit(o.Durability, &ch); err != nil {
 		return fail(err)
 	}
 	c.truncated(length)
@@ -679,8 +678,17 @@ func (l *Log) Checkout(length uint64) (*Log, error) {
 		return fail(err)
 	}
 	defer c.unlock()
+	if c.parent != nil {
+		if err := c.parent.lock(context.Background()); err != nil {
+			return fail(err)
+		}
+		defer c.parent.unlock()
+	}
 	if length > c.tree.Length {
 		return fail(fmt.Errorf("%w: it has %d blocks", ErrLength, c.tree.Length))
+	}
+	if c.stale {
+		return fail(fmt.Errorf("%w below this draft", ErrTruncated))
 	}
 	view, err := c.store.Snapshot()
 	if err != nil {
