@@ -29,6 +29,7 @@ const (
 	segmentMagic  = "bevyseg\x01"
 	segmentHeader = 4 + 2 + 4
 	segmentLimit  = 64 << 20 // a file is full from here on
+	segmentHurry  = 1 << 20  // so many bytes are handed to the disk at once
 	segmentFiles  = 16       // files kept open for reading
 )
 
@@ -73,6 +74,10 @@ type segments struct {
 
 	writing sync.Mutex // one writer at a time; taken before mu
 	syncing sync.Mutex // one sync at a time; taken before mu
+
+	// Guarded by writing.
+	queued int64 // bytes of active that the system was told to write
+	waits  bool  // it waits when told
 
 	mu      sync.Mutex // guards the fields below
 	made    bool       // the folder exists
@@ -157,6 +162,9 @@ func (s *segments) append(blobs []op) (pointers []pointer, err error) {
 		if err == nil {
 			_, err = s.active.Write(op.value)
 		}
+		if err == nil {
+			err = s.hurry()
+		}
 		if err != nil {
 			// What was written is unreachable; go on in a new file. Others may wait
 			// for a sync of this one.
@@ -172,6 +180,18 @@ func (s *segments) append(blobs []op) (pointers []pointer, err error) {
 		s.mu.Unlock()
 	}
 	return pointers, nil
+}
+
+// hurry lets the system begin to write what it has of the active file, where it
+// can do that without waiting, so that there is less left for the sync.
+func (s *segments) hurry() error {
+	if s.waits || s.end-s.queued < segmentHurry {
+		return nil
+	}
+	s.queued = s.end
+	waited, err := s.active.SyncTo(s.end)
+	s.waits = waited
+	return err
 }
 
 // roll ends the active file, if any, and begins a new one. Its caller holds
@@ -208,6 +228,7 @@ func (s *segments) roll() error {
 	}
 	s.mu.Lock()
 	s.active, s.current, s.end, s.synced = f, s.next, int64(len(segmentMagic)), 0
+	s.queued = 0
 	s.sizes[s.current] = s.end
 	s.next++
 	s.mu.Unlock()
