@@ -326,13 +326,15 @@ func (f *follower) next(rng *rand.Rand, padding uint64) (merkle.Request, bool) {
 			r.Upgrade.Length = 1 + rng.Uint64N(to-from)
 		}
 		if rng.IntN(12) == 0 {
-			r.Upgrade.Start = rng.Uint64N(from + 1) // from where the reader is not
+			// From where the reader is not yet. One from where it was once is another thing: we take it, Node seldom does.
+			r.Upgrade.Start = from + rng.Uint64N(to-from)
+			r.Upgrade.Length = 1 + rng.Uint64N(to-r.Upgrade.Start)
 		}
 		switch rng.IntN(5) {
 		case 0:
-			r.Block = &merkle.NodeRequest{Index: from + rng.Uint64N(r.Upgrade.Length)}
+			r.Block = &merkle.NodeRequest{Index: r.Upgrade.Start + rng.Uint64N(r.Upgrade.Length)}
 		case 1:
-			r.Hash = &merkle.NodeRequest{Index: 2*from + rng.Uint64N(2*r.Upgrade.Length)}
+			r.Hash = &merkle.NodeRequest{Index: 2*r.Upgrade.Start + rng.Uint64N(2*r.Upgrade.Length)}
 		case 2:
 			r.Seek = &merkle.SeekRequest{Bytes: rng.Uint64N(bytesOf(f.w.Head().Tree.ByteLength(), to, pad) + 1), Padding: pad}
 		case 3:
