@@ -245,8 +245,9 @@ func (r rootNodes) Node(index uint64) (merkle.Node, error) {
 	return merkle.Node{}, merkle.ErrNoNode
 }
 
-// repairBlock fetches a block, if it is to be held, or else its leaf, with all
-// nodes up to the root, and stores them in place of what is there.
+// repairBlock fetches a block with all nodes up to the root, and stores them in
+// place of what is there. Of a block that is not held only the nodes are stored;
+// its leaf alone will do, where the block can't be had.
 func (l *Log) repairBlock(ctx context.Context, index uint64, from Prover) error {
 	t := l.tree()
 	certain := rootNodes{t.Roots}
@@ -255,18 +256,26 @@ func (l *Log) repairBlock(ctx context.Context, index uint64, from Prover) error 
 		return err
 	}
 	held := l.Has(index)
-	req := merkle.Request{Hash: &merkle.NodeRequest{Index: 2 * index, Nodes: levels}}
-	if held {
-		req = merkle.Request{Block: &merkle.NodeRequest{Index: index, Nodes: levels}}
+	p, err := from.Prove(ctx, merkle.Request{Block: &merkle.NodeRequest{Index: index, Nodes: levels}}, false)
+	if err != nil && !held {
+		p, err = from.Prove(ctx, merkle.Request{Hash: &merkle.NodeRequest{Index: 2 * index, Nodes: levels}}, false)
 	}
-	p, err := from.Prove(ctx, req, false)
 	if err != nil {
 		return err
 	}
-	if p.Fork != t.Fork || held != (p.Block != nil && p.Block.Index == index) || p.Upgrade != nil {
+	answered := p.Block != nil && p.Block.Index == index || !held && p.Hash != nil && p.Hash.Index == 2*index
+	if !answered || p.Fork != t.Fork || p.Seek != nil || p.Upgrade != nil {
 		return fmt.Errorf("the answer is to another question: %w", merkle.ErrProof)
 	}
-	b, err := t.Verify(&p.Proof, nil, certain)
+	if _, err := t.Verify(&p.Proof, nil, certain); err != nil {
+		return err
+	}
+	// It holds. Where it says sizes that it does not prove, those held stay.
+	nodes := overlay{l.reader(), map[uint64]merkle.Node{}}
+	for _, root := range t.Roots {
+		nodes.added[root.Index] = root
+	}
+	b, err := t.Verify(&p.Proof, nil, nodes)
 	if err != nil {
 		return err
 	}
@@ -283,8 +292,7 @@ func (l *Log) repairBlock(ctx context.Context, index uint64, from Prover) error 
 		return c.commit(Durable, &change{batch: b})
 	}
 	// Out with the old block first: a block is added only where there is none.
-	if err := c.commit(Durable, &change{clear: Range{Start: index, End: index + 1}}); err != nil {
-		return err
-	}
-	return c.commit(Durable, &change{batch: b, blocks: []storage.Block{{Index: index, Data: p.Block.Value}}})
+	return c.commit(Durable, &change{
+		batch: b, clear: Range{Start: index, End: index + 1}, blocks: []storage.Block{{Index: index, Data: p.Block.Value}},
+	})
 }

@@ -52,6 +52,7 @@ type core struct {
 	watchers  map[*Watcher]struct{}
 	closed    bool
 
+	cuts   atomic.Uint64 // truncations, counted when one begins and when it ends
 	source atomic.Pointer[Source]
 }
 
@@ -465,6 +466,8 @@ type change struct {
 func (c *core) commit(d Durability, ch *change) error {
 	tx := storage.Tx{Log: c.id, Base: c.tree.Length, Blocks: ch.blocks, Auth: ch.auth}
 	if ch.truncate {
+		c.cuts.Add(1)
+		defer c.cuts.Add(1)
 		tx.Truncate = &ch.batch.Ancestors
 		var err error
 		if tx.Drafts, err = c.draftsAfter(ch.batch.Ancestors, ch.batch.Tree.Fork); err != nil {

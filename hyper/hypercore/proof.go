@@ -50,11 +50,23 @@ func (l *Log) Publish(ctx context.Context) (Head, error) {
 // for the whole log. ErrNotFound, merkle.ErrRequest and merkle.ErrNoNode mean
 // that this log can't answer.
 func (l *Log) Prove(ctx context.Context, req merkle.Request, manifest bool) (*Proof, error) {
-	p, err := l.prove(ctx, req, manifest)
-	if err != nil {
-		return nil, fmt.Errorf("prove log %s: %w", l.c.key, err)
+	fail := func(err error) (*Proof, error) { return nil, fmt.Errorf("prove log %s: %w", l.c.key, err) }
+	for {
+		cuts := l.c.cuts.Load()
+		p, err := l.prove(ctx, req, manifest)
+		if l.snap == nil && (cuts%2 == 1 || cuts != l.c.cuts.Load()) {
+			// The log was cut meanwhile. What was read may be of both sides.
+			if err := l.c.lock(ctx); err != nil {
+				return fail(err)
+			}
+			l.c.unlock()
+			continue
+		}
+		if err != nil {
+			return fail(err)
+		}
+		return p, nil
 	}
-	return p, nil
 }
 
 func (l *Log) prove(ctx context.Context, req merkle.Request, manifest bool) (*Proof, error) {

@@ -75,8 +75,11 @@ func (l *Log) Stored(ctx context.Context, index uint64) ([]byte, error) {
 	}
 	for range 2 {
 		l.c.mu.RLock()
-		length, r, stale := l.c.tree.Length, l.c.reader(), l.c.stale
+		length, r, stale, closed := l.c.tree.Length, l.c.reader(), l.c.stale, l.c.closed
 		l.c.mu.RUnlock()
+		if closed {
+			return nil, ErrClosed // the draft was thrown away
+		}
 		if stale && index < r.base {
 			return nil, fmt.Errorf("%w below this draft", ErrTruncated)
 		}
@@ -112,7 +115,7 @@ func (l *Log) storedInSnapshot(ctx context.Context, index uint64) ([]byte, error
 		return nil, ErrTruncated
 	}
 	same, err := t.At(l.snap.tree.Length, live.reader())
-	if err != nil || same.Hash() != l.snap.tree.Hash() {
+	if err != nil || !same.Same(l.snap.tree) {
 		return nil, errors.Join(ErrTruncated, err)
 	}
 	return live.Stored(ctx, index)
@@ -186,7 +189,8 @@ type BlockRange struct {
 }
 
 // Blocks returns blocks in order. It ends with the first error. A live range
-// ends when the context does, with its error.
+// ends when the context does, with its error, and with ErrTruncated when a block
+// that it returned was cut off.
 func (l *Log) Blocks(ctx context.Context, r BlockRange) iter.Seq2[Block, error] {
 	return func(yield func(Block, error) bool) {
 		if err := l.blocks(ctx, r, yield); err != nil {
@@ -196,19 +200,11 @@ func (l *Log) Blocks(ctx context.Context, r BlockRange) iter.Seq2[Block, error] 
 }
 
 func (l *Log) blocks(ctx context.Context, r BlockRange, yield func(Block, error) bool) error {
-	var w *Watcher
-	if r.Live {
-		if r.Reverse {
-			return errors.New("blocks: a live range has no last block to begin with")
-		}
-		var err error
-		if w, err = l.Watch(); err != nil {
-			return err
-		}
-		defer w.Close()
+	if r.Live && l.snap == nil { // a snapshot has no blocks to wait for
+		return l.liveBlocks(ctx, r, yield)
 	}
 	end := r.To
-	if !r.Live && (end == 0 || r.Reverse) {
+	if end == 0 || r.Reverse {
 		length := l.Length()
 		if end == 0 || end > length {
 			end = length
@@ -226,16 +222,7 @@ func (l *Log) blocks(ctx context.Context, r BlockRange, yield func(Block, error)
 		}
 		return nil
 	}
-	for i := r.From; r.Live && end == 0 || i < end; i++ {
-		for r.Live && i >= l.Length() {
-			e, err := w.Next(ctx)
-			if err != nil {
-				return err
-			}
-			if e.Kind == Truncated && e.Length < i {
-				return fmt.Errorf("blocks: %w to %d, block %d was next", ErrTruncated, e.Length, i)
-			}
-		}
+	for i := r.From; i < end; i++ {
 		data, err := l.Get(ctx, i)
 		if err != nil {
 			return err
@@ -247,8 +234,49 @@ func (l *Log) blocks(ctx context.Context, r BlockRange, yield func(Block, error)
 	return nil
 }
 
-// A Reader reads the bytes of a log, block after block, as they were when it was
-// made. It is one goroutine's at a time, but for ReadAt, which is any's.
+func (l *Log) liveBlocks(ctx context.Context, r BlockRange, yield func(Block, error) bool) error {
+	if r.Reverse {
+		return errors.New("blocks: a live range has no last block to begin with")
+	}
+	w, err := l.Watch()
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	fork := l.Fork()
+	for i := r.From; r.To == 0 || i < r.To; {
+		var data []byte
+		var err error
+		ready := i < l.Length()
+		if ready {
+			data, err = l.Get(ctx, i)
+		}
+		if l.Fork() == fork && ready {
+			if err != nil || !yield(Block{Index: i, Data: data}, nil) {
+				return err
+			}
+			i++
+			continue
+		}
+		// The event is there, or on its way when the log was cut.
+		e, err := w.Next(ctx)
+		switch {
+		case err != nil:
+			return err
+		case e.Kind == Truncated && e.Fork > fork:
+			if fork = e.Fork; e.Length < i {
+				return fmt.Errorf("blocks: %w to %d, block %d was next", ErrTruncated, e.Length, i)
+			}
+		case e.Kind == Lagged && l.Fork() != fork:
+			return fmt.Errorf("blocks: %w, block %d was next", ErrTruncated, i)
+		}
+	}
+	return nil
+}
+
+// A Reader reads the bytes that a log had when it was made, block after block.
+// One of a snapshot reads them also when the log is truncated. It is one
+// goroutine's at a time, but for ReadAt, which is any's.
 type Reader struct {
 	l   *Log
 	ctx context.Context
@@ -397,6 +425,9 @@ func (r *Reader) WriteTo(w io.Writer) (total int64, err error) {
 		n, err := w.Write(part)
 		r.pos += int64(n)
 		total += int64(n)
+		if err == nil && n < len(part) {
+			err = io.ErrShortWrite
+		}
 		if err != nil {
 			return total, err
 		}
