@@ -78,7 +78,7 @@ func TestMultisigIsTheirsByteForByte(t *testing.T) {
 				k := kind{name: "multisig", node: args{"manifest": manifestArgs(m)}, ours: hypercore.Options{Manifest: m}}
 				f := follow(t, n, k, "11", "11")
 				var all [][]byte
-				for range 8 * long(10) {
+				for range 5 * long(15) {
 					for range 1 + rng.IntN(9) {
 						all = append(all, randomBytes(rng, rng.IntN(30)))
 					}

@@ -397,7 +397,7 @@ func TestReadersTakeEachOthersProofs(t *testing.T) {
 			appendBoth(t, f.n, f.nw, f.w, blocks...)
 		}
 		grow(1 + rng.IntN(100))
-		for step := range 90 * long(20) {
+		for step := range 65 * long(20) {
 			if rng.IntN(8) == 0 {
 				grow(1 + rng.IntN(20))
 			}

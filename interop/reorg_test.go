@@ -31,7 +31,7 @@ func TestReadersFollowEachOthersForks(t *testing.T) {
 				if k.prologue != nil {
 					appendBoth(t, f.n, f.nw, f.w, k.prologue...)
 				}
-				for range 6 * long(20) {
+				for range 4 * long(20) {
 					f.grow(rng, 1+rng.IntN(50))
 					f.catchUp(rng)
 					before := f.r.Length()
