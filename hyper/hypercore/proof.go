@@ -233,10 +233,13 @@ func (a *applier) add(p *Proof) error {
 func (a *applier) verify(p *Proof, v *Verifier) (*merkle.Batch, error) {
 	t := a.tree
 	if u := p.Upgrade; u != nil && u.Start < t.Length {
-		var err error
-		if t, err = t.At(u.Start, a.nodes); err != nil {
+		switch earlier, err := t.At(u.Start, a.nodes); {
+		case err == nil:
+			t = earlier
+		case !errors.Is(err, merkle.ErrNoNode):
 			return nil, err
 		}
+		// Where the roots of that length are not held, the nodes may still fit.
 	}
 	b, err := t.Verify(&p.Proof, v.prologue(), a.nodes)
 	if err != nil || !b.Upgraded || t.Length == a.tree.Length {
