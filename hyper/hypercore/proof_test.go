@@ -93,6 +93,15 @@ func blockRequest(t testing.TB, r *Log, index uint64) merkle.Request {
 	return merkle.Request{Block: &merkle.NodeRequest{Index: index, Nodes: missing}}
 }
 
+func hashRequest(t testing.TB, r *Log, index uint64) merkle.Request {
+	t.Helper()
+	missing, err := r.tree().MissingNodes(index, r.reader())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return merkle.Request{Hash: &merkle.NodeRequest{Index: index, Nodes: missing}}
+}
+
 // holdsOnly fails if a reader has anything that is not the writer's. Sizes of
 // nodes that no signature covers may be a peer's invention; pairs then still
 // make up the node above.
