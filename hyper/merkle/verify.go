@@ -191,6 +191,14 @@ func (b *Batch) shiftRoot(q *queue, index uint64) error {
 // whose signature the caller must check before it trusts any of it. The tree in
 // the proof must be of the same fork; see Reorg for others.
 //
+// Every hash that it returns is right, but not every size: a hash commits to the
+// size of an inner node's children together, so what a hash or a seek begins
+// with, and its sibling, may have other sizes of the same sum, and so may the
+// two nodes where an upgrade's nodes and additional nodes meet. Such sizes never
+// replace those of nodes that are held, and a block below corrects them. They can
+// mislead Seek and ByteOffset, but never make a wrong block right: compare trees
+// with Same.
+//
 // The errors of a proof that does not hold wrap ErrProof. ErrNoNode means that
 // a node to compare with is not held: the proof may be right, but is not for
 // this tree.
@@ -236,6 +244,7 @@ func (b *Batch) keepSizes(p *Proof, nodes Nodes) error {
 			continue
 		}
 		pair := [2]*Node{b.added(start.Index), b.added(Sibling(start.Index))}
+		parent := b.added(Parent(start.Index)) // which may come from another part
 		for i, n := range pair {
 			if n == nil {
 				continue
@@ -247,8 +256,8 @@ func (b *Batch) keepSizes(p *Proof, nodes Nodes) error {
 			if err != nil {
 				return err
 			}
-			if other := pair[1-i]; other != nil && kept.Size <= n.Size+other.Size {
-				b.resize(other.Index, n.Size+other.Size-kept.Size)
+			if other := pair[1-i]; other != nil && parent != nil && kept.Size <= parent.Size {
+				b.resize(other.Index, parent.Size-kept.Size)
 			}
 			b.resize(n.Index, kept.Size)
 			break
