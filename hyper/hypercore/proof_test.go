@@ -185,8 +185,7 @@ func TestReaderHoldsOnlyWhatIsProven(t *testing.T) {
 				}
 			}
 			grow()
-			fs := vfs.NewMem()
-			st := &modelStore{open: storage.Disk{Dir: "r", FS: fs}.Open}
+			st := &modelStore{open: storage.Disk{Dir: "store", FS: memFS{vfs.NewMem()}}.Open}
 			st.reopen(t)
 			key := w.Key()
 			r, err := Open(st.s, Options{Key: &key})

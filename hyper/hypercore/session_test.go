@@ -270,7 +270,7 @@ func TestAppendLimits(t *testing.T) {
 // Whoever waits is appended together with others, in turn, or not at all.
 func TestConcurrentAppendsGetTheirOwnRanges(t *testing.T) {
 	ctx := context.Background()
-	st := &modelStore{open: storage.Disk{Dir: "s", FS: vfs.NewMem()}.Open}
+	st := &modelStore{open: storage.Disk{Dir: "store", FS: memFS{vfs.NewMem()}}.Open}
 	st.reopen(t)
 	kp := keyPairN(1)
 	l, err := Open(st.s, Options{KeyPair: &kp})
