@@ -298,7 +298,7 @@ log/append-1   bevy           cpuSeconds 0.610, maxRssMiB 40.0
 log/append-1   hypercore 11   cpuSeconds 3.92
 
 not measured
-log/get, bevy: not built yet
+log/get, bevy: not measured
 `
 	if got := out.String(); got != want {
 		t.Errorf("table:\n%s\nwant:\n%s", got, want)
@@ -313,7 +313,7 @@ func TestJSONLines(t *testing.T) {
 		`{"name":"log/disk","unit":"bytes/block","bevy":200,"peer":278,"peer_name":"hypercore 11","ratio":1.39,"rounds":5,` +
 			`"extra":{"bevy":null,"bevyMax":200,"bevyMin":200,"peer":null,"peerMax":278,"peerMin":278,"target":2}}`,
 		`{"name":"log/get","unit":"gets/s","bevy":null,"peer":22705,"peer_name":"hypercore 11","ratio":null,"rounds":1,` +
-			`"extra":{"bevyError":"not built yet","peer":null,"peerMax":37946,"peerMin":14427,"target":0}}`,
+			`"extra":{"bevyError":"not measured","peer":null,"peerMax":37946,"peerMin":14427,"target":0}}`,
 	}
 	for i, r := range exampleRows() {
 		got, err := r.jsonLine()
