@@ -63,7 +63,8 @@ func NewPush(key [KeySize]byte, random io.Reader) (p *Push, header [HeaderSize]b
 
 // Seal appends plain, sealed with the tag, to dst: len(plain) + [Overhead]
 // bytes. The two must not overlap. It allocates nothing if dst has room for
-// 128 bytes and len(plain), and saves a copy if dst has 63 bytes already.
+// 128 bytes and len(plain), where the AEAD of x/crypto has assembly, and saves
+// a copy if dst has 63 bytes already.
 func (p *Push) Seal(dst, plain []byte, tag Tag) []byte {
 	at := len(dst)
 	shift := max(headroom-at, 0)
@@ -90,7 +91,7 @@ func NewPull(key [KeySize]byte, header [HeaderSize]byte) *Pull {
 // if that is not what the other side sealed next; then nothing was appended
 // and the Pull still waits for the real one. The two must not overlap, and
 // sealed is not changed. It allocates nothing if dst has room for 128 bytes
-// and len(sealed).
+// and len(sealed), where the AEAD of x/crypto has assembly.
 func (p *Pull) Open(dst, sealed []byte) ([]byte, Tag, error) {
 	if len(sealed) < Overhead {
 		return dst, 0, ErrAuth

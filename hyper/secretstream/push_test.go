@@ -181,7 +181,19 @@ func TestAChangedMessageIsRefusedAndTheRealOneStillTaken(t *testing.T) {
 	}
 }
 
+// needQuietAEAD skips a test where the AEAD of x/crypto has no assembly: there
+// it allocates for every message.
+func needQuietAEAD(t *testing.T) {
+	t.Helper()
+	push, _ := pair(t, make([]byte, 32), make([]byte, 24))
+	buf := make([]byte, 100, 200)
+	if testing.AllocsPerRun(10, func() { push.aead.Seal(buf[:0], push.nonce[:], buf, nil) }) > 0 {
+		t.Skip("the AEAD allocates on this machine")
+	}
+}
+
 func TestSealingAndOpeningDoNotAllocate(t *testing.T) {
+	needQuietAEAD(t)
 	for _, size := range []int{0, 100, 1000, 65536, 65537} {
 		push, pull := pair(t, make([]byte, 32), make([]byte, 24))
 		plain := content(size)
