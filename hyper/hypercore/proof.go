@@ -250,7 +250,6 @@ func (a *applier) verify(p *Proof, v *Verifier) (*merkle.Batch, error) {
 		if err == nil && !ok {
 			err = fmt.Errorf("its %d blocks are not those of the log: %w", b.Tree.Length, ErrConflict)
 		}
-		a.dropHeld(b)
 		return b, err
 	}
 	// It continues this log if it says what the log is now.
@@ -262,17 +261,7 @@ func (a *applier) verify(p *Proof, v *Verifier) (*merkle.Batch, error) {
 	if err != nil || !now.Same(a.tree) {
 		return nil, fmt.Errorf("its upgrade from %d is not one from %d: %w", p.Upgrade.Start, a.tree.Length, ErrConflict)
 	}
-	a.dropHeld(b)
 	return b, nil
-}
-
-// dropHeld takes the nodes out of a batch that are held already. Those of an
-// upgrade from an earlier length may be held with sizes that are better proven.
-func (a *applier) dropHeld(b *merkle.Batch) {
-	b.Nodes = slices.DeleteFunc(b.Nodes, func(n merkle.Node) bool {
-		kept, err := a.nodes.Node(n.Index)
-		return err == nil && kept.Hash == n.Hash
-	})
 }
 
 // change returns what is to be committed, if anything.

@@ -218,8 +218,8 @@ func TestReaderHoldsOnlyWhatIsProven(t *testing.T) {
 				if _, err := r.Apply(ctx, Durability(rng.IntN(2)), proofs...); err != nil {
 					t.Fatal(err)
 				}
+				holdsOnly(t, r, w)
 				if step%10 == 9 {
-					holdsOnly(t, r, w)
 					if err := r.Close(); err != nil {
 						t.Fatal(err)
 					}

@@ -50,7 +50,7 @@ func StartReorg(t Tree, p *Proof, prologue *Prologue, nodes Nodes) (*Reorg, erro
 	if unverified != nil && !used {
 		return nil, fmt.Errorf("reorg: node %d is not in the tree: %w", unverified.Index, ErrProof)
 	}
-	if err := b.keepSizes(p, nodes); err != nil {
+	if err := b.keepSizes(nodes); err != nil {
 		return nil, err
 	}
 	b.Upgraded = true
@@ -94,7 +94,7 @@ func (r *Reorg) Update(p *Proof, nodes Nodes) (bool, error) {
 	if root == nil || root.Index != r.diff.Index || root.Hash != r.diff.Hash || len(b.Nodes) == 1 {
 		return false, nil // a node alone tells nothing new, nor is its size proven
 	}
-	if err := b.keepSizes(p, nodes); err != nil {
+	if err := b.keepSizes(nodes); err != nil {
 		return false, err
 	}
 	r.Batch.Nodes = append(r.Batch.Nodes, b.Nodes...)

@@ -81,6 +81,9 @@ type Batch struct {
 	Upgraded bool
 	// Signature is the remote's, over Tree; nil when the change is local.
 	Signature []byte
+
+	loose []uint64 // nodes whose size nothing proves, nor that of the sibling
+	given []uint64 // roots that an upgrade gave, and not their children
 }
 
 // Batch starts a change of the tree.

@@ -12,6 +12,12 @@ type queue struct {
 	extra *Node
 }
 
+// computed reports whether the next node, which has that index, was computed and
+// so has a size that is proven when its hash is.
+func (q *queue) computed(index uint64, b *Batch) bool {
+	return q.extra != nil && q.extra.Index == index && !slices.Contains(b.loose, index)
+}
+
 func (q *queue) empty() bool { return len(q.nodes) == 0 && q.extra == nil }
 
 func (q *queue) shift(index uint64) (Node, error) {
@@ -34,10 +40,13 @@ func (q *queue) shift(index uint64) (Node, error) {
 	return n, nil
 }
 
-// climb joins the node with siblings from the queue until it is empty.
-func (b *Batch) climb(n Node, q *queue) (Node, error) {
+// climb joins the node with siblings from the queue until it is empty. A node
+// that was not computed from a block or from others has the size that the peer
+// says.
+func (b *Batch) climb(n Node, q *queue, computed bool) (Node, error) {
 	b.Nodes = append(b.Nodes, n)
-	for !q.empty() {
+	for first := true; !q.empty(); first = false {
+		proven := computed || !first || q.computed(Sibling(n.Index), b)
 		if Depth(n.Index) >= maxDepth {
 			return Node{}, fmt.Errorf("too many nodes above: %w", ErrProof)
 		}
@@ -45,11 +54,19 @@ func (b *Batch) climb(n Node, q *queue) (Node, error) {
 		if err != nil {
 			return Node{}, err
 		}
+		b.loose = slices.DeleteFunc(b.loose, func(i uint64) bool { return i == sibling.Index })
+		if !proven {
+			b.loose = append(b.loose, n.Index)
+		}
 		n = ParentNode(n, sibling)
 		if n.Size > MaxSize {
 			return Node{}, fmt.Errorf("node %d has size %d: %w", n.Index, n.Size, ErrProof)
 		}
 		b.Nodes = append(b.Nodes, sibling, n)
+		computed = true
+	}
+	if !computed {
+		b.loose = append(b.loose, n.Index)
 	}
 	return n, nil
 }
@@ -72,7 +89,7 @@ func (b *Batch) verifyNodes(p *Proof) (*Node, error) {
 		if err != nil {
 			return nil, err
 		}
-		if n, err = b.climb(n, &q); err != nil {
+		if n, err = b.climb(n, &q, false); err != nil {
 			return nil, fmt.Errorf("seek: %w", err)
 		}
 		sought = &n
@@ -83,7 +100,7 @@ func (b *Batch) verifyNodes(p *Proof) (*Node, error) {
 			return nil, fmt.Errorf("block %d: %w", p.Block.Index, ErrProof)
 		}
 		q := queue{nodes: p.Block.Nodes, extra: sought}
-		n, err := b.climb(Leaf(p.Block.Index, p.Block.Value), &q)
+		n, err := b.climb(Leaf(p.Block.Index, p.Block.Value), &q, true)
 		if err != nil {
 			return nil, fmt.Errorf("block %d: %w", p.Block.Index, err)
 		}
@@ -93,11 +110,12 @@ func (b *Batch) verifyNodes(p *Proof) (*Node, error) {
 			return nil, fmt.Errorf("node %d: %w", p.Hash.Index, ErrProof)
 		}
 		q := queue{nodes: p.Hash.Nodes, extra: sought}
+		computed := q.computed(p.Hash.Index, b)
 		n, err := q.shift(p.Hash.Index)
 		if err != nil {
 			return nil, fmt.Errorf("hash: %w", err)
 		}
-		if n, err = b.climb(n, &q); err != nil {
+		if n, err = b.climb(n, &q, computed); err != nil {
 			return nil, fmt.Errorf("hash: %w", err)
 		}
 		return &n, nil
@@ -172,6 +190,7 @@ func (b *Batch) verifyUpgrade(p *Proof, unverified *Node, prologue *Prologue) (b
 func (b *Batch) lastRoot() uint64 { return b.Tree.Roots[len(b.Tree.Roots)-1].Index }
 
 func (b *Batch) shiftRoot(q *queue, index uint64) error {
+	computed := q.computed(index, b)
 	n, err := q.shift(index)
 	if err != nil {
 		return fmt.Errorf("upgrade: %w", err)
@@ -179,7 +198,13 @@ func (b *Batch) shiftRoot(q *queue, index uint64) error {
 	if len(b.Tree.Roots) > 0 && LeftSpan(index) != 2*b.Tree.Length || len(b.Tree.Roots) == 0 && LeftSpan(index) != 0 {
 		return fmt.Errorf("upgrade: node %d does not continue %d blocks: %w", index, b.Tree.Length, ErrProof)
 	}
+	if len(b.Tree.Roots) > 0 && !computed && b.lastRoot() == Sibling(index) && slices.Contains(b.given, b.lastRoot()) {
+		b.loose = append(b.loose, index)
+	}
 	b.AppendRoot(n)
+	if !computed && b.lastRoot() == index {
+		b.given = append(b.given, index)
+	}
 	if b.Tree.Length > MaxSize || b.Tree.ByteLength() > MaxSize {
 		return fmt.Errorf("upgrade: tree is too large: %w", ErrProof)
 	}
@@ -226,25 +251,22 @@ func (t Tree) Verify(p *Proof, prologue *Prologue, nodes Nodes) (*Batch, error) 
 			return nil, fmt.Errorf("verify: wrong hash at node %d: %w", unverified.Index, ErrProof)
 		}
 		if kept.Size != unverified.Size {
-			if err := b.correctSizes(p, *unverified, nodes); err != nil {
+			if err := b.correctSizes(*unverified, nodes); err != nil {
 				return nil, fmt.Errorf("verify: %w", err)
 			}
 		}
 	}
-	return b, b.keepSizes(p, nodes)
+	return b, b.keepSizes(nodes)
 }
 
 // keepSizes gives the two nodes that a hash or a seek begins with the sizes
 // they are held with, if they are. Their parent's hash commits to the sum of
 // their sizes alone, and a single node's to none, so a peer can make them up.
 // Where neither is held, what the peer says stays until a block proves better.
-func (b *Batch) keepSizes(p *Proof, nodes Nodes) error {
-	for _, start := range [...]*Node{p.Hash.first(), p.Seek.first()} {
-		if start == nil {
-			continue
-		}
-		pair := [2]*Node{b.added(start.Index), b.added(Sibling(start.Index))}
-		parent := b.added(Parent(start.Index)) // which may come from another part
+func (b *Batch) keepSizes(nodes Nodes) error {
+	for _, start := range b.loose {
+		pair := [2]*Node{b.added(start), b.added(Sibling(start))}
+		parent := b.added(Parent(start)) // which may come from another part
 		for i, n := range pair {
 			if n == nil {
 				continue
@@ -270,11 +292,9 @@ func (b *Batch) keepSizes(p *Proof, nodes Nodes) error {
 // another size. If the proof computes it, its size is right and the one held was
 // made up, as was that of its sibling, which is corrected too. Without the
 // sibling and the parent both stay, so that they keep to their sum.
-func (b *Batch) correctSizes(p *Proof, n Node, nodes Nodes) error {
-	for _, start := range [...]*Node{p.Hash.first(), p.Seek.first()} {
-		if start != nil && start.Index == n.Index {
-			return nil // not computed: see keepSizes
-		}
+func (b *Batch) correctSizes(n Node, nodes Nodes) error {
+	if slices.Contains(b.loose, n.Index) {
+		return nil // see keepSizes
 	}
 	sibling, err := nodes.Node(Sibling(n.Index))
 	if err == nil {
@@ -312,20 +332,6 @@ func (b *Batch) resize(index, size uint64) {
 	}
 }
 
-func (p *HashProof) first() *Node {
-	if p == nil || len(p.Nodes) == 0 {
-		return nil
-	}
-	return &p.Nodes[0]
-}
-
-func (p *SeekProof) first() *Node {
-	if p == nil || len(p.Nodes) == 0 {
-		return nil
-	}
-	return &p.Nodes[0]
-}
-
 // VerifyUpgrade grows a copy of the batch by an upgrade proof alone: multisig
 // signatures may cover a tree a little longer than the batch's.
 func (b *Batch) VerifyUpgrade(u *UpgradeProof) (*Batch, error) {
@@ -352,6 +358,21 @@ func (b *Batch) Downgrade(nodes Nodes) (bool, error) {
 		}
 		if err != nil {
 			return false, err
+		}
+	}
+	// Nobody checks a signature now, which would prove the sizes.
+	for _, root := range b.Tree.Roots {
+		kept, err := nodes.Node(root.Index)
+		switch {
+		case err != nil:
+			return false, err
+		case kept.Size == root.Size:
+		case slices.Contains(b.given, root.Index):
+			b.resize(root.Index, kept.Size)
+		default:
+			if err := b.correctSizes(root, nodes); err != nil {
+				return false, err
+			}
 		}
 	}
 	b.Upgraded = false
