@@ -49,7 +49,7 @@ func TestBlockSetEqualsBitmap(t *testing.T) {
 				runs = append(runs, storage.Range{Start: start, End: end})
 			}
 			slices.SortFunc(runs, func(x, y storage.Range) int { return int(x.Start) - int(y.Start) })
-			again := newBlockSet(runs, s.tail())
+			again := newBlockSet(runs, s.Last())
 			contiguous := uint64(slices.Index(bits[:], false))
 			if contiguous > size {
 				contiguous = size
@@ -58,17 +58,17 @@ func TestBlockSetEqualsBitmap(t *testing.T) {
 				t.Fatalf("seed %d step %d: contiguous %d, want %d", seed, step, s.contiguous(), contiguous)
 			}
 			for i := range uint64(size) {
-				if s.has(i) != bits[i] || again.has(i) != bits[i] {
-					t.Fatalf("seed %d step %d: block %d: has %v, stored %v, want %v (%v of %v, changes %v)", seed, step, i, s.has(i), again.has(i), bits[i], add, r, changes)
+				if s.Has(i) != bits[i] || again.Has(i) != bits[i] {
+					t.Fatalf("seed %d step %d: block %d: has %v, stored %v, want %v (%v of %v, changes %v)", seed, step, i, s.Has(i), again.Has(i), bits[i], add, r, changes)
 				}
-				next, ok := s.next(i)
+				next, ok := s.Next(i)
 				want := slices.Index(bits[i:], true)
 				if ok != (want >= 0) || ok && next.Start != i+uint64(want) {
 					t.Fatalf("seed %d: next(%d) = %v, %v", seed, i, next, ok)
 				}
 			}
-			if n := len(runs); n > 0 && runs[n-1].End > s.tail().Start {
-				t.Fatalf("seed %d step %d: the tail %v is stored too: %v", seed, step, s.tail(), runs)
+			if n := len(runs); n > 0 && runs[n-1].End > s.Last().Start {
+				t.Fatalf("seed %d step %d: the tail %v is stored too: %v", seed, step, s.Last(), runs)
 			}
 		}
 	}

@@ -479,7 +479,7 @@ func (c *core) commit(d Durability, ch *change) error {
 	}
 
 	// The blocks held afterwards.
-	oldTail := c.have.tail()
+	oldTail := c.have.Last()
 	have, growsBy := c.have, uint64(0)
 	switch {
 	case ch.truncate || ch.clear.Len() > 0:
@@ -496,7 +496,7 @@ func (c *core) commit(d Durability, ch *change) error {
 		have = c.copyHave()
 		tx.Runs = addBlocks(&have, ch.blocks)
 	}
-	tail := have.tail()
+	tail := have.Last()
 	tail.End += growsBy
 
 	next, nextSignature := c.tree, c.signature

@@ -308,7 +308,7 @@ func (c *core) take(ctx context.Context, t merkle.Tree, r reader, o AppendOption
 func (c *core) forgetBlocks() error {
 	none := uint64(0)
 	tx := storage.Tx{Log: c.id, Base: c.tree.Length, Truncate: &none}
-	for _, r := range c.have.all() {
+	for r := range c.have.All() {
 		tx.Runs = append(tx.Runs, Range{Start: r.Start, End: r.Start})
 	}
 	tx.Head, tx.Nodes = &storage.Head{Fork: c.tree.Fork}, c.tree.Roots

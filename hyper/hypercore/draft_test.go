@@ -526,7 +526,7 @@ func TestCommitOfADraftCanBeRepeated(t *testing.T) {
 		t.Errorf("commit: %d, %v", n, err)
 	}
 	wantContents(t, l, "a b c d")
-	if runs, err := s.Log(d.c.id).Runs(); err != nil || len(runs) != 0 || d.c.have.tail() != (storage.Range{}) {
+	if runs, err := s.Log(d.c.id).Runs(); err != nil || len(runs) != 0 || d.c.have.Last() != (storage.Range{}) {
 		t.Errorf("the draft still holds %v, %v", runs, err)
 	}
 	closeAll(t, d, l)

@@ -433,7 +433,7 @@ func (l *Log) Contiguous() uint64 {
 		if n := l.c.parent.have.contiguous(); n < l.c.base {
 			return n
 		}
-		r, _ := l.c.have.at(l.c.base)
+		r, _ := l.c.have.At(l.c.base)
 		return max(l.c.base, r.End)
 	}
 	return l.c.have.contiguous()
@@ -449,7 +449,7 @@ func (l *Log) Has(index uint64) bool {
 // of it there. ok is false when none follows.
 func (l *Log) NextHeld(index uint64) (r Range, ok bool) {
 	if l.snap != nil {
-		return l.snap.have.next(index)
+		return l.snap.have.Next(index)
 	}
 	c := l.c
 	c.mu.RLock()
@@ -457,13 +457,13 @@ func (l *Log) NextHeld(index uint64) (r Range, ok bool) {
 	if index < c.base {
 		c.parent.mu.RLock()
 		defer c.parent.mu.RUnlock()
-		if r, ok := c.parent.have.next(index); ok && r.Start < c.base {
+		if r, ok := c.parent.have.Next(index); ok && r.Start < c.base {
 			r.End = min(r.End, c.base)
 			return r, true
 		}
 		index = c.base
 	}
-	return c.have.next(index)
+	return c.have.Next(index)
 }
 
 func (l *Log) reader() reader {
@@ -639,7 +639,7 @@ func (l *Log) Clear(ctx context.Context, from, to uint64) (uint64, error) {
 	}
 	var held uint64
 	for i := from; i < to; {
-		r, ok := c.have.next(i)
+		r, ok := c.have.Next(i)
 		if !ok || r.Start >= to {
 			break
 		}
@@ -708,7 +708,7 @@ func (l *Log) Checkout(length uint64) (*Log, error) {
 	if c.parent != nil {
 		parent := c.parent.copyHave()
 		parent.drop(Range{Start: c.base, End: merkle.MaxSize})
-		for _, r := range parent.all() {
+		for r := range parent.All() {
 			s.have.add(r)
 		}
 	}

@@ -221,7 +221,7 @@ func (a *applier) add(p *Proof) error {
 		}
 		a.nodes.added[n.Index] = n
 	}
-	if p.Block != nil && !a.blocks[p.Block.Index] && !a.c.have.has(p.Block.Index) {
+	if p.Block != nil && !a.blocks[p.Block.Index] && !a.c.have.Has(p.Block.Index) {
 		a.blocks[p.Block.Index] = true
 		a.list = append(a.list, storage.Block{Index: p.Block.Index, Data: p.Block.Value})
 	}

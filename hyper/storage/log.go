@@ -173,7 +173,7 @@ func (l Log) Runs() ([]Range, error) {
 			bad = true
 			return false
 		}
-		out = append(out, Range{binary.BigEndian.Uint64(key[len(key)-8:]), end})
+		out = append(out, Range{Start: binary.BigEndian.Uint64(key[len(key)-8:]), End: end})
 		return true
 	})
 	if err == nil && bad {

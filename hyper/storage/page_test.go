@@ -232,7 +232,7 @@ func FuzzPage(f *testing.F) {
 
 func FuzzRecords(f *testing.F) {
 	f.Add(encodeAuth(&Auth{Manifest: []byte("m"), PublicKey: []byte("p"), Seed: []byte("s"), Frozen: []byte("f")}))
-	f.Add(appendHead(nil, &Head{Fork: 1, Length: 2, Signature: []byte("s"), Tail: Range{3, 4}}))
+	f.Add(appendHead(nil, &Head{Fork: 1, Length: 2, Signature: []byte("s"), Tail: Range{Start: 3, End: 4}}))
 	f.Add(pointer{1, 2, 3}.append(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if a, err := decodeAuth(b); err == nil {

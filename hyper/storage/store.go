@@ -22,6 +22,7 @@ import (
 	"sync"
 
 	"github.com/cloudbevy/bevy/hyper/merkle"
+	"github.com/cloudbevy/bevy/hyper/runs"
 )
 
 // An ID is the number of a log in its store. It says nothing elsewhere.
@@ -99,15 +100,7 @@ type Head struct {
 }
 
 // A Range is the blocks Start to End, without End.
-type Range struct{ Start, End uint64 }
-
-// Len returns the number of blocks.
-func (r Range) Len() uint64 {
-	if r.End < r.Start {
-		return 0
-	}
-	return r.End - r.Start
-}
+type Range = runs.Range
 
 // A Block is a block with its number.
 type Block struct {

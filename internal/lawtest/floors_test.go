@@ -17,6 +17,7 @@ var floors = [][]string{
 	{"hyper/clock"},
 	{"hyper/compact"},
 	{"hyper/merkle"},
+	{"hyper/runs"},
 	{"hyper/storage"},
 	{"hyper/hypercore"},
 	{"hyper/noise"},
