@@ -23,6 +23,7 @@ var floors = [][]string{
 	{"hyper/noise"},
 	{"hyper/secretstream"},
 	{"hyper/protomux"},
+	{"hyper/transport"},
 	{"hyper/replicate"},
 	{"hyper/corestore"},
 	{"hyper/hyperbee"},
