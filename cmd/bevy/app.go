@@ -1,0 +1,105 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/cloudbevy/bevy/hyper/clock"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+)
+
+// An app is one run of the command.
+type app struct {
+	stdin  io.Reader
+	stdout io.Writer
+	stderr io.Writer
+	env    map[string]string
+	clock  clock.Clock
+
+	json bool // --json
+}
+
+// run is the whole program. It returns the exit code.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, env []string) int {
+	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, env: map[string]string{}, clock: clock.System}
+	for _, e := range env {
+		name, value, _ := strings.Cut(e, "=")
+		a.env[name] = value
+	}
+	root := a.rootCommand()
+	root.SetArgs(append([]string{}, args...)) // nil would mean the process's own
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	return int(a.report(err))
+}
+
+func (a *app) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "bevy",
+		Short: "A personal cloud on signed logs",
+		Long: `Bevy is a personal cloud on signed append-only logs. What works today is the
+toolbox for those logs: "bevy hyper".`,
+		Args:          noSuchWord,
+		RunE:          a.overview,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON, one object a line")
+	root.PersistentFlags().BoolP("help", "h", false, "say what a command does")
+	root.CompletionOptions.DisableDefaultCmd = true // ours says the same in 80 columns
+	root.SetFlagErrorFunc(wrongFlag)
+	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { a.help(cmd) })
+	root.SetUsageFunc(func(cmd *cobra.Command) error { a.help(cmd); return nil })
+	root.AddCommand(a.hyperCommand(), a.versionCommand(), a.completionCommand())
+	root.AddCommand(topics()...)
+	root.SetHelpCommand(a.helpCommand())
+	return root
+}
+
+// say tells the person at the command line something. It is no data.
+func (a *app) say(format string, args ...any) {
+	fmt.Fprintf(a.stderr, format+"\n", args...)
+}
+
+// printJSON prints a value as one line.
+func (a *app) printJSON(v any) error {
+	_, err := a.stdout.Write(jsonLine(v))
+	return err
+}
+
+// buffered returns a writer to stdout whose flush the caller owes it.
+func (a *app) buffered() *bufio.Writer { return bufio.NewWriterSize(a.stdout, 64<<10) }
+
+// isTerminal reports whether someone sits at the other end. Tests have streams
+// that say so themselves.
+func isTerminal(stream any) bool {
+	switch s := stream.(type) {
+	case interface{ IsTerminal() bool }:
+		return s.IsTerminal()
+	case *os.File:
+		return term.IsTerminal(int(s.Fd()))
+	}
+	return false
+}
+
+// width is how many columns a terminal has.
+func width(stream any) int {
+	if f, ok := stream.(*os.File); ok {
+		if w, _, err := term.GetSize(int(f.Fd())); err == nil && w > 0 {
+			return w
+		}
+	}
+	return 80
+}
+
+// color reports whether to use colours on a stream (https://no-color.org).
+func (a *app) color(stream any) bool {
+	return isTerminal(stream) && a.env["NO_COLOR"] == "" && a.env["TERM"] != "dumb"
+}

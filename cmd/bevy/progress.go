@@ -1,0 +1,161 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/cloudbevy/bevy/hyper/clock"
+)
+
+// A progress is the one line on a terminal that says how far a long command is.
+// Elsewhere it prints nothing. Its methods may be called by any goroutine.
+type progress struct {
+	clock  clock.Clock
+	out    io.Writer // nil when nobody looks
+	width  int
+	what   string
+	blocks uint64 // how many there will be; 0 if that is not known
+	bytes  uint64 // likewise
+	start  time.Time
+
+	mu        sync.Mutex // guards the fields below
+	done      uint64     // blocks
+	doneBytes uint64
+	skipped   uint64 // blocks done before the start
+	samples   []sample
+	drawn     time.Time
+	timer     clock.Timer
+	ended     bool
+}
+
+// A sample is how much was done at some time.
+type sample struct {
+	at     time.Time
+	blocks uint64
+	bytes  uint64
+}
+
+const (
+	// drawEvery is the least time between two drawings.
+	drawEvery = 100 * time.Millisecond
+	// redrawEvery is the most, so that a stall can be told from a hang.
+	redrawEvery = time.Second
+	// speedOver is the time that the speed is an average over.
+	speedOver = 5 * time.Second
+)
+
+// progress begins the line of some work on blocks and bytes, of which 0 means
+// that nobody knows how many there will be.
+func (a *app) progress(what string, blocks, bytes uint64) *progress {
+	p := &progress{clock: a.clock, what: what, blocks: blocks, bytes: bytes}
+	if !isTerminal(a.stderr) || a.json || a.env["TERM"] == "dumb" {
+		return p
+	}
+	p.out, p.width, p.start = a.stderr, width(a.stderr), a.clock.Now()
+	p.samples = []sample{{at: p.start}}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.drawLocked(p.start)
+	return p
+}
+
+// skip counts blocks that were done before.
+func (p *progress) skip(blocks uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.done += blocks
+	p.skipped += blocks
+}
+
+// add counts what was done.
+func (p *progress) add(blocks, bytes uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.done += blocks
+	p.doneBytes += bytes
+	if p.out == nil || p.ended {
+		return
+	}
+	if now := p.clock.Now(); now.Sub(p.drawn) >= drawEvery {
+		p.drawLocked(now)
+	}
+}
+
+// end takes the line away.
+func (p *progress) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.out == nil || p.ended {
+		return
+	}
+	p.ended = true
+	p.timer.Stop()
+	fmt.Fprint(p.out, "\r\x1b[K")
+}
+
+func (p *progress) drawLocked(now time.Time) {
+	p.drawn = now
+	p.samples = append(p.samples, sample{now, p.done - p.skipped, p.doneBytes})
+	for len(p.samples) > 2 && now.Sub(p.samples[1].at) >= speedOver {
+		p.samples = p.samples[1:]
+	}
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+	p.timer = p.clock.AfterFunc(redrawEvery, p.redraw)
+	line := p.line(now)
+	for utf8.RuneCountInString(line) >= p.width {
+		_, n := utf8.DecodeLastRuneInString(line)
+		line = line[:len(line)-n]
+	}
+	fmt.Fprint(p.out, "\r", line, "\x1b[K")
+}
+
+func (p *progress) redraw() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.ended {
+		p.drawLocked(p.clock.Now())
+	}
+}
+
+// line is what the line says:
+//
+//	"notes"  1,201 of 3,201 blocks  75 MiB  [0:12] 37%  6.2 MiB/s  ETA 0:20
+func (p *progress) line(now time.Time) string {
+	parts := []string{p.what}
+	if p.blocks > 0 {
+		parts = append(parts, fmt.Sprintf("%s of %s", count(p.done), plural(p.blocks, "block")))
+	} else {
+		parts = append(parts, plural(p.done, "block"))
+	}
+	parts = append(parts, size(p.doneBytes), fmt.Sprintf("[%s]", minutes(now.Sub(p.start))))
+	first, last := p.samples[0], p.samples[len(p.samples)-1]
+	span := last.at.Sub(first.at).Seconds()
+	done, total, speed := p.done, p.blocks, 0.0
+	if span > 0 {
+		speed = float64(last.blocks-first.blocks) / span
+	}
+	if total == 0 {
+		done, total = p.doneBytes, p.bytes
+		if span > 0 {
+			speed = float64(last.bytes-first.bytes) / span
+		}
+	}
+	if total > 0 {
+		parts[len(parts)-1] += fmt.Sprintf(" %d%%", min(100, done*100/total))
+	}
+	if span > 0 {
+		parts = append(parts, size(uint64(float64(last.bytes-first.bytes)/span))+"/s")
+	}
+	if total > done && speed > 0 {
+		if left := float64(total-done) / speed; left < 100*3600 {
+			parts = append(parts, "ETA "+minutes(time.Duration(left*float64(time.Second))))
+		}
+	}
+	return strings.Join(parts, "  ")
+}
