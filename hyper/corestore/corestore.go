@@ -22,6 +22,7 @@ import (
 
 	"github.com/cloudbevy/bevy/hyper/clock"
 	"github.com/cloudbevy/bevy/hyper/hypercore"
+	"github.com/cloudbevy/bevy/hyper/replicate"
 	"github.com/cloudbevy/bevy/hyper/storage"
 	"golang.org/x/crypto/blake2b"
 )
@@ -40,9 +41,11 @@ type root struct {
 	version    int
 	clock      clock.Clock
 	idleAfter  time.Duration
+	replicate  replicate.Options
 
 	mu     sync.Mutex // guards the fields below; taken before any lock of a log
 	open   map[hypercore.DiscoveryKey]*entry
+	conns  map[*replicate.Conn]ReplicateOptions
 	idle   map[*entry]struct{}
 	timer  clock.Timer // closes idle logs; nil when none is idle
 	closed bool
@@ -50,8 +53,9 @@ type root struct {
 
 // An entry is a log that is open.
 type entry struct {
-	log   *hypercore.Log // the store's own session
-	since time.Time      // when it became idle
+	log        *hypercore.Log        // the store's own session
+	replicator *replicate.Replicator // nil until there is a connection
+	since      time.Time             // when it became idle
 }
 
 // Options for a store.
@@ -64,6 +68,8 @@ type Options struct {
 	ManifestVersion int
 	// IdleAfter is how long a log stays open when nobody uses it; 8 s when 0.
 	IdleAfter time.Duration
+	// Replicate says how logs are replicated. Its clock is the store's.
+	Replicate replicate.Options
 	// CacheBytes bounds the memory for blocks and nodes used last; 24 MiB when 0.
 	CacheBytes int
 
@@ -105,8 +111,9 @@ func open(engine storage.Engine, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &root{storage: st, version: o.ManifestVersion, clock: o.Clock, idleAfter: o.IdleAfter,
-		open: map[hypercore.DiscoveryKey]*entry{}, idle: map[*entry]struct{}{}}
+	r := &root{storage: st, version: o.ManifestVersion, clock: o.Clock, idleAfter: o.IdleAfter, replicate: o.Replicate,
+		open: map[hypercore.DiscoveryKey]*entry{}, idle: map[*entry]struct{}{}, conns: map[*replicate.Conn]ReplicateOptions{}}
+	r.replicate.Clock = o.Clock
 	if err := r.loadPrimaryKey(o); err != nil {
 		return nil, err
 	}
@@ -246,6 +253,7 @@ func (s *Store) Get(o LogOptions) (*hypercore.Log, error) {
 		return nil, fmt.Errorf("get log: %w", err)
 	}
 	s.useLocked(e)
+	s.replicateLocked(e, true)
 	return l, nil
 }
 
@@ -330,6 +338,11 @@ func (r *root) becameIdle(e *entry) {
 	if r.closed || e.log.InUse() {
 		return
 	}
+	r.idleLocked(e)
+}
+
+// idleLocked makes a log that nobody uses one to be closed in a while.
+func (r *root) idleLocked(e *entry) {
 	e.since = r.clock.Now()
 	r.idle[e] = struct{}{}
 	if r.timer == nil {
@@ -354,14 +367,29 @@ func (r *root) closeIdle() {
 			continue
 		}
 		delete(r.idle, e)
-		if !e.log.InUse() {
-			delete(r.open, e.log.Discovery())
-			_ = e.log.Close() // the last session: there is nothing to fail
+		if e.log.InUse() {
+			continue
 		}
+		if e.replicator != nil {
+			e.replicator.SetDownloading(false)
+			if e.replicator.Busy() {
+				continue // peers use it; it becomes idle again after them
+			}
+		}
+		delete(r.open, e.log.Discovery())
+		_ = e.close() // the last session: there is nothing to fail
 	}
 	if len(r.idle) > 0 {
 		r.timer = r.clock.AfterFunc(wait, r.closeIdle)
 	}
+}
+
+// close closes a log that nobody uses.
+func (e *entry) close() error {
+	if e.replicator != nil {
+		e.replicator.Close()
+	}
+	return e.log.Close()
 }
 
 // Open returns how many logs are open.
@@ -454,7 +482,7 @@ func (s *Store) Delete(key hypercore.Key) error {
 		}
 		s.useLocked(e)
 		delete(s.open, d)
-		if err := e.log.Close(); err != nil {
+		if err := e.close(); err != nil {
 			return fail(err)
 		}
 	}
@@ -477,12 +505,15 @@ func (r *root) isClosed() bool {
 }
 
 // Close closes the store, for all namespaces. It fails, and closes nothing, when
-// sessions of its logs are still open.
+// sessions of its logs are still open or peers are connected.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil
+	}
+	if len(s.conns) > 0 {
+		return fmt.Errorf("close store: %d peers are connected; end Replicate first", len(s.conns))
 	}
 	for _, e := range s.open {
 		if e.log.InUse() {
@@ -496,7 +527,7 @@ func (s *Store) Close() error {
 	}
 	var err error
 	for _, e := range s.open {
-		err = errors.Join(err, e.log.Close())
+		err = errors.Join(err, e.close())
 	}
 	clear(s.open)
 	clear(s.idle)

@@ -359,6 +359,13 @@ func (l *Log) Verifier() *Verifier {
 	return c.verifier
 }
 
+// Compat reports whether the log is one of the old kind, whose key is its
+// writer's. It is false while that is not known.
+func (l *Log) Compat() bool {
+	v := l.Verifier()
+	return v != nil && v.compat
+}
+
 // Writable reports whether Append can work through this session.
 func (l *Log) Writable() bool {
 	if l.changeable() != nil || l.c.writable() != nil {

@@ -104,6 +104,21 @@ func (l *Log) prove(ctx context.Context, req merkle.Request, manifest bool) (*Pr
 	return p, nil
 }
 
+// CanUpgrade reports whether Prove can prove the log's length to one who has its
+// first from blocks.
+func (l *Log) CanUpgrade(from uint64) bool {
+	h, v := l.Head(), l.Verifier()
+	if from >= h.Length {
+		return false
+	}
+	var prologue *merkle.Prologue
+	if v != nil {
+		prologue = v.prologue()
+	}
+	_, err := h.Prove(merkle.Request{Upgrade: &merkle.UpgradeRequest{Start: from, Length: h.Length - from}}, prologue, l.reader())
+	return err == nil
+}
+
 // static reports whether a head needs no signature, for it is the prologue.
 func (l *Log) static(h Head) bool {
 	v := l.Verifier()

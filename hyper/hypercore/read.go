@@ -20,8 +20,63 @@ type Source interface {
 	// FetchSeek brings nodes that say more about where byte pos is, which is among
 	// the blocks of r as far as is known here. padding bytes of a block don't count.
 	FetchSeek(ctx context.Context, pos, padding uint64, r Range) error
+	// FetchRange brings all blocks of a range.
+	FetchRange(ctx context.Context, r DownloadRange) error
 	// FetchHead brings the latest head that peers have, if it is newer.
 	FetchHead(ctx context.Context) error
+}
+
+// A DownloadRange says which blocks to bring.
+type DownloadRange struct {
+	From uint64
+	To   uint64 // without it; 0 is the length now, or with Live no end
+	// Live goes on with the blocks that are yet to be appended.
+	Live bool
+	// Linear brings the first blocks first, for one who reads them in order;
+	// otherwise those that the fewest peers have.
+	Linear bool
+}
+
+// Download brings the blocks of the ranges here and returns when all are held.
+// One that is live goes on until the context ends. What is missing without a
+// source is ErrNotFound.
+func (l *Log) Download(ctx context.Context, ranges ...DownloadRange) error {
+	fail := func(err error) error { return fmt.Errorf("download log %s: %w", l.c.key, err) }
+	if err := l.check(); err != nil {
+		return fail(err)
+	}
+	if l.snap != nil || l.c.parent != nil {
+		return fail(fmt.Errorf("%w: it is a draft or a snapshot", ErrNotWritable))
+	}
+	s := l.source()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var fetches sync.WaitGroup
+	for _, r := range ranges {
+		if r.To == 0 && !r.Live {
+			r.To = l.Length()
+		}
+		if r.From >= r.To && !r.Live {
+			continue
+		}
+		if held, ok := l.NextHeld(r.From); !r.Live && ok && held.Start == r.From && held.End >= r.To {
+			continue
+		}
+		if s == nil {
+			cancel(fmt.Errorf("there is no source of what is not held: %w", ErrNotFound))
+			break
+		}
+		fetches.Go(func() {
+			if err := s.FetchRange(ctx, r); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	fetches.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return fail(err)
+	}
+	return nil
 }
 
 // SetSource gives the log a source of what it has not; nil takes it away.

@@ -403,12 +403,57 @@ func (s *fakeSource) FetchSeek(_ context.Context, pos, padding uint64, r Range) 
 	return nil
 }
 
+func (s *fakeSource) FetchRange(ctx context.Context, d DownloadRange) error {
+	for i := d.From; i < d.To; i++ {
+		if err := s.FetchBlock(ctx, i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (s *fakeSource) FetchHead(context.Context) error {
 	s.head++
 	if s.err == nil && s.r.Length() < s.w.Length() {
 		upgradeTo(s.t, s.r, s.w)
 	}
 	return s.err
+}
+
+func TestDownload(t *testing.T) {
+	ctx := context.Background()
+	kp := keyPairN(1)
+	w := testLog(t, Options{KeyPair: &kp})
+	appendNumbers(t, w, 20)
+	key := w.Key()
+	r := testLog(t, Options{Key: &key, Manifest: w.Manifest()})
+	upgradeTo(t, r, w)
+	if err := r.Download(ctx, DownloadRange{}); !errors.Is(err, ErrNotFound) {
+		t.Errorf("download without a source: %v", err)
+	}
+	s := &fakeSource{t: t, r: r, w: w}
+	r.SetSource(s)
+	if err := r.Download(ctx, DownloadRange{From: 2, To: 5}, DownloadRange{From: 9, To: 10}); err != nil || s.blocks != 4 || !r.Has(4) || !r.Has(9) || r.Has(5) {
+		t.Errorf("download: %v, %d blocks", err, s.blocks)
+	}
+	if err := r.Download(ctx, DownloadRange{From: 2, To: 5}); err != nil || s.blocks != 4 {
+		t.Errorf("download what is here: %v, %d blocks", err, s.blocks)
+	}
+	if err := r.Download(ctx, DownloadRange{}); err != nil || r.Contiguous() != 20 {
+		t.Errorf("download all: %v, %d blocks", err, r.Contiguous())
+	}
+	s.err = errors.New("offline")
+	if err := r.Download(ctx, DownloadRange{To: 30}); !errors.Is(err, s.err) {
+		t.Errorf("download from a source that fails: %v", err)
+	}
+	snap, err := r.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer snap.Close()
+	if err := snap.Download(ctx, DownloadRange{}); !errors.Is(err, ErrNotWritable) {
+		t.Errorf("download a snapshot: %v", err)
+	}
 }
 
 func TestSourceBringsWhatIsMissing(t *testing.T) {

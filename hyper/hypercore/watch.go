@@ -45,6 +45,7 @@ const maxEvents = 256
 // one another may come as one event. It must be closed.
 type Watcher struct {
 	c *core
+	f func(Event) // gets the events instead; nil if they are kept
 
 	mu     sync.Mutex
 	events []Event
@@ -53,11 +54,23 @@ type Watcher struct {
 }
 
 // Watch returns a watcher of the log.
-func (l *Log) Watch() (*Watcher, error) {
+func (l *Log) Watch() (*Watcher, error) { return l.watch(nil) }
+
+// Notify calls f with each event of the log, in order, until stop is called. f
+// must return soon, and must not use the log.
+func (l *Log) Notify(f func(Event)) (stop func(), err error) {
+	w, err := l.watch(f)
+	if err != nil {
+		return nil, err
+	}
+	return func() { w.Close() }, nil
+}
+
+func (l *Log) watch(f func(Event)) (*Watcher, error) {
 	if err := l.check(); err != nil {
 		return nil, err
 	}
-	w := &Watcher{c: l.c, more: make(chan struct{}, 1)}
+	w := &Watcher{c: l.c, f: f, more: make(chan struct{}, 1)}
 	l.c.mu.Lock()
 	defer l.c.mu.Unlock()
 	if l.c.closed {
@@ -132,6 +145,10 @@ func (w *Watcher) wake() {
 }
 
 func (w *Watcher) add(e Event) {
+	if w.f != nil {
+		w.f(e)
+		return
+	}
 	w.mu.Lock()
 	last := len(w.events) - 1
 	switch {

@@ -16,6 +16,8 @@ type Channel struct {
 	port   *port
 	opened bool
 	closed bool
+
+	framed bool // is in mux.framed; guarded by mux.handling
 }
 
 // Protocol returns the protocol that the channel was opened with.

@@ -19,6 +19,7 @@ type Mux struct {
 
 	// handling is held while functions of channels run. It comes before mu.
 	handling sync.Mutex
+	framed   []*Channel // had messages, and OnFrame is due; guarded by handling
 
 	// mu guards what follows.
 	mu     sync.Mutex
@@ -472,7 +473,7 @@ func (m *Mux) Receive(frame []byte) error {
 			m.end(fmt.Errorf("receive frame: %w", err))
 		}
 	}
-	m.dispatch()
+	m.dispatchFrame()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.ended && m.err == nil {
@@ -757,7 +758,24 @@ func (m *Mux) eventLocked(e event) {
 func (m *Mux) Dispatch() {
 	m.handling.Lock()
 	defer m.handling.Unlock()
+	m.dispatchFrame()
+}
+
+// dispatchFrame is dispatch after a whole frame, or when there is none.
+func (m *Mux) dispatchFrame() {
 	m.dispatch()
+	for i := 0; i < len(m.framed); i++ {
+		c := m.framed[i]
+		c.framed = false
+		if !c.Closed() {
+			c.o.OnFrame(c)
+		}
+	}
+	if len(m.framed) > 0 {
+		clear(m.framed)
+		m.framed = m.framed[:0]
+		m.dispatch()
+	}
 }
 
 // dispatch makes the calls that are due, in order. handling is held.
@@ -806,6 +824,10 @@ func (m *Mux) callLocked(e event) func(event) error {
 		}
 	case eventMessage:
 		if !c.closed && e.number < uint64(len(c.o.Messages)) && c.o.Messages[e.number] != nil {
+			if c.o.OnFrame != nil && !c.framed {
+				c.framed = true
+				m.framed = append(m.framed, c)
+			}
 			return callMessage
 		}
 	case eventClosing:

@@ -147,6 +147,9 @@ type ChannelOptions struct {
 	// OnOpen is called once the other side has opened the channel too, before
 	// any message. The handshake is valid during the call.
 	OnOpen func(c *Channel, handshake []byte) error
+	// OnFrame is called after messages of the channel that came together, when the
+	// last of them was dealt with: the time for what is better done once for all.
+	OnFrame func(c *Channel)
 	// OnClose is called once, when the channel is closed: with nil if this side
 	// did, ErrClosed if the other did, ErrRejected, or what ended the mux.
 	OnClose func(c *Channel, reason error)

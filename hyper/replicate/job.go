@@ -1,0 +1,64 @@
+package replicate
+
+import (
+	"context"
+	"errors"
+
+	"github.com/cloudbevy/bevy/hyper/hypercore"
+	"github.com/cloudbevy/bevy/hyper/merkle"
+)
+
+// run does the job, and leaves the result in it.
+func (j *job) run(ctx context.Context, log *hypercore.Log, d hypercore.Durability) {
+	switch {
+	case j.fork != nil:
+		j.fork.err = j.fork.run(ctx, log, d)
+	case j.check != nil:
+		j.check.frozen, j.check.err = log.CheckConflict(ctx, j.check.proof)
+	default:
+		j.apply(ctx, log, d)
+	}
+}
+
+// apply applies proofs. Those that miss a node are tried again as long as others
+// bring some: answers may come in another order than they were asked for.
+func (j *job) apply(ctx context.Context, log *hypercore.Log, d hypercore.Durability) {
+	left := j.answers
+	for {
+		proofs := make([]*hypercore.Proof, len(left))
+		for i, a := range left {
+			proofs[i] = a.proof
+		}
+		errs, err := log.Apply(ctx, d, proofs...)
+		if err != nil {
+			j.stored = err
+			return
+		}
+		var again []*answer
+		for i, a := range left {
+			if a.err = errs[i]; errors.Is(a.err, merkle.ErrNoNode) {
+				again = append(again, a)
+			}
+		}
+		if len(again) == 0 || len(again) == len(left) {
+			return
+		}
+		left = again
+	}
+}
+
+// run takes the next step to the other fork.
+func (f *forkChange) run(ctx context.Context, log *hypercore.Log, d hypercore.Durability) (err error) {
+	f.useful = true
+	if f.reorg == nil {
+		if f.reorg, err = log.StartReorg(f.proof); err != nil {
+			return err
+		}
+	} else if f.useful, err = f.reorg.Update(f.proof); err != nil {
+		return err
+	}
+	if !f.reorg.Done() {
+		return nil
+	}
+	return f.reorg.Commit(ctx, d)
+}

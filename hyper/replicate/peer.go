@@ -1,0 +1,637 @@
+package replicate
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/cloudbevy/bevy/hyper/compact"
+	"github.com/cloudbevy/bevy/hyper/hypercore"
+	"github.com/cloudbevy/bevy/hyper/merkle"
+	"github.com/cloudbevy/bevy/hyper/runs"
+)
+
+// Limits of what a peer may make us keep.
+const (
+	maxQueue   = 1 << 13 // requests that wait for their answers
+	maxWants   = 512
+	maxInvalid = 64 // requests that no log could answer
+	maxRefused = 1 << 10
+	lastBlocks = 256 // peers hear of these without a want
+	wantBatch  = 1 << 21
+)
+
+// A peer is the other side of one channel.
+type peer struct {
+	m      *machine
+	access Access
+	link   *link // the shell's; the machine does not look at it
+
+	opened, closed bool
+	closing        error // drop it with this once its queue is empty
+	seeks          bool
+
+	// What it says of itself.
+	remote syncMessage
+	synced bool
+	have   bitmap
+	theirs map[runs.Range]struct{} // ranges it wants to hear of
+	all    bool                    // it wants to hear of all
+
+	// What we told it.
+	told    syncMessage
+	greeted bool
+	toldAll uint64 // length up to which it knows that we have all
+	pushed  uint64 // length up to which heads were sent to it unasked
+	wanted  map[uint64]struct{}
+
+	// Requests of ours, by their ids less one.
+	requests  []*request
+	free      []uint64
+	lingering []lingering
+	ticks     uint64
+	open      int // requests that are neither answered nor cancelled
+	inflight  int // their bytes
+	claim     runs.Range
+	planned   map[uint64]int // tree nodes that answers on their way bring
+
+	// How it answers.
+	progress   time.Time // of the last answer, or of the first request after none were open
+	delivered  uint64    // bytes
+	rate       float64   // bytes a second
+	rtt        time.Duration
+	minRTT     time.Duration
+	stalled    bool
+	forkFailed bool
+	refused    int // noData in a row
+	misfits    int // proofs that did not fit in a row
+
+	suspected   error
+	suspectedAt time.Time
+	checking    bool
+
+	// Requests of theirs that wait to be answered.
+	queue   []*requestMessage
+	invalid int
+	serving bool // they are being answered
+	limited bool // they wait for Options.Upload
+
+	extIn, extOut string
+
+	stats Stats
+}
+
+// A lingering request was cancelled. Its id is used again only once the peer has
+// answered a request that was sent after the cancel.
+type lingering struct {
+	id   uint64
+	tick uint64
+}
+
+func (m *machine) addPeer(p *peer) {
+	p.m = m
+	p.planned, p.wanted, p.theirs = map[uint64]int{}, map[uint64]struct{}{}, map[runs.Range]struct{}{}
+	m.peers = append(m.peers, p)
+}
+
+// opened is told that the other side has opened the channel, too.
+func (m *machine) opened(p *peer, seeks bool) {
+	p.opened, p.seeks = true, seeks
+	if m.ready {
+		m.hello(p)
+	}
+}
+
+// hello says where we are.
+func (m *machine) hello(p *peer) {
+	m.sync(p, true)
+	if n := m.contiguous(); n > 0 {
+		m.send(p, msgRange, appendRange(m.buf, false, runs.Range{End: n}))
+		if n == m.head.Length {
+			p.toldAll = n
+		}
+	}
+}
+
+// contiguous returns up to where all blocks are held, of those that peers know.
+func (m *machine) contiguous() uint64 { return min(m.log.Contiguous(), m.head.Length) }
+
+// drop ends a peer, for a reason or because it is not needed.
+func (m *machine) drop(p *peer, reason error) {
+	if p.closed {
+		return
+	}
+	p.stats.Dropped = reason
+	m.gone = append(m.gone, p)
+	m.removePeer(p)
+}
+
+// removePeer forgets a peer whose channel is closed.
+func (m *machine) removePeer(p *peer) {
+	if p.closed {
+		return
+	}
+	p.closed, p.opened = true, false
+	p.queue = nil
+	m.peers = slices.DeleteFunc(m.peers, func(x *peer) bool { return x == p })
+	m.releaseAll(p)
+	for _, r := range p.requests {
+		if r != nil && !r.cancelled {
+			m.inflight -= r.size
+			r.cancelled = true
+		}
+	}
+	p.requests, p.free, p.lingering, p.open, p.inflight = nil, nil, nil, 0, 0
+	if f := m.fork; f != nil && f.peer == p && !f.working {
+		m.forkPeerGone(f)
+	}
+	m.schedule()
+	m.checkUpdates()
+}
+
+// releaseAll gives back what a peer was to bring. What it brings nevertheless is
+// taken.
+func (m *machine) releaseAll(p *peer) {
+	m.unclaim(p)
+	for _, r := range p.requests {
+		if r != nil && !r.cancelled {
+			m.release(r)
+		}
+	}
+	clear(p.planned)
+}
+
+// unclaim gives back blocks that a peer was to be asked for.
+func (m *machine) unclaim(p *peer) {
+	claim := p.claim
+	p.claim = runs.Range{}
+	m.todo.Add(claim)
+}
+
+// sync tells a peer where we are, if it does not know that yet.
+func (m *machine) sync(p *peer, force bool) {
+	if !p.opened || !m.ready || p.closing != nil {
+		return
+	}
+	s := syncMessage{
+		fork: m.head.Fork, length: m.head.Length,
+		canUpgrade: m.canUpgrade(p), uploading: p.access.Upload, downloading: m.active() && p.access.Download,
+		hasManifest: m.hasManifest(), allowPush: m.o.Push && m.active() && p.access.Download,
+	}
+	if p.remote.fork == s.fork {
+		s.remoteLength = p.remote.length
+	}
+	if !force && p.greeted {
+		same := p.told
+		if m.head.Length <= p.remote.length {
+			same.remoteLength = s.remoteLength // it does not wait for that
+		}
+		if same == s {
+			return
+		}
+	}
+	p.told, p.greeted = s, true
+	m.send(p, msgSync, s.append(m.buf))
+}
+
+func (m *machine) hasManifest() bool { return m.log.Manifest() != nil && !m.log.Compat() }
+
+// canUpgrade reports whether we could prove our length from the peer's.
+func (m *machine) canUpgrade(p *peer) bool {
+	if !p.synced {
+		return true
+	}
+	if p.remote.fork != m.head.Fork {
+		return false
+	}
+	if p.remote.length == 0 {
+		return true
+	}
+	if p.remote.length >= m.head.Length {
+		return false
+	}
+	if p.told.canUpgrade && p.told.length == m.head.Length && p.told.fork == m.head.Fork && p.told.remoteLength == p.remote.length {
+		return true
+	}
+	return m.log.CanUpgrade(p.remote.length)
+}
+
+// receive takes a message of a peer. An error means that it broke the protocol.
+func (m *machine) receive(p *peer, number int, payload []byte) (err error) {
+	if p.closed {
+		return nil
+	}
+	p.stats.Received++
+	switch number {
+	case msgSync:
+		var s syncMessage
+		if s, err = readSync(payload); err == nil {
+			m.onSync(p, s)
+		}
+	case msgRequest:
+		var r requestMessage
+		if r, err = readRequest(payload); err == nil {
+			err = m.onRequest(p, &r)
+		}
+	case msgCancel:
+		var id uint64
+		if id, err = readCancel(payload); err == nil {
+			p.queue = slices.DeleteFunc(p.queue, func(r *requestMessage) bool { return r.id == id && id != 0 })
+		}
+	case msgData:
+		err = m.onData(p, payload)
+	case msgNoData:
+		var id, reason uint64
+		if id, reason, err = readNoData(payload); err == nil {
+			m.onNoData(p, id, reason)
+		}
+	case msgWant:
+		var w wantMessage
+		if w, err = readWant(payload); err == nil {
+			m.onWant(p, w)
+		}
+	case msgUnwant:
+		var w wantMessage
+		if w, err = readWant(payload); err == nil {
+			delete(p.theirs, runs.Range{Start: w.start, End: w.start + w.length})
+		}
+	case msgBitfield:
+		var start uint64
+		var words []uint32
+		if start, words, err = readBitfield(payload); err == nil {
+			p.have.setWords(start, words)
+		}
+	case msgRange:
+		var drop bool
+		var r runs.Range
+		if drop, r, err = readRange(payload); err == nil {
+			p.have.set(r, !drop)
+		}
+	}
+	if err != nil {
+		p.stats.Violations++
+		return fmt.Errorf("%w: %w", ErrPeer, err)
+	}
+	return nil
+}
+
+// received is told that a peer has nothing more to say for now.
+func (m *machine) received(p *peer) {
+	if p.closed {
+		return
+	}
+	m.scheduleFor(p)
+	m.checkUpdates()
+}
+
+func (m *machine) onSync(p *peer, s syncMessage) {
+	if s.fork != p.remote.fork {
+		p.forkFailed = false
+		clear(p.planned)
+		if s.fork > p.remote.fork && p.synced {
+			p.have.set(runs.Range{Start: s.length, End: merkle.MaxSize}, false)
+		}
+	}
+	first := !p.synced
+	p.remote, p.synced = s, true
+	if !m.ready {
+		return
+	}
+	if !first || s.length < m.head.Length || s.fork != m.head.Fork {
+		m.sync(p, false)
+	}
+	m.closeIdle()
+}
+
+func (m *machine) onRequest(p *peer, r *requestMessage) error {
+	if len(p.queue) >= maxQueue {
+		return fmt.Errorf("more than %d requests wait for their answers", maxQueue)
+	}
+	i := len(p.queue)
+	if r.id != 0 {
+		p.queue = slices.DeleteFunc(p.queue, func(x *requestMessage) bool { return x.id == r.id })
+		for i = len(p.queue); r.priority > 0 && i > 0 && p.queue[i-1].priority < r.priority; i-- {
+		}
+	}
+	p.queue = slices.Insert(p.queue, i, r)
+	return nil
+}
+
+func (m *machine) onWant(p *peer, w wantMessage) {
+	if w.start > merkle.MaxSize || w.length > wantBatch && !w.any {
+		return
+	}
+	r := runs.Range{Start: w.start, End: w.start + min(w.length, merkle.MaxSize)}
+	if len(p.theirs) < maxWants {
+		p.theirs[r] = struct{}{}
+	} else {
+		p.all = true
+	}
+	if !m.ready || !p.opened {
+		return
+	}
+	n := m.contiguous()
+	switch {
+	case n == 0 && m.head.Length == 0:
+	case r.End < n || n == m.head.Length || w.any && w.start < n:
+		m.send(p, msgRange, appendRange(m.buf, false, runs.Range{End: n}))
+	case w.any:
+		held, ok := m.log.NextHeld(r.Start)
+		if ok && held.Start < r.End {
+			m.send(p, msgRange, appendRange(m.buf, false, runs.Range{Start: held.Start, End: held.Start + 1}))
+		}
+	default:
+		m.sendBitfield(p, r)
+	}
+}
+
+// sendBitfield tells which blocks of a range are held, if any is.
+func (m *machine) sendBitfield(p *peer, r runs.Range) {
+	r.Start -= r.Start % 32
+	r.End = min(r.End, m.head.Length)
+	held, ok := m.log.NextHeld(r.Start)
+	if !ok || held.Start >= r.End {
+		return
+	}
+	start := held.Start - held.Start%32
+	var words []uint32
+	for ; ok && held.Start < r.End; held, ok = m.log.NextHeld(held.End) {
+		held.End = min(held.End, r.End)
+		for uint64(len(words))*32 < held.End-start {
+			words = append(words, 0)
+		}
+		for i := held.Start; i < held.End; i++ {
+			words[(i-start)/32] |= 1 << (i % 32)
+		}
+	}
+	m.send(p, msgBitfield, appendBitfield(m.buf, start, words))
+}
+
+// tellHeld tells a peer of blocks that are held now, if it is likely to care.
+func (m *machine) tellHeld(p *peer, r runs.Range) {
+	if !p.greeted || p.closing != nil {
+		return
+	}
+	if n := m.contiguous(); n == m.head.Length {
+		if p.toldAll < n {
+			p.toldAll = n
+			m.send(p, msgRange, appendRange(m.buf, false, runs.Range{End: n}))
+		}
+		return
+	}
+	if r.Start+lastBlocks < m.head.Length && !p.wants(r) || p.have.hasAll(r) {
+		return
+	}
+	m.send(p, msgRange, appendRange(m.buf, false, r))
+}
+
+func (m *machine) tellDropped(p *peer, r runs.Range) {
+	p.toldAll = min(p.toldAll, r.Start)
+	if p.greeted && r.Len() > 0 {
+		m.send(p, msgRange, appendRange(m.buf, true, r))
+	}
+}
+
+// wants reports whether the peer wants to hear of a range.
+func (p *peer) wants(r runs.Range) bool {
+	if p.all {
+		return true
+	}
+	for w := range p.theirs {
+		if w.Intersect(r).Len() > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// finish ends a request of ours and returns it; nil if there is none of that id,
+// or it was cancelled.
+func (p *peer) finish(id uint64) *request {
+	if id == 0 || id > uint64(len(p.requests)) || p.requests[id-1] == nil {
+		return nil
+	}
+	m, r := p.m, p.requests[id-1]
+	p.requests[id-1] = nil
+	p.free = append(p.free, id)
+	p.progress, p.stalled = m.now, false
+	if r.cancelled {
+		p.lingering = slices.DeleteFunc(p.lingering, func(l lingering) bool { return l.id == id })
+		return nil
+	}
+	// Of what was cancelled before it was sent nothing comes any more.
+	for len(p.lingering) > 0 && p.lingering[0].tick <= r.tick {
+		l := p.lingering[0]
+		p.lingering = p.lingering[1:]
+		p.requests[l.id-1] = nil
+		p.free = append(p.free, l.id)
+	}
+	p.open--
+	p.inflight -= r.size
+	m.inflight -= r.size
+	return r
+}
+
+func (m *machine) onData(p *peer, payload []byte) error {
+	proof, id, err := hypercore.ReadData(slices.Clone(payload)) // the payload is the stream's
+	if err != nil {
+		return err
+	}
+	a := &answer{peer: p, proof: proof, size: len(payload)}
+	if id == 0 {
+		m.onPush(p, a)
+		return nil
+	}
+	r := p.finish(id)
+	if r == nil {
+		return nil // cancelled
+	}
+	a.req = r
+	p.measure(r, a.size)
+	if !r.matches(proof) {
+		m.failRequest(r)
+		return errors.New("the data is not what was asked for")
+	}
+	if r.fork != nil {
+		m.forkArrived(r, proof)
+		return nil
+	}
+	p.refused = 0
+	if f := r.flight; f != nil && proof.Block != nil && !f.done {
+		f.arrived = true
+	}
+	if proof.Block == nil && proof.Hash == nil && proof.Seek == nil && proof.Upgrade == nil && proof.Manifest == nil {
+		m.onRefused(r, notAvailable)
+		return nil
+	}
+	m.queueAnswer(a)
+	return nil
+}
+
+func (m *machine) queueAnswer(a *answer) {
+	m.arrived = append(m.arrived, a)
+	m.unapplied += a.size
+}
+
+// matches reports whether data answers the request. Parts may be missing.
+func (r *request) matches(p *hypercore.Proof) bool {
+	w := &r.msg.want
+	return p.Fork == r.msg.fork &&
+		(p.Block == nil || w.Block != nil && w.Block.Index == p.Block.Index) &&
+		(p.Hash == nil || w.Hash != nil && w.Hash.Index == p.Hash.Index) &&
+		(p.Seek == nil || w.Seek != nil && w.Seek.Bytes == p.Seek.Bytes) &&
+		(p.Upgrade == nil || w.Upgrade != nil)
+}
+
+// onPush takes data that was not asked for.
+func (m *machine) onPush(p *peer, a *answer) {
+	proof := a.proof
+	if proof.Upgrade != nil && proof.Upgrade.Start == 0 && (p.suspected != nil || proof.Block == nil) {
+		// Its side of a story.
+		if !p.checking && proof.Fork == m.head.Fork && m.head.Length > 0 {
+			p.checking = true
+			m.checks = append(m.checks, &conflictCheck{peer: p, proof: proof})
+			return
+		}
+	}
+	if !m.o.Push || !p.access.Download || p.suspected != nil || proof.Fork != m.head.Fork || m.full() {
+		return
+	}
+	p.delivered += uint64(a.size)
+	m.queueAnswer(a)
+}
+
+func (m *machine) onNoData(p *peer, id, reason uint64) {
+	r := p.finish(id)
+	if r == nil {
+		return
+	}
+	m.onRefused(r, reason)
+}
+
+// onRefused takes a peer's no to a request.
+func (m *machine) onRefused(r *request, reason uint64) {
+	p := r.peer
+	p.stats.Refused++
+	if b := r.msg.want.Block; b != nil {
+		p.have.set(runs.Range{Start: b.Index, End: b.Index + 1}, false)
+	}
+	if r.msg.want.Upgrade != nil && r.fork == nil {
+		p.remote.canUpgrade = false // until it says so again
+	}
+	m.failRequest(r)
+	if p.refused++; p.refused > maxRefused {
+		m.drop(p, fmt.Errorf("%w: it has refused %d requests in a row, the last for reason %d", ErrPeer, p.refused, reason))
+	}
+}
+
+// failRequest gives back what a request that is over was for.
+func (m *machine) failRequest(r *request) {
+	m.release(r)
+	if f := r.fork; f != nil && f == m.fork {
+		m.forkRefused(f)
+	}
+}
+
+// release gives back what a request was to bring, so that others can be asked.
+// The request itself goes on.
+func (m *machine) release(r *request) {
+	m.unplan(r)
+	if m.upgrade == r {
+		m.upgrade = nil
+	}
+	if s := r.seek; s != nil && s.request == r {
+		s.request = nil
+	}
+	f := r.flight
+	if f == nil || f.done {
+		return
+	}
+	r.flight = nil
+	f.requests = slices.DeleteFunc(f.requests, func(x *request) bool { return x == r })
+	if len(f.requests) == 0 && !f.arrived {
+		m.lost(f)
+	}
+}
+
+// lost ends a flight that nobody is on any more, and lets the block be asked for
+// again.
+func (m *machine) lost(f *flight) {
+	m.endFlight(f)
+	if b := m.blocks[f.index]; b != nil {
+		m.queueBlock(b)
+	} else if m.inRanges(f.index) && f.index < m.head.Length {
+		m.todo.Add(runs.Range{Start: f.index, End: f.index + 1})
+	}
+}
+
+// endFlight ends a flight: the block is here, or nobody wants it.
+func (m *machine) endFlight(f *flight) {
+	f.done = true
+	if m.flights[f.index] == f {
+		delete(m.flights, f.index)
+	}
+	requests := f.requests
+	f.requests = nil
+	for _, r := range requests {
+		r.flight = nil
+		m.cancel(r)
+	}
+}
+
+// cancel takes a request back.
+func (m *machine) cancel(r *request) {
+	p := r.peer
+	if r.cancelled || r.msg.id == 0 || r.msg.id > uint64(len(p.requests)) || p.requests[r.msg.id-1] != r {
+		return
+	}
+	r.cancelled = true
+	p.open--
+	p.inflight -= r.size
+	m.inflight -= r.size
+	p.lingering = append(p.lingering, lingering{r.msg.id, p.ticks})
+	m.release(r)
+	m.send(p, msgCancel, compact.AppendUint(m.buf, r.msg.id))
+}
+
+// pushTo queues blocks for a peer that takes what it has not asked for.
+func (m *machine) pushTo(p *peer, r runs.Range) {
+	if !m.o.Push || !p.opened || !p.synced || !p.remote.allowPush || !p.remote.downloading || !p.access.Upload || p.remote.fork != m.head.Fork {
+		return
+	}
+	for i := max(r.Start, p.remote.length, p.pushed); i < r.End && len(p.queue) < maxQueue; i++ {
+		known := max(p.remote.length, p.pushed)
+		msg := &requestMessage{fork: m.head.Fork, manifest: p.remote.length == 0,
+			want: merkle.Request{Block: &merkle.NodeRequest{Index: i}}}
+		if i >= known {
+			msg.want.Upgrade = &merkle.UpgradeRequest{Start: known, Length: m.head.Length - known}
+			p.pushed = m.head.Length
+		} else {
+			// All levels below the roots that the peer has.
+			n, _ := merkle.Tree{Length: known}.MissingNodes(2*i, logNodes{})
+			msg.want.Block.Nodes = max(n, 1) - 1
+		}
+		p.queue = append(p.queue, msg)
+	}
+}
+
+// measure learns from an answer how fast the peer is.
+func (p *peer) measure(r *request, size int) {
+	took := max(p.m.now.Sub(r.sent), 50*time.Microsecond)
+	p.delivered += uint64(size)
+	p.stats.Down += uint64(size)
+	if p.rtt == 0 {
+		p.rtt, p.minRTT = took, took
+	}
+	p.rtt += (took - p.rtt) / 8
+	// A path can change: what was the shortest time is forgotten slowly.
+	p.minRTT = min(took, p.minRTT+(took-p.minRTT)/512)
+	// What arrived while the request was under way, as in BBR's delivery rate.
+	rate := float64(p.delivered-r.delivered) / took.Seconds()
+	if rate > p.rate {
+		p.rate = rate
+	} else {
+		p.rate += (rate - p.rate) / 64
+	}
+}
