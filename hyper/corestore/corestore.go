@@ -43,12 +43,13 @@ type root struct {
 	idleAfter  time.Duration
 	replicate  replicate.Options
 
-	mu     sync.Mutex // guards the fields below; taken before any lock of a log
-	open   map[hypercore.DiscoveryKey]*entry
-	conns  map[*replicate.Conn]ReplicateOptions
-	idle   map[*entry]struct{}
-	timer  clock.Timer // closes idle logs; nil when none is idle
-	closed bool
+	mu      sync.Mutex // guards the fields below; taken before any lock of a log
+	open    map[hypercore.DiscoveryKey]*entry
+	conns   map[*replicate.Conn]ReplicateOptions
+	finding int // who makes connections
+	idle    map[*entry]struct{}
+	timer   clock.Timer // closes idle logs; nil when none is idle
+	closed  bool
 }
 
 // An entry is a log that is open.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/cloudbevy/bevy/hyper/hypercore"
 	"github.com/cloudbevy/bevy/hyper/noise"
@@ -24,8 +25,9 @@ type ReplicateOptions struct {
 	// Allow says what the peer may do with a log; everything when nil. It must
 	// not use the store.
 	Allow func(peer noise.Key, log hypercore.Key) replicate.Access
-	// Mux is told of the mux before it runs, to carry other protocols too.
-	Mux func(*protomux.Mux)
+	// Attached is called once the logs are offered to the peer and before any
+	// message of it: other protocols can be opened on the mux.
+	Attached func(*protomux.Mux)
 }
 
 // Replicate carries every log of the store over one connection until either side
@@ -43,14 +45,14 @@ func (s *Store) Replicate(ctx context.Context, stream *secretstream.Stream, o Re
 	if c.Name == "" {
 		c.Name = hypercore.Key(c.Key).String()
 	}
-	if o.Mux != nil {
-		o.Mux(c.Mux)
-	}
 	if err := s.attach(c, o); err != nil {
 		return errors.Join(fmt.Errorf("replicate with %s: %w", c.Name, err), stream.Close())
 	}
 	for _, protocol := range replicate.Protocols {
 		c.Mux.Pair(protocol, nil, func(q *protomux.Request) { s.asked(c, q) })
+	}
+	if o.Attached != nil {
+		o.Attached(c.Mux)
 	}
 	err := c.Mux.Serve(ctx, stream)
 	s.detach(c)
@@ -93,7 +95,7 @@ func (r *root) detach(c *replicate.Conn) {
 // anybody to replicate it with.
 func (r *root) replicateLocked(e *entry, used bool) {
 	if e.replicator == nil {
-		if len(r.conns) == 0 {
+		if len(r.conns) == 0 && r.finding == 0 {
 			return
 		}
 		p, err := replicate.New(e.log, r.replicate)
@@ -102,6 +104,7 @@ func (r *root) replicateLocked(e *entry, used bool) {
 		}
 		p.OnIdle(func() { r.replicated(e) })
 		e.replicator = p
+		p.SetFinding(r.finding > 0)
 		for c, o := range r.conns {
 			r.attachLocked(e, c, o)
 		}
@@ -150,6 +153,25 @@ func (s *Store) asked(c *replicate.Conn, q *protomux.Request) {
 		delete(s.idle, e)
 	} else if !e.log.InUse() && !e.replicator.Busy() {
 		s.idleLocked(e)
+	}
+}
+
+// FindingPeers tells that connections are being made, until done is called: Update
+// waits for them, and so does who wants a block that is not here.
+func (s *Store) FindingPeers() (done func()) {
+	s.find(1)
+	return sync.OnceFunc(func() { s.find(-1) })
+}
+
+func (r *root) find(n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.finding += n
+	for _, e := range r.open {
+		r.replicateLocked(e, e.replicator == nil && e.log.InUse())
+		if e.replicator != nil {
+			e.replicator.SetFinding(r.finding > 0)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package hypercore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -233,6 +234,58 @@ func (l *Log) ByteOffset(index uint64) (uint64, error) {
 	return n - index*l.padding(), nil
 }
 
+// noEnd is the end of a range without one.
+const noEnd = ^uint64(0)
+
+// readAheadBytes is about how much of what is read in order is fetched ahead.
+const readAheadBytes = 4 << 20
+
+// A readAhead has a log's source bring blocks before they are read.
+type readAhead struct {
+	l      *Log
+	end    uint64 // of what will be read
+	until  uint64 // what was asked for
+	fetch  context.Context
+	cancel context.CancelFunc
+}
+
+// at is told that block i is to be read next.
+func (a *readAhead) at(ctx context.Context, i uint64) {
+	s := a.l.source()
+	if s == nil || a.l.c.parent != nil {
+		return
+	}
+	t := a.l.tree()
+	n := uint64(readAheadBytes)
+	if size := t.ByteLength(); size > t.Length {
+		n /= size / t.Length
+	}
+	n = min(max(n, 16), 1<<14)
+	if a.until > i+n/2 || i >= t.Length {
+		return
+	}
+	r := DownloadRange{From: max(i, a.until), To: min(i+n, a.end, t.Length), Linear: true}
+	if held, ok := a.l.NextHeld(r.From); ok && held.Start == r.From {
+		r.From = held.End
+	}
+	a.until = max(a.until, r.From, r.To)
+	if r.From >= r.To {
+		return
+	}
+	if a.fetch == nil {
+		a.fetch, a.cancel = context.WithCancel(ctx)
+	}
+	fetch := a.fetch
+	go func() { _ = s.FetchRange(fetch, r) }() // Get tells what fails
+}
+
+// stop takes back what was asked for.
+func (a *readAhead) stop() {
+	if a.cancel != nil {
+		a.cancel()
+	}
+}
+
 // BlockRange says which blocks Blocks returns. The zero value is all there are.
 type BlockRange struct {
 	From uint64
@@ -277,7 +330,10 @@ func (l *Log) blocks(ctx context.Context, r BlockRange, yield func(Block, error)
 		}
 		return nil
 	}
+	ahead := readAhead{l: l, end: end}
+	defer ahead.stop()
 	for i := r.From; i < end; i++ {
+		ahead.at(ctx, i)
 		data, err := l.Get(ctx, i)
 		if err != nil {
 			return err
@@ -298,12 +354,15 @@ func (l *Log) liveBlocks(ctx context.Context, r BlockRange, yield func(Block, er
 		return err
 	}
 	defer w.Close()
+	ahead := readAhead{l: l, end: cmp.Or(r.To, noEnd)}
+	defer ahead.stop()
 	fork := l.Fork()
 	for i := r.From; r.To == 0 || i < r.To; {
 		var data []byte
 		var err error
 		ready := i < l.Length()
 		if ready {
+			ahead.at(ctx, i)
 			data, err = l.Get(ctx, i)
 		}
 		if l.Fork() == fork && ready {
@@ -339,6 +398,7 @@ type Reader struct {
 	pos, size int64
 	block     Block // the one that pos is in, when data is not nil
 	start     int64 // where it begins
+	ahead     readAhead
 
 	mu   sync.Mutex // guards last
 	last struct {
@@ -356,7 +416,7 @@ var (
 // NewReader returns a reader of the log's bytes. What is not held is fetched
 // while the context lasts.
 func (l *Log) NewReader(ctx context.Context) *Reader {
-	return &Reader{l: l, ctx: ctx, size: int64(l.ByteLength())}
+	return &Reader{l: l, ctx: ctx, size: int64(l.ByteLength()), ahead: readAhead{l: l, end: l.Length()}}
 }
 
 // Size returns the number of bytes.
@@ -388,6 +448,7 @@ func (r *Reader) load() error {
 			}
 			if r.pos == end {
 				// The next block, without a seek.
+				r.ahead.at(r.ctx, r.block.Index+1)
 				data, err := r.l.Get(r.ctx, r.block.Index+1)
 				if err != nil {
 					return err

@@ -652,6 +652,22 @@ func (r *Replicator) SetDownloading(on bool) {
 	})
 }
 
+// SetFinding says whether connections are being made: then what is wanted is
+// waited for, even while there is no peer.
+func (r *Replicator) SetFinding(on bool) {
+	r.step(func() {
+		r.m.connecting = 0
+		if on {
+			r.m.connecting = 1
+			return
+		}
+		if len(r.links) == 0 {
+			r.m.fail(fmt.Errorf("%w: %w", ErrNoPeer, hypercore.ErrNotFound))
+		}
+		r.m.checkUpdates()
+	})
+}
+
 // reopenLocked opens the channels that are not, as something is wanted.
 func (r *Replicator) reopenLocked() {
 	if !r.m.active() || r.closed {
@@ -674,7 +690,7 @@ func (r *Replicator) fetch(ctx context.Context, want func(*Waiter)) error {
 			err = ErrClosed
 		case r.m.frozen:
 			err = hypercore.ErrFrozen
-		case len(r.links) == 0:
+		case len(r.links) == 0 && r.m.connecting == 0:
 			err = fmt.Errorf("%w: %w", ErrNoPeer, hypercore.ErrNotFound)
 		default:
 			want(w)
