@@ -15,6 +15,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // maxAnswer is the most bytes of what a proxy or a server answers, before the
@@ -171,7 +173,7 @@ func ask(conn net.Conn, req *http.Request) (*bufio.Reader, *http.Response, error
 		return nil, nil, errors.New("the connection was closed instead of an answer")
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("read the answer: %w", plain(err))
+		return nil, nil, fmt.Errorf("read the answer: %w", printable(plain(err)))
 	}
 	if resp.StatusCode == http.StatusSwitchingProtocols || resp.StatusCode/100 == 2 && req.Method == http.MethodConnect {
 		limited.n = -1 // what follows is something else
@@ -199,7 +201,7 @@ func (l *limitedReader) Read(p []byte) (int, error) {
 
 // refusal says what a server answered, with what it says about it.
 func refusal(resp *http.Response) error {
-	text := "it answered " + resp.Status
+	text := printable(errors.New("it answered " + resp.Status)).Error()
 	if to := resp.Header.Get("Location"); to != "" {
 		return fmt.Errorf("%s, and to go to %q", text, to)
 	}
@@ -210,6 +212,21 @@ func refusal(resp *http.Response) error {
 		}
 	}
 	return errors.New(text)
+}
+
+// printable keeps what a server sent in an error off the terminal, if it isn't
+// text.
+func printable(err error) error {
+	unfit := func(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
+	if !strings.ContainsFunc(err.Error(), unfit) {
+		return err
+	}
+	return errors.New(strings.Map(func(r rune) rune {
+		if unfit(r) {
+			return '?'
+		}
+		return r
+	}, err.Error()))
 }
 
 // acceptKey is what proves that a server understood a key (RFC 6455 §4.2.2).

@@ -6,14 +6,10 @@ import (
 	"sync"
 )
 
-// pipeSize is how many bytes each direction of a [Pipe] holds, and keepPipe is
-// for how many it may keep room while it is empty.
-const (
-	pipeSize = 256 << 10
-	keepPipe = 64 << 10
-)
+// pipeSize is how many bytes each direction of a [Pipe] holds.
+const pipeSize = 64 << 10
 
-// Pipe returns two ends of a connection in memory. Each direction holds 256 KiB
+// Pipe returns two ends of a connection in memory. Each direction holds 64 KiB
 // that were written and not read.
 func Pipe() (a, b Conn) {
 	x, y := newFlow(), newFlow()
@@ -55,9 +51,6 @@ func (f *flow) read(p []byte) (int, error) {
 	f.r += n
 	if f.r == len(f.buf) {
 		f.buf, f.r = f.buf[:0], 0
-		if cap(f.buf) > keepPipe {
-			f.buf = nil
-		}
 	}
 	f.moved.Broadcast()
 	return n, nil

@@ -3,8 +3,7 @@ package transport_test
 import (
 	"bufio"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
+	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -18,6 +17,8 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"os"
+	"os/exec"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -52,21 +53,19 @@ func TestWebSocketOverTLSConforms(t *testing.T) {
 
 func TestWebSocketThroughProxiesConforms(t *testing.T) {
 	server, client := certificates(t)
-	for _, addr := range []string{"ws://127.0.0.1:0/", "wss://127.0.0.1:0/"} {
-		for _, secure := range []bool{false, true} {
-			p := newProxy(t, secure, server)
-			scheme, _, _ := strings.Cut(addr, ":")
-			t.Run(scheme+" through "+p.url.Scheme, func(t *testing.T) {
-				transporttest.Run(t, func(t *testing.T) (a, b transport.Conn) {
-					before := p.tunnels.Load()
-					a, b = dialed(t, listen(t, addr, transport.ListenOptions{TLS: server}), transport.DialOptions{TLS: client, Proxy: http.ProxyURL(p.url)})
-					if p.tunnels.Load() != before+1 {
-						t.Error("the connection does not go through the proxy")
-					}
-					return a, b
-				})
+	for addr, secure := range map[string]bool{"ws://127.0.0.1:0/": false, "wss://127.0.0.1:0/": true} {
+		p := newProxy(t, secure, server)
+		scheme, _, _ := strings.Cut(addr, ":")
+		t.Run(scheme+" through "+p.url.Scheme, func(t *testing.T) {
+			transporttest.Run(t, func(t *testing.T) (a, b transport.Conn) {
+				before := p.tunnels.Load()
+				a, b = dialed(t, listen(t, addr, transport.ListenOptions{TLS: server}), transport.DialOptions{TLS: client, Proxy: http.ProxyURL(p.url)})
+				if p.tunnels.Load() != before+1 {
+					t.Error("the connection does not go through the proxy")
+				}
+				return a, b
 			})
-		}
+		})
 	}
 }
 
@@ -129,21 +128,18 @@ func dialed(t testing.TB, l *transport.Listener, o transport.DialOptions) (a, b 
 // certificates returns what a server on 127.0.0.1 and its clients need.
 func certificates(t testing.TB) (server, client *tls.Config) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
 	template := &x509.Certificate{
 		SerialNumber:          big.NewInt(1),
 		Subject:               pkix.Name{CommonName: "test"},
-		NotBefore:             time.Now().Add(-time.Hour),
-		NotAfter:              time.Now().Add(time.Hour),
+		NotBefore:             time.Unix(0, 0),
+		NotAfter:              time.Unix(1<<32, 0),
 		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1)},
 		DNSNames:              []string{"peer.example"},
 		IsCA:                  true,
 		BasicConstraintsValid: true,
 	}
-	raw, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	raw, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -317,6 +313,77 @@ func TestDialSaysWhatTheServerAnswered(t *testing.T) {
 		conn, err := transport.Dial(t.Context(), addr, transport.DialOptions{})
 		if want := "dial " + addr + ": " + c.want; conn != nil || err == nil || err.Error() != want {
 			t.Errorf("answer %.80q:\n got %v\nwant %s", c.answer, err, want)
+		}
+	}
+}
+
+func TestDialProvesWhoItIs(t *testing.T) {
+	var seen http.Header
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		seen = r.Header
+		transport.Handler(func(c transport.Conn) { c.Close() }).ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	p := newProxy(t, false, nil)
+	at := *p.url
+	at.User = url.UserPassword("me", "proxy secret")
+	header := http.Header{"X-Mine": {"yes"}, "Upgrade": {"nonsense"}}
+	host := strings.TrimPrefix(server.URL, "http://")
+	conn := dial(t, "ws://user:secret@"+host+"/", transport.DialOptions{Header: header, Proxy: http.ProxyURL(&at)})
+	if got, want := conn.Remote(), "ws://user:xxxxx@"+host+"/"; got != want {
+		t.Errorf("remote %s, want %s", got, want)
+	}
+	for name, want := range map[string]string{"Authorization": "Basic dXNlcjpzZWNyZXQ=", "X-Mine": "yes", "Upgrade": "websocket"} {
+		if got := seen.Get(name); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+	if got, want := p.asked.Load().Header.Get("Proxy-Authorization"), "Basic bWU6cHJveHkgc2VjcmV0"; got != want {
+		t.Errorf("the proxy got %q, want %q", got, want)
+	}
+	if len(header) != 2 || header.Get("Upgrade") != "nonsense" {
+		t.Errorf("the caller's header was changed: %v", header)
+	}
+	p.refuse = http.StatusProxyAuthRequired
+	_, err := transport.Dial(t.Context(), "ws://user:secret@"+host+"/", transport.DialOptions{Proxy: http.ProxyURL(&at)})
+	if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "407 Proxy Authentication Required") {
+		t.Error(err)
+	}
+}
+
+// What the environment says is read once, so another process has to look.
+func TestDialUsesTheProxyOfTheEnvironment(t *testing.T) {
+	const child = "TRANSPORT_TEST_DIAL"
+	if addr := os.Getenv(child); addr != "" {
+		_, config := certificates(t)
+		conn, err := transport.Dial(t.Context(), addr, transport.DialOptions{TLS: config})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, conn); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	server, _ := certificates(t)
+	for scheme, variable := range map[string]string{"ws": "HTTP_PROXY", "wss": "HTTPS_PROXY"} {
+		l := listen(t, scheme+"://127.0.0.1:0", transport.ListenOptions{TLS: server})
+		p := newProxy(t, false, nil)
+		p.to = strings.TrimSuffix(strings.TrimPrefix(l.Addr(), scheme+"://"), "/")
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestDialUsesTheProxyOfTheEnvironment$")
+		cmd.Env = append(os.Environ(), child+"="+scheme+"://peer.example/", variable+"="+p.url.String(), "NO_PROXY=", "REQUEST_METHOD=")
+		go func() {
+			if conn, err := l.Accept(t.Context()); err == nil {
+				conn.Close()
+			}
+		}()
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", scheme, err, out)
+		}
+		if p.tunnels.Load() != 1 {
+			t.Errorf("%s: %d connections went through the proxy", scheme, p.tunnels.Load())
+		} else if want := map[string]string{"ws": "peer.example:80", "wss": "peer.example:443"}[scheme]; p.asked.Load().Host != want {
+			t.Errorf("%s: the proxy was asked for %s, want %s", scheme, p.asked.Load().Host, want)
 		}
 	}
 }

@@ -357,7 +357,7 @@ func closeLosesNothing(t *testing.T, p *pair) {
 func bothClose(t *testing.T, p *pair) {
 	// Each side writes, doesn't read before it has closed its direction, and
 	// still gets everything: what is on the way fits into the buffers.
-	data := bytesOf(7, 100_000)
+	data := bytesOf(7, 50_000)
 	half := func(c transport.Conn) func() error {
 		return func() error {
 			return errors.Join(writeChunks(c, data), c.CloseWrite(), wants(c, data), wantsEnd(c), c.Close())
