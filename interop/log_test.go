@@ -153,10 +153,15 @@ type kind struct {
 	padding uint64
 }
 
+// compat says whether it is of the old kind, whose key is that of its writer.
+func (k kind) compat() bool { return k.ours.Compat }
+
 // kinds are all sorts of log of one writer.
-func kinds() []kind {
-	kp := keyPair(0x21)
-	sd := seed(0x21)
+func kinds() []kind { return kindsOf(0x21) }
+
+func kindsOf(writer byte) []kind {
+	kp := keyPair(writer)
+	sd := seed(writer)
 	secret := [32]byte(bytes.Repeat([]byte{0x77}, 32))
 	single := func(version int) *hypercore.Manifest {
 		m := hypercore.SingleSigner(kp.Public)

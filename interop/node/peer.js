@@ -55,7 +55,7 @@
 //   close {handle}                                     -> null
 
 const Corestore = require('corestore')
-const { open, packageOf } = require('./lib/core')
+const { open, packageOf, manifestOf } = require('./lib/core')
 const { hex, bytes, plain } = require('./lib/hex')
 const { serve, tempDir, removeDir, coded } = require('./lib/lines')
 const random = require('./lib/random')
@@ -67,18 +67,6 @@ function entry (handle) {
   const e = handles.get(handle)
   if (!e) throw coded('BAD_ARGUMENT', 'no core is open as ' + handle)
   return e
-}
-
-function manifestOf (pkg, m) {
-  if (m === null || m === undefined) return null
-  if (typeof m === 'string') return pkg.Verifier.createManifest(pkg.c.decode(pkg.messages.manifest, bytes(m)))
-  const signers = (m.signers || []).map((s) => {
-    const namespace = bytes(s.namespace)
-    return { publicKey: bytes(s.publicKey), ...(namespace && { namespace }) }
-  })
-  const prologue = m.prologue ? { hash: bytes(m.prologue.hash), length: m.prologue.length } : null
-  const linked = m.linked ? m.linked.map(bytes) : null
-  return pkg.Verifier.createManifest({ ...m, signers, prologue, linked, userData: bytes(m.userData) })
 }
 
 function encodeManifest (pkg, manifest) {

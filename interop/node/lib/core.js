@@ -4,6 +4,7 @@
 // Nothing here decides anything: it finds the same value in the two places where the packages keep it.
 
 const { createRequire } = require('module')
+const { bytes } = require('./hex')
 const { coded } = require('./lines')
 
 // Each package resolves its dependencies for itself, so each core is used with exactly the code that it runs on.
@@ -222,11 +223,29 @@ function packageOf (name = '11') {
   return pkg
 }
 
-async function open (dir, { package: name = '11', key, keyPair, manifest, compat, encryptionKey, blockKey }) {
-  const pkg = packageOf(name)
-  const core = new pkg.Hypercore(dir, key, { keyPair, manifest, compat, encryptionKey, isBlockKey: blockKey })
-  await core.ready()
-  return name === '10' ? new Core10(pkg, core) : new Core11(pkg, core)
+// manifestOf is the package's form of a manifest: an object with hex in it, or hex of its encoding.
+function manifestOf (pkg, m) {
+  if (m === null || m === undefined) return null
+  if (typeof m === 'string') return pkg.Verifier.createManifest(pkg.c.decode(pkg.messages.manifest, bytes(m)))
+  const signers = (m.signers || []).map((s) => {
+    const namespace = bytes(s.namespace)
+    return { publicKey: bytes(s.publicKey), ...(namespace && { namespace }) }
+  })
+  const prologue = m.prologue ? { hash: bytes(m.prologue.hash), length: m.prologue.length } : null
+  const linked = m.linked ? m.linked.map(bytes) : null
+  return pkg.Verifier.createManifest({ ...m, signers, prologue, linked, userData: bytes(m.userData) })
 }
 
-module.exports = { open, packageOf }
+// wrap gives a core of the package, from wherever it comes, the face.
+function wrap (core, name = '11') {
+  return name === '10' ? new Core10(packages[10], core) : new Core11(packages[11], core)
+}
+
+// open opens a core in a directory of its own; options that are not named here go to the package as they are.
+async function open (dir, { package: name = '11', key, blockKey, ...options }) {
+  const core = new (packageOf(name).Hypercore)(dir, key, { ...options, isBlockKey: blockKey })
+  await core.ready()
+  return wrap(core, name)
+}
+
+module.exports = { open, wrap, packageOf, manifestOf }
