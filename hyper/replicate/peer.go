@@ -73,6 +73,7 @@ type peer struct {
 
 	// Requests of theirs that wait to be answered.
 	queue   []*requestMessage
+	queued  map[uint64]*requestMessage // by their ids, for those that have one
 	invalid int
 	serving bool // they are being answered
 	limited bool // they wait for Options.Upload
@@ -92,6 +93,7 @@ type lingering struct {
 func (m *machine) addPeer(p *peer) {
 	p.m = m
 	p.planned, p.wanted, p.theirs = map[uint64]int{}, map[uint64]struct{}{}, map[runs.Range]struct{}{}
+	p.queued = map[uint64]*requestMessage{}
 	m.peers = append(m.peers, p)
 }
 
@@ -237,7 +239,7 @@ func (m *machine) receive(p *peer, number int, payload []byte) (err error) {
 	case msgCancel:
 		var id uint64
 		if id, err = readCancel(payload); err == nil {
-			p.queue = slices.DeleteFunc(p.queue, func(r *requestMessage) bool { return r.id == id && id != 0 })
+			m.takeBack(p, id)
 		}
 	case msgData:
 		err = m.onData(p, payload)
@@ -310,12 +312,46 @@ func (m *machine) onRequest(p *peer, r *requestMessage) error {
 	}
 	i := len(p.queue)
 	if r.id != 0 {
-		p.queue = slices.DeleteFunc(p.queue, func(x *requestMessage) bool { return x.id == r.id })
+		m.takeBack(p, r.id)
+		p.queued[r.id] = r
 		for i = len(p.queue); r.priority > 0 && i > 0 && p.queue[i-1].priority < r.priority; i-- {
 		}
 	}
 	p.queue = slices.Insert(p.queue, i, r)
 	return nil
+}
+
+// takeBack forgets a request of the peer's that is not answered yet.
+func (m *machine) takeBack(p *peer, id uint64) {
+	r := p.queued[id]
+	if r == nil {
+		return
+	}
+	delete(p.queued, id)
+	if i := slices.Index(p.queue, r); i >= 0 {
+		p.queue = slices.Delete(p.queue, i, i+1)
+	}
+}
+
+// unqueue takes up to n requests of the peer's to be answered now.
+func (p *peer) unqueue(n int) []*requestMessage {
+	n = min(n, len(p.queue))
+	out := slices.Clone(p.queue[:n])
+	p.queue = p.queue[n:]
+	for _, r := range out {
+		delete(p.queued, r.id)
+	}
+	return out
+}
+
+// requeue puts back what could not be answered yet.
+func (p *peer) requeue(rest []*requestMessage) {
+	p.queue = slices.Insert(p.queue, 0, rest...)
+	for _, r := range rest {
+		if r.id != 0 {
+			p.queued[r.id] = r
+		}
+	}
 }
 
 func (m *machine) onWant(p *peer, w wantMessage) {

@@ -31,7 +31,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -546,16 +545,14 @@ func (r *Replicator) answer(p *peer) {
 			r.unlock()
 			return
 		}
-		n := min(len(p.queue), 64)
-		batch := slices.Clone(p.queue[:n])
-		p.queue = p.queue[n:]
+		batch := p.unqueue(64)
 		r.mu.Unlock()
 		channel.Cork()
 		sent := 0
 		for i, q := range batch {
 			if sent >= answerBytes {
 				r.mu.Lock()
-				p.queue = slices.Insert(p.queue, 0, batch[i:]...)
+				p.requeue(batch[i:])
 				r.mu.Unlock()
 				break
 			}

@@ -31,7 +31,7 @@ type pageCache struct {
 
 type cached struct {
 	key  pageKey
-	page *page
+	page *page // nil where none is stored
 	size int
 }
 
@@ -44,19 +44,21 @@ func (c *pageCache) slot(k pageKey) *atomic.Uint64 {
 	return &c.changes[(h^h>>32)%uint64(len(c.changes))]
 }
 
-func (c *pageCache) get(k pageKey) *page {
+// get returns a page, which is nil if none is stored. ok is false when that is not
+// known.
+func (c *pageCache) get(k pageKey) (p *page, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e := c.pages[k]
 	if e == nil {
-		return nil
+		return nil, false
 	}
 	c.order.MoveToFront(e)
-	return e.Value.(*cached).page
+	return e.Value.(*cached).page, true
 }
 
 // putRead adds a page that was read after the slot showed seen, unless the page
-// was changed since. It returns the page to use.
+// was changed since; nil if there was none. It returns the page to use.
 func (c *pageCache) putRead(k pageKey, p *page, seen uint64) *page {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -69,8 +71,14 @@ func (c *pageCache) putRead(k pageKey, p *page, seen uint64) *page {
 	return p
 }
 
+// absentMemory is about what it takes to know that there is no page.
+const absentMemory = 160
+
 func (c *pageCache) putLocked(k pageKey, p *page) {
-	e := &cached{k, p, p.memory()}
+	e := &cached{k, p, absentMemory}
+	if p != nil {
+		e.size = p.memory()
+	}
 	c.pages[k] = c.order.PushFront(e)
 	c.bytes += e.size
 	c.evictLocked()
@@ -96,6 +104,10 @@ func (c *pageCache) committed(ch *pageChange, fresh bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e := c.pages[k]
+	if e != nil && e.Value.(*cached).page == nil {
+		c.removeLocked(e)
+		e, fresh = nil, true
+	}
 	switch {
 	case ch.drop, ch.whole:
 		if e != nil {

@@ -55,15 +55,19 @@ func (l Log) ID() ID { return l.id }
 // page returns a page, or ErrNotFound. It must not be changed.
 func (l Log) page(level int, number uint64) (*page, error) {
 	k := pageKey{l.id, level, number}
-	if p := l.pages.get(k); p != nil {
-		return p, nil
+	p, ok := l.pages.get(k)
+	if !ok {
+		seen := l.pages.slot(k).Load()
+		var err error
+		if p, err = l.readPage(level, number); err != nil && !errors.Is(err, ErrNotFound) {
+			return nil, err
+		}
+		p = l.pages.putRead(k, p, seen)
 	}
-	seen := l.pages.slot(k).Load()
-	p, err := l.readPage(level, number)
-	if err != nil {
-		return nil, err
+	if p == nil {
+		return nil, ErrNotFound
 	}
-	return l.pages.putRead(k, p, seen), nil
+	return p, nil
 }
 
 func (l Log) readPage(level int, number uint64) (*page, error) {
@@ -72,19 +76,29 @@ func (l Log) readPage(level int, number uint64) (*page, error) {
 		return nil, err
 	}
 	p := &page{level: level, number: number}
-	return p, p.decode(value)
+	if err := p.decode(value); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
+
+// A noNode is the number of a tree node that is not kept. It is an error of its
+// own since asking for such nodes is common, and formatting takes longer.
+type noNode uint64
+
+func (n noNode) Error() string { return fmt.Sprintf("node %d: %v", uint64(n), merkle.ErrNoNode) }
+func (n noNode) Unwrap() error { return merkle.ErrNoNode }
 
 // Node returns a tree node, or an error that wraps merkle.ErrNoNode when it is
 // not kept.
 func (l Log) Node(index uint64) (merkle.Node, error) {
 	level, number, local := pageOf(index)
 	if level > maxLevel {
-		return merkle.Node{}, fmt.Errorf("node %d: %w", index, merkle.ErrNoNode)
+		return merkle.Node{}, noNode(index)
 	}
 	p, err := l.page(level, number)
 	if errors.Is(err, ErrNotFound) {
-		return merkle.Node{}, fmt.Errorf("node %d: %w", index, merkle.ErrNoNode)
+		return merkle.Node{}, noNode(index)
 	}
 	if err != nil {
 		return merkle.Node{}, fmt.Errorf("read node %d: %w", index, err)
@@ -92,7 +106,7 @@ func (l Log) Node(index uint64) (merkle.Node, error) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	if !p.known.has(local) {
-		return merkle.Node{}, fmt.Errorf("node %d: %w", index, merkle.ErrNoNode)
+		return merkle.Node{}, noNode(index)
 	}
 	return p.node(local), nil
 }
