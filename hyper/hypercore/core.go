@@ -132,11 +132,13 @@ func (r reader) Node(index uint64) (merkle.Node, error) {
 	return n, err
 }
 
-func (r reader) Block(index uint64) ([]byte, error) {
+func (r reader) Block(index uint64) ([]byte, error) { return r.BlockIn(index, nil) }
+
+func (r reader) BlockIn(index uint64, buf []byte) ([]byte, error) {
 	if index < r.base {
-		return r.parent.Block(index)
+		return r.parent.BlockIn(index, buf)
 	}
-	return r.own.Block(index)
+	return r.own.BlockIn(index, buf)
 }
 
 func (c *core) reader() reader {

@@ -50,10 +50,16 @@ func (l *Log) Publish(ctx context.Context) (Head, error) {
 // for the whole log. ErrNotFound, merkle.ErrRequest and merkle.ErrNoNode mean
 // that this log can't answer.
 func (l *Log) Prove(ctx context.Context, req merkle.Request, manifest bool) (*Proof, error) {
+	return l.ProveIn(ctx, req, manifest, nil)
+}
+
+// ProveIn is Prove, but a large block may lie in buf, if that has room for it and
+// a little more.
+func (l *Log) ProveIn(ctx context.Context, req merkle.Request, manifest bool, buf []byte) (*Proof, error) {
 	fail := func(err error) (*Proof, error) { return nil, fmt.Errorf("prove log %s: %w", l.c.key, err) }
 	for {
 		cuts := l.c.cuts.Load()
-		p, err := l.prove(ctx, req, manifest)
+		p, err := l.prove(ctx, req, manifest, buf)
 		if l.snap == nil && (cuts%2 == 1 || cuts != l.c.cuts.Load()) {
 			// The log was cut meanwhile. What was read may be of both sides.
 			if err := l.c.lock(ctx); err != nil {
@@ -69,7 +75,7 @@ func (l *Log) Prove(ctx context.Context, req merkle.Request, manifest bool) (*Pr
 	}
 }
 
-func (l *Log) prove(ctx context.Context, req merkle.Request, manifest bool) (*Proof, error) {
+func (l *Log) prove(ctx context.Context, req merkle.Request, manifest bool, buf []byte) (*Proof, error) {
 	if l.c.parent != nil {
 		return nil, errors.New("a draft is not signed")
 	}
@@ -91,7 +97,7 @@ func (l *Log) prove(ctx context.Context, req merkle.Request, manifest bool) (*Pr
 	}
 	p := &Proof{Proof: *mp}
 	if p.Block != nil {
-		if p.Block.Value, err = r.Block(p.Block.Index); err != nil {
+		if p.Block.Value, err = r.BlockIn(p.Block.Index, buf); err != nil {
 			return nil, err
 		}
 	}

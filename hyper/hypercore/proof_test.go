@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/cloudbevy/bevy/hyper/merkle"
@@ -390,4 +391,33 @@ func otherSizes(nodes []merkle.Node) []merkle.Node {
 		nodes[0].Size, nodes[1].Size = nodes[0].Size+nodes[1].Size, 0
 	}
 	return nodes
+}
+
+func TestDataParts(t *testing.T) {
+	kp := keyPairN(1)
+	w := testLog(t, Options{KeyPair: &kp})
+	if _, err := w.Append(context.Background(), []byte("a"), nil, []byte("b"), bytes.Repeat([]byte("c"), 20<<10)); err != nil {
+		t.Fatal(err)
+	}
+	for _, req := range []merkle.Request{
+		{},
+		{Upgrade: &merkle.UpgradeRequest{Length: 4}},
+		{Block: &merkle.NodeRequest{Index: 1, Nodes: 2}},
+		{Block: &merkle.NodeRequest{Index: 3}, Upgrade: &merkle.UpgradeRequest{Length: 4}},
+		{Hash: &merkle.NodeRequest{Index: 2, Nodes: 2}},
+	} {
+		p, err := w.ProveIn(context.Background(), req, true, make([]byte, 0, 64<<10))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := p.AppendData([]byte("x"), 7)
+		head, block, tail := p.DataParts(append(make([]byte, 0, 4096), 'x'), 7)
+		if got := slices.Concat(head, block, tail); !bytes.Equal(got, want) {
+			t.Errorf("parts %x, whole %x", got, want)
+		}
+		back, id, err := ReadData(want[1:])
+		if err != nil || id != 7 || p.Block != nil && !bytes.Equal(back.Block.Value, p.Block.Value) || !bytes.Equal(back.AppendData(nil, 7), want[1:]) {
+			t.Errorf("read back: %v, request %d", err, id)
+		}
+	}
 }

@@ -25,6 +25,22 @@ const (
 // AppendData appends the proof as the body of a data message, the answer to a
 // request of that number (hypercore lib/messages.js, wire.data).
 func (p *Proof) AppendData(b []byte, request uint64) []byte {
+	b, _ = p.appendData(b, request, true)
+	return b
+}
+
+// DataParts is AppendData without a copy of the block: the message is head, which
+// begins with b, then the block, if there is one, then tail.
+func (p *Proof) DataParts(b []byte, request uint64) (head, block, tail []byte) {
+	b, at := p.appendData(b, request, false)
+	if p.Block == nil {
+		return b, nil, nil
+	}
+	return b[:at:at], p.Block.Value, b[at:]
+}
+
+// appendData also returns where the block is, or belongs.
+func (p *Proof) appendData(b []byte, request uint64, whole bool) (_ []byte, at int) {
 	var flags uint64
 	for i, set := range [...]bool{p.Block != nil, p.Hash != nil, p.Seek != nil, p.Upgrade != nil, p.Manifest != nil} {
 		if set {
@@ -36,7 +52,10 @@ func (p *Proof) AppendData(b []byte, request uint64) []byte {
 	b = compact.AppendUint(b, p.Fork)
 	if x := p.Block; x != nil {
 		b = compact.AppendUint(b, x.Index)
-		b = compact.AppendBuffer(b, x.Value)
+		b = compact.AppendUint(b, uint64(len(x.Value)))
+		if at = len(b); whole {
+			b = append(b, x.Value...)
+		}
 		b = AppendNodes(b, x.Nodes)
 	}
 	if x := p.Hash; x != nil {
@@ -57,7 +76,7 @@ func (p *Proof) AppendData(b []byte, request uint64) []byte {
 	if p.Manifest != nil {
 		b = append(b, p.Manifest.Encode()...)
 	}
-	return b
+	return b, at
 }
 
 // ReadData reads the body of a data message. The proof's block aliases the

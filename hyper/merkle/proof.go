@@ -46,6 +46,21 @@ type BlockProof struct {
 	Index uint64
 	Value []byte
 	Nodes []Node
+
+	hash   Hash // of Value
+	hashed bool
+}
+
+// HashNow hashes the block, which is most of what Verify does, in the caller's
+// goroutine. The block must not be changed afterwards.
+func (p *BlockProof) HashNow() { p.hash, p.hashed = LeafHash(p.Value), true }
+
+// leaf returns the block's node.
+func (p *BlockProof) leaf() Node {
+	if p.hashed {
+		return Node{Index: 2 * p.Index, Size: uint64(len(p.Value)), Hash: p.hash}
+	}
+	return Leaf(p.Index, p.Value)
 }
 
 // A HashProof proves a tree node: itself, then the siblings on the way up.

@@ -100,7 +100,7 @@ func (b *Batch) verifyNodes(p *Proof) (*Node, error) {
 			return nil, fmt.Errorf("block %d: %w", p.Block.Index, ErrProof)
 		}
 		q := queue{nodes: p.Block.Nodes, extra: sought}
-		n, err := b.climb(Leaf(p.Block.Index, p.Block.Value), &q, true)
+		n, err := b.climb(p.Block.leaf(), &q, true)
 		if err != nil {
 			return nil, fmt.Errorf("block %d: %w", p.Block.Index, err)
 		}

@@ -317,7 +317,7 @@ func (m *Mux) Uncork() {
 	}
 }
 
-// Drained reports whether less than 64 KiB is queued. A sender of much should
+// Drained reports whether less than 256 KiB is queued. A sender of much should
 // wait for OnDrain, or in [Mux.Wait], while it is not.
 func (m *Mux) Drained() bool {
 	m.mu.Lock()

@@ -69,7 +69,7 @@ const (
 	maxName = 1 << 10
 
 	// highWater is how much is queued before Drained is false.
-	highWater = 64 << 10
+	highWater = 256 << 10
 
 	// keepBuffer is how large a buffer may be that outlives a pause.
 	keepBuffer = 256 << 10

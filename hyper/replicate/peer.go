@@ -224,6 +224,10 @@ func (m *machine) receive(p *peer, number int, payload []byte) (err error) {
 	if p.closed {
 		return nil
 	}
+	if number == msgData {
+		d, err := readData(payload)
+		return m.receiveData(p, d, err)
+	}
 	p.stats.Received++
 	switch number {
 	case msgSync:
@@ -241,8 +245,6 @@ func (m *machine) receive(p *peer, number int, payload []byte) (err error) {
 		if id, err = readCancel(payload); err == nil {
 			m.takeBack(p, id)
 		}
-	case msgData:
-		err = m.onData(p, payload)
 	case msgNoData:
 		var id, reason uint64
 		if id, reason, err = readNoData(payload); err == nil {
@@ -271,11 +273,7 @@ func (m *machine) receive(p *peer, number int, payload []byte) (err error) {
 			p.have.set(r, !drop)
 		}
 	}
-	if err != nil {
-		p.stats.Violations++
-		return fmt.Errorf("%w: %w", ErrPeer, err)
-	}
-	return nil
+	return m.violation(p, err)
 }
 
 // received is told that a peer has nothing more to say for now.
@@ -469,12 +467,46 @@ func (p *peer) finish(id uint64) *request {
 	return r
 }
 
-func (m *machine) onData(p *peer, payload []byte) error {
-	proof, id, err := hypercore.ReadData(slices.Clone(payload)) // the payload is the stream's
-	if err != nil {
-		return err
+// A dataMessage is a proof that came, read and with its block hashed: that takes
+// longer than all else and needs no lock.
+type dataMessage struct {
+	id    uint64
+	proof *hypercore.Proof
+	size  int
+}
+
+func readData(payload []byte) (d dataMessage, err error) {
+	d.size = len(payload)
+	d.proof, d.id, err = hypercore.ReadData(slices.Clone(payload)) // the payload is the stream's
+	if err == nil && d.proof.Block != nil {
+		d.proof.Block.HashNow()
 	}
-	a := &answer{peer: p, proof: proof, size: len(payload)}
+	return d, err
+}
+
+// receiveData is receive of a data message that was read.
+func (m *machine) receiveData(p *peer, d dataMessage, err error) error {
+	if p.closed {
+		return nil
+	}
+	p.stats.Received++
+	if err == nil {
+		err = m.onData(p, d)
+	}
+	return m.violation(p, err)
+}
+
+func (m *machine) violation(p *peer, err error) error {
+	if err == nil {
+		return nil
+	}
+	p.stats.Violations++
+	return fmt.Errorf("%w: %w", ErrPeer, err)
+}
+
+func (m *machine) onData(p *peer, d dataMessage) error {
+	proof, id := d.proof, d.id
+	a := &answer{peer: p, proof: proof, size: d.size}
 	if id == 0 {
 		m.onPush(p, a)
 		return nil

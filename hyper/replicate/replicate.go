@@ -494,10 +494,20 @@ func (r *Replicator) receive(p *peer, number int, payload []byte) error {
 	if number == msgExtension {
 		return r.extension(p, payload)
 	}
+	var d dataMessage
+	var err error
+	if number == msgData {
+		d, err = readData(payload)
+	}
 	r.mu.Lock()
 	defer r.unlock()
 	r.m.now = r.o.Clock.Now()
-	if err := r.m.receive(p, number, payload); err != nil {
+	if number == msgData {
+		err = r.m.receiveData(p, d, err)
+	} else {
+		err = r.m.receive(p, number, payload)
+	}
+	if err != nil {
 		p.stats.Dropped = err
 		r.dropped = append(r.dropped, r.infoLocked(p.link))
 		return fmt.Errorf("log %s: %s: %s: %w", r.log.Key(), p.link.conn.Name, messageNames[number], err)
@@ -528,11 +538,12 @@ func (r *Replicator) serve(p *peer) {
 }
 
 // answerBytes is about how much is answered at a time.
-const answerBytes = 64 << 10
+const answerBytes = 128 << 10
 
 // answer answers the requests of a peer while it takes the answers.
 func (r *Replicator) answer(p *peer) {
-	var buf []byte
+	a := answering.Get().(*answerBuffers)
+	defer answering.Put(a)
 	for {
 		r.mu.Lock()
 		channel := p.link.channel
@@ -556,21 +567,25 @@ func (r *Replicator) answer(p *peer) {
 				r.mu.Unlock()
 				break
 			}
-			var size int
-			buf, size = r.answerOne(p, channel, q, buf[:0])
-			sent += size
+			sent += r.answerOne(p, channel, q, a)
 		}
 		channel.Uncork()
 		r.o.Upload.take(sent, r.o.Clock.Now())
 	}
 }
 
+// answerBuffers are what answers are made in.
+type answerBuffers struct{ block, message []byte }
+
+var answering = sync.Pool{New: func() any { return &answerBuffers{make([]byte, 0, 66<<10), make([]byte, 0, 4<<10)} }}
+
 // answerOne answers one request and returns the size of the answer.
-func (r *Replicator) answerOne(p *peer, channel *protomux.Channel, q *requestMessage, buf []byte) ([]byte, int) {
-	proof, err := r.prove(p, q)
+func (r *Replicator) answerOne(p *peer, channel *protomux.Channel, q *requestMessage, a *answerBuffers) int {
+	proof, err := r.prove(p, q, a.block)
+	buf := a.message[:0]
 	if err != nil {
 		if q.id == 0 {
-			return buf, 0
+			return 0
 		}
 		reason := uint64(notAvailable)
 		if errors.Is(err, merkle.ErrRequest) || errors.Is(err, merkle.ErrNoNode) {
@@ -587,21 +602,22 @@ func (r *Replicator) answerOne(p *peer, channel *protomux.Channel, q *requestMes
 				r.flushLocked()
 			}
 		}
-		return buf, len(buf)
+		return len(buf)
 	}
-	buf = proof.AppendData(buf, q.id)
-	if err := channel.Send(msgData, buf); err == nil {
+	head, block, tail := proof.DataParts(buf, q.id)
+	size := len(head) + len(block) + len(tail)
+	if err := channel.Send(msgData, head, block, tail); err == nil {
 		r.mu.Lock()
-		p.stats.Up += uint64(len(buf))
+		p.stats.Up += uint64(size)
 		if proof.Block != nil {
 			p.stats.BlocksUp++
 		}
 		r.mu.Unlock()
 	}
-	return buf, len(buf)
+	return size
 }
 
-func (r *Replicator) prove(p *peer, q *requestMessage) (*hypercore.Proof, error) {
+func (r *Replicator) prove(p *peer, q *requestMessage, buf []byte) (*hypercore.Proof, error) {
 	if !p.access.Upload && q.id != 0 {
 		return nil, ErrDenied
 	}
@@ -614,7 +630,7 @@ func (r *Replicator) prove(p *peer, q *requestMessage) (*hypercore.Proof, error)
 	if b := q.want.Block; b != nil && !r.log.Has(b.Index) {
 		return nil, fmt.Errorf("block %d: %w", b.Index, hypercore.ErrNotFound)
 	}
-	proof, err := r.log.Prove(r.ctx, q.want, q.manifest)
+	proof, err := r.log.ProveIn(r.ctx, q.want, q.manifest, buf)
 	if err == nil && proof.Fork != q.fork {
 		return nil, fmt.Errorf("fork %d: %w", q.fork, hypercore.ErrNotFound)
 	}

@@ -147,7 +147,7 @@ type moving struct {
 }
 
 func (m *moving) add(key []byte, p pointer) error {
-	data, err := m.d.segments.read(p, key)
+	data, err := m.d.segments.read(p, key, nil)
 	if err != nil {
 		return err
 	}

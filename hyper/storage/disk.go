@@ -814,15 +814,15 @@ func (d *disk) getFrom(r pebble.Reader, space byte, key []byte) ([]byte, error) 
 	return out, closer.Close()
 }
 
-func (d *disk) Blob(key []byte) ([]byte, error) {
+func (d *disk) Blob(key, buf []byte) ([]byte, error) {
 	if err := d.enter(); err != nil {
 		return nil, err
 	}
 	defer d.users.leave()
-	return d.blobFrom(d.db, key)
+	return d.blobFrom(d.db, key, buf)
 }
 
-func (d *disk) blobFrom(r pebble.Reader, key []byte) ([]byte, error) {
+func (d *disk) blobFrom(r pebble.Reader, key, buf []byte) ([]byte, error) {
 	for try := 0; ; try++ {
 		value, err := d.getFrom(r, spaceBlob, key)
 		if !errors.Is(err, ErrNotFound) {
@@ -838,7 +838,7 @@ func (d *disk) blobFrom(r pebble.Reader, key []byte) ([]byte, error) {
 		if !ok {
 			return nil, fmt.Errorf("blob pointer %x: %w", value, ErrCorrupt)
 		}
-		data, err := d.segments.read(p, key)
+		data, err := d.segments.read(p, key, buf)
 		if errors.Is(err, fs.ErrNotExist) {
 			// The collector may have moved it since the pointer was read.
 			if try < 3 {
@@ -923,12 +923,12 @@ func (s *diskSnapshot) Get(key []byte) ([]byte, error) {
 	return s.d.getFrom(s.Snapshot, spaceValue, key)
 }
 
-func (s *diskSnapshot) Blob(key []byte) ([]byte, error) {
+func (s *diskSnapshot) Blob(key, buf []byte) ([]byte, error) {
 	if err := s.enter(); err != nil {
 		return nil, err
 	}
 	defer s.leave()
-	return s.d.blobFrom(s.Snapshot, key)
+	return s.d.blobFrom(s.Snapshot, key, buf)
 }
 
 func (s *diskSnapshot) Scan(from, to []byte, f func(key, value []byte) bool) error {

@@ -63,8 +63,9 @@ type Engine interface {
 type Reader interface {
 	// Get returns the value of a key, owned by the caller, or ErrNotFound.
 	Get(key []byte) ([]byte, error)
-	// Blob returns the blob of a key, owned by the caller, or ErrNotFound.
-	Blob(key []byte) ([]byte, error)
+	// Blob returns the blob of a key, owned by the caller, or ErrNotFound. It may
+	// lie in buf, if that has room for it and a little more.
+	Blob(key, buf []byte) ([]byte, error)
 	// Scan calls f with the keys from <= key < to in order, until it returns
 	// false; to the last key when to is nil. Key and value are valid during the
 	// call only. What f writes to the engine is not met.

@@ -323,7 +323,7 @@ func TestFailedReadIsAnErrorOnce(t *testing.T) {
 			if err == nil && len(v) != 1000 {
 				t.Errorf("value %d has %d bytes", i, len(v))
 			}
-			w, err2 := e.Blob(fmt.Appendf(nil, "%d", i))
+			w, err2 := e.Blob(fmt.Appendf(nil, "%d", i), nil)
 			if err2 == nil && len(w) != 5<<10 {
 				t.Errorf("blob %d has %d bytes", i, len(w))
 			}
@@ -336,7 +336,7 @@ func TestFailedReadIsAnErrorOnce(t *testing.T) {
 				}
 			}
 		}
-		if _, err := e.Blob([]byte("large")); err != nil {
+		if _, err := e.Blob([]byte("large"), nil); err != nil {
 			failed++
 		}
 	}

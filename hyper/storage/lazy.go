@@ -87,9 +87,9 @@ func (l *lazyDisk) Get(key []byte) ([]byte, error) {
 	return d.Get(key)
 }
 
-func (l *lazyDisk) Blob(key []byte) ([]byte, error) {
+func (l *lazyDisk) Blob(key, buf []byte) ([]byte, error) {
 	if d := l.ready.Load(); d != nil {
-		return d.Blob(key)
+		return d.Blob(key, buf)
 	}
 	l.mu.RLock()
 	defer l.mu.RUnlock()
@@ -97,7 +97,7 @@ func (l *lazyDisk) Blob(key []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return d.Blob(key)
+	return d.Blob(key, buf)
 }
 
 // Scan opens the store for writing: its callback may write.

@@ -112,7 +112,11 @@ func (l Log) Node(index uint64) (merkle.Node, error) {
 }
 
 // Block returns a block, owned by the caller, or ErrNotFound.
-func (l Log) Block(index uint64) ([]byte, error) {
+func (l Log) Block(index uint64) ([]byte, error) { return l.BlockIn(index, nil) }
+
+// BlockIn is Block, but a large block may lie in buf, if that has room for it and
+// a little more.
+func (l Log) BlockIn(index uint64, buf []byte) ([]byte, error) {
 	p, err := l.page(0, index/pageBlocks)
 	for try := 0; err == nil; try++ {
 		kind, data := p.block(int(index % pageBlocks))
@@ -123,7 +127,7 @@ func (l Log) Block(index uint64) ([]byte, error) {
 			err = ErrNotFound
 			break
 		}
-		if data, err = l.r.Blob(numberKey(l.id, logBlock, index)); err == nil {
+		if data, err = l.r.Blob(numberKey(l.id, logBlock, index), buf); err == nil {
 			return data, nil
 		}
 		if !errors.Is(err, ErrNotFound) {

@@ -89,8 +89,8 @@ func (m *memory) Snapshot() (Snapshot, error) {
 	return &memory{tree: m.tree.Clone()}, nil
 }
 
-func (m *memory) Get(key []byte) ([]byte, error)  { return m.get(memoryValue, key) }
-func (m *memory) Blob(key []byte) ([]byte, error) { return m.get(memoryBlob, key) }
+func (m *memory) Get(key []byte) ([]byte, error)     { return m.get(memoryValue, key) }
+func (m *memory) Blob(key, _ []byte) ([]byte, error) { return m.get(memoryBlob, key) }
 
 func (m *memory) get(space byte, key []byte) ([]byte, error) {
 	m.mu.RLock()

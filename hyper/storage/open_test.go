@@ -164,7 +164,7 @@ func TestReadOnlyStoreTakesNoWrites(t *testing.T) {
 			continue
 		}
 		hasValue(t, e, "a", 10)
-		if got, err := e.Blob([]byte("a")); err != nil || len(got) != 20<<10 {
+		if got, err := e.Blob([]byte("a"), nil); err != nil || len(got) != 20<<10 {
 			t.Errorf("%s: blob of %d bytes, %v", what, len(got), err)
 		}
 		wantErr(t, "a write", setValue(e, "b", 1), storage.ErrReadOnly)

@@ -269,7 +269,7 @@ func FuzzSegment(f *testing.F) {
 			if p.offset < uint32(len(segmentMagic)) || int(p.offset)+p.recordSize(len(key)) > len(data) {
 				t.Errorf("record %v of %q in %d bytes", p, key, len(data))
 			}
-			_, err := s.read(p, key)
+			_, err := s.read(p, key, nil)
 			if err != nil && !errors.Is(err, ErrCorrupt) {
 				t.Error(err)
 			}
@@ -280,7 +280,7 @@ func FuzzSegment(f *testing.F) {
 		if n*segmentHeader > len(data) {
 			t.Errorf("%d records in %d bytes", n, len(data))
 		}
-		_, err = s.read(pointer{1, offset, length}, []byte("k"))
+		_, err = s.read(pointer{1, offset, length}, []byte("k"), nil)
 		if err != nil && !errors.Is(err, ErrCorrupt) {
 			t.Error(err)
 		}

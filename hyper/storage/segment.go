@@ -291,7 +291,7 @@ func (s *segments) sync(segment uint32, end int64) error {
 }
 
 // read returns a blob.
-func (s *segments) read(p pointer, key []byte) ([]byte, error) {
+func (s *segments) read(p pointer, key, buf []byte) ([]byte, error) {
 	f, err := s.acquire(p.segment)
 	if err != nil {
 		return nil, err
@@ -303,7 +303,7 @@ func (s *segments) read(p pointer, key []byte) ([]byte, error) {
 			return nil, fmt.Errorf("segment %d at %d: %w: record of %d bytes", p.segment, p.offset, ErrCorrupt, size)
 		}
 	}
-	record := make([]byte, p.recordSize(len(key)))
+	record := slices.Grow(buf[:0], int(p.recordSize(len(key))))[:p.recordSize(len(key))]
 	if n, err := f.ReadAt(record, int64(p.offset)); n < len(record) {
 		if err == nil || errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF

@@ -85,7 +85,7 @@ func (s *blobStore) delete(from, to int) {
 func (s *blobStore) check(r storage.Reader, from, to, size int) {
 	s.t.Helper()
 	for i := from; i < to; i++ {
-		got, err := r.Blob(blobKey(i))
+		got, err := r.Blob(blobKey(i), nil)
 		if size == 0 && !errors.Is(err, storage.ErrNotFound) {
 			s.t.Errorf("blob %d is there: %v", i, err)
 		} else if size > 0 && (err != nil || !bytes.Equal(got, blobData(i, size))) {
@@ -317,13 +317,13 @@ func TestCollectionDoesNotBelieveABadSegment(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.open()
-	if _, err := s.e.Blob(blobKey(0)); !errors.Is(err, storage.ErrCorrupt) {
+	if _, err := s.e.Blob(blobKey(0), nil); !errors.Is(err, storage.ErrCorrupt) {
 		t.Errorf("a bad record: %v", err)
 	}
 	s.delete(1, 19)
 	s.collect()
 	s.check(s.e, 19, 20, 20<<10)
-	if _, err := s.e.Blob(blobKey(0)); !errors.Is(err, storage.ErrCorrupt) {
+	if _, err := s.e.Blob(blobKey(0), nil); !errors.Is(err, storage.ErrCorrupt) {
 		t.Errorf("a bad record after a collection: %v", err)
 	}
 	s.delete(0, 1)

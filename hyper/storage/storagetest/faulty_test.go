@@ -190,7 +190,7 @@ func TestEngineSurvivesACrashAtEveryWritePoint(t *testing.T) {
 				t.Fatalf("%s at %+v: batch %d of %d: %v", c.how, c.at, i, len(all), err)
 			}
 			if i%4 == 0 && i < len(all) {
-				if got, err := e.Blob(key(i)); err != nil || !bytes.Equal(got, blob(i)) {
+				if got, err := e.Blob(key(i), nil); err != nil || !bytes.Equal(got, blob(i)) {
 					t.Fatalf("%s at %+v: blob %d of %d: %v", c.how, c.at, i, len(all), err)
 				}
 			}

@@ -97,7 +97,7 @@ func value(r storage.Reader, key string) string {
 }
 
 func blob(r storage.Reader, key string) string {
-	return text(r.Blob([]byte(key)))
+	return text(r.Blob([]byte(key), nil))
 }
 
 func text(value []byte, err error) string {
@@ -306,8 +306,8 @@ func (s *suite) ownership() {
 	s.want("large blob", blob(s.e, "large"), string(pattern(20<<10, 0)))
 	for _, get := range []func() ([]byte, error){
 		func() ([]byte, error) { return s.e.Get([]byte("key")) },
-		func() ([]byte, error) { return s.e.Blob([]byte("small")) },
-		func() ([]byte, error) { return s.e.Blob([]byte("large")) },
+		func() ([]byte, error) { return s.e.Blob([]byte("small"), nil) },
+		func() ([]byte, error) { return s.e.Blob([]byte("large"), nil) },
 	} {
 		got, err := get()
 		if err != nil {
@@ -466,7 +466,7 @@ func (s *suite) closed() {
 	var b storage.Batch
 	b.Set([]byte("a"), []byte("2"))
 	_, get := s.e.Get([]byte("a"))
-	_, blob := s.e.Blob([]byte("a"))
+	_, blob := s.e.Blob([]byte("a"), nil)
 	_, snap := s.e.Snapshot()
 	_, stats := s.e.Stats()
 	for what, err := range map[string]error{
@@ -494,7 +494,7 @@ func (s *suite) closing() {
 				var b storage.Batch
 				b.Set(fmt.Appendf(nil, "%d/%d", w, i), nil)
 				_, get := s.e.Get([]byte("a"))
-				_, blob := s.e.Blob([]byte("a"))
+				_, blob := s.e.Blob([]byte("a"), nil)
 				errs := []error{get, blob, s.e.Apply(&b, storage.Soon), s.e.Scan(nil, nil, func(_, _ []byte) bool { return true })}
 				if i == 0 {
 					started.Done()
