@@ -3,6 +3,7 @@ package replicate
 import (
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/cloudbevy/bevy/hyper/hypercore"
@@ -170,6 +171,9 @@ func (m *machine) fly(r *request, index uint64) {
 	if f == nil {
 		f = &flight{index: index}
 		m.flights[index] = f
+		if len(m.order) > 64+2*len(m.flights) {
+			m.order = slices.DeleteFunc(m.order, func(f *flight) bool { return f.done })
+		}
 		m.order = append(m.order, f)
 	}
 	f.requests = append(f.requests, r)
