@@ -1,6 +1,7 @@
 package replicate
 
 import (
+	"maps"
 	"math/bits"
 
 	"github.com/cloudbevy/bevy/hyper/runs"
@@ -104,7 +105,7 @@ func (b *bitmap) set(r runs.Range, in bool) {
 		return
 	}
 	if in && r.Start <= b.prefix {
-		b.prefix = max(b.prefix, r.End)
+		b.grow(r.End)
 		return
 	}
 	if !in && r.Start < b.prefix {
@@ -123,6 +124,15 @@ func (b *bitmap) set(r runs.Range, in bool) {
 			return
 		}
 		b.setIn(n, runs.Range{Start: n * pageBits, End: (n + 1) * pageBits}.Intersect(r), in)
+	}
+}
+
+// grow makes the prefix go up to end at least, and forgets pages below it.
+func (b *bitmap) grow(end uint64) {
+	before := b.prefix / pageBits
+	b.prefix = b.next(max(b.prefix, end), false)
+	if n := b.prefix / pageBits; n != before {
+		maps.DeleteFunc(b.pages, func(i uint64, _ *page) bool { return i < n })
 	}
 }
 

@@ -3,6 +3,8 @@ package replicate
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 
 	"github.com/cloudbevy/bevy/hyper/hypercore"
 	"github.com/cloudbevy/bevy/hyper/merkle"
@@ -23,8 +25,11 @@ func (j *job) run(ctx context.Context, log *hypercore.Log, d hypercore.Durabilit
 // apply applies proofs. Those that miss a node are tried again as long as others
 // bring some: answers may come in another order than they were asked for.
 func (j *job) apply(ctx context.Context, log *hypercore.Log, d hypercore.Durability) {
-	left := j.answers
+	left := slices.DeleteFunc(slices.Clone(j.answers), func(a *answer) bool { return a.learn(log) })
 	for {
+		if len(left) == 0 {
+			return
+		}
 		proofs := make([]*hypercore.Proof, len(left))
 		for i, a := range left {
 			proofs[i] = a.proof
@@ -45,6 +50,22 @@ func (j *job) apply(ctx context.Context, log *hypercore.Log, d hypercore.Durabil
 		}
 		left = again
 	}
+}
+
+// learn takes an answer that is a manifest and nothing else, and reports whether
+// it is one.
+func (a *answer) learn(log *hypercore.Log) bool {
+	p := a.proof
+	if p.Manifest == nil || p.Block != nil || p.Hash != nil || p.Seek != nil || p.Upgrade != nil {
+		return false
+	}
+	switch {
+	case p.Manifest.Key() != log.Key():
+		a.err = fmt.Errorf("%w: it is not that of log %s", hypercore.ErrManifest, log.Key())
+	case log.Manifest() == nil:
+		a.err = log.Learn(hypercore.Options{Manifest: p.Manifest})
+	}
+	return true
 }
 
 // run takes the next step to the other fork.

@@ -3,6 +3,7 @@ package replicate
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -43,7 +44,7 @@ type machine struct {
 
 	// What is under way.
 	flights   map[uint64]*flight // blocks that were asked for
-	tries     map[uint64]int     // proofs of blocks that did not fit
+	tries     map[uint64]int     // of blocks that are wanted: proofs that did not fit
 	order     []*flight          // the same, the oldest first; done ones are skipped
 	upgrade   *request           // of the head
 	fork      *forkChange
@@ -51,7 +52,8 @@ type machine struct {
 	unapplied int       // their bytes
 	inflight  int       // bytes asked for
 	checks    []*conflictCheck
-	fullUntil time.Time // nothing can be stored before
+	unsure    []*conflictCheck // checks that lack nodes of our own tree
+	fullUntil time.Time        // nothing can be stored before
 
 	out  []outgoing
 	buf  []byte
@@ -125,8 +127,10 @@ type request struct {
 	flight    *flight
 	seek      *seekWant
 	fork      *forkChange
+	node      *nodeWant
 	tick      uint64 // of the peer's requests
 	planned   uint64 // levels of nodes that the answer brings, see plan
+	leans     bool   // on nodes that answers to earlier requests bring
 	cancelled bool
 }
 
@@ -151,12 +155,27 @@ type forkChange struct {
 	useful  bool
 }
 
+// idle reports whether nothing is under way for the change.
+func (f *forkChange) idle() bool { return f.request == nil && f.proof == nil && !f.working }
+
 // A conflictCheck is evidence to be looked at.
 type conflictCheck struct {
 	peer   *peer
 	proof  *hypercore.Proof
 	frozen bool
 	err    error
+
+	asked   bool        // that is its peer's answer to suspect
+	missing []*nodeWant // nodes of our tree that it lacked
+	until   time.Time
+}
+
+// A nodeWant is a node of our tree that a check needs, to be had from another
+// peer than the one that is checked.
+type nodeWant struct {
+	index   uint64
+	request *request
+	asked   []*peer
 }
 
 func (m *machine) init(log *hypercore.Log, o Options) {
@@ -184,7 +203,7 @@ func (m *machine) waiting() bool {
 			return true
 		}
 	}
-	return m.now.Before(m.fullUntil)
+	return len(m.updates) > 0 || len(m.unsure) > 0 || m.now.Before(m.fullUntil)
 }
 
 // --- what is wanted ---
@@ -200,6 +219,12 @@ func (m *machine) wantBlock(index uint64, deadline time.Time, w *Waiter) {
 		b = &blockWant{index: index, deadline: deadline, seq: m.seq}
 		m.blocks[index] = b
 		m.queueBlock(b)
+	} else if !deadline.IsZero() && (b.deadline.IsZero() || deadline.Before(b.deadline)) {
+		queued := b.queued
+		m.unqueueBlock(b)
+		if b.deadline = deadline; queued {
+			m.queueBlock(b)
+		}
 	}
 	b.waiters = append(b.waiters, w)
 	w.forget = func() {
@@ -247,9 +272,18 @@ func (m *machine) forgetBlock(b *blockWant) {
 	}
 	delete(m.blocks, b.index)
 	m.unqueueBlock(b)
-	if f := m.flights[b.index]; f != nil && !f.arrived && !m.inRanges(b.index) {
+	f := m.flights[b.index]
+	switch wanted := m.inRanges(b.index); {
+	case wanted && f == nil:
+		m.addTodo(runs.Range{Start: b.index, End: b.index + 1})
+	case wanted || f == nil || f.arrived:
+	default:
 		m.endFlight(f)
 	}
+	if !m.inRanges(b.index) {
+		delete(m.tries, b.index)
+	}
+	m.schedule()
 }
 
 func (m *machine) settleBlock(index uint64, err error) {
@@ -311,6 +345,7 @@ func (m *machine) makeTodo() {
 	for _, p := range m.peers {
 		p.claim = runs.Range{}
 	}
+	maps.DeleteFunc(m.tries, func(index uint64, _ int) bool { return m.blocks[index] == nil && !m.inRanges(index) })
 	for _, r := range m.ranges {
 		m.addTodo(r.Range)
 	}
@@ -363,7 +398,7 @@ func (m *machine) wantUpdate(w *Waiter) {
 // checkUpdates settles who waits for the newest head, once no peer has a newer
 // one or may be about to tell of one.
 func (m *machine) checkUpdates() {
-	if len(m.updates) == 0 || !m.ready || m.connecting > 0 || m.upgrade != nil || m.fork != nil || len(m.arrived) > 0 {
+	if len(m.updates) == 0 || !m.ready || m.connecting > 0 || m.upgrade != nil || m.fork != nil && !m.fork.idle() || len(m.arrived) > 0 {
 		return
 	}
 	for _, p := range m.peers {
@@ -378,10 +413,14 @@ func (m *machine) checkUpdates() {
 	m.updates = nil
 }
 
+// newsFor is how long a peer may be about to say something: one that never does
+// keeps nobody waiting.
+const newsFor = 5 * time.Second
+
 // mayHaveNews reports whether a peer may have a newer head than ours.
 func (p *peer) mayHaveNews() bool {
 	m := p.m
-	if !p.access.Download || p.stalled || p.suspected != nil {
+	if !p.access.Download || p.stalled || p.suspected != nil || p.closing != nil || m.now.Sub(p.heard) > newsFor {
 		return false
 	}
 	if !p.opened || !p.synced {
@@ -455,25 +494,42 @@ func (m *machine) changed(head hypercore.Head, events []hypercore.Event) {
 			m.sync(p, true)
 		}
 	}
-	var held runs.Set
+	var held, lost runs.Set
+	froze := false
 	for _, e := range events {
 		switch e.Kind {
 		case hypercore.Received:
 			held.Add(e.Range)
 		case hypercore.Cleared:
-			for _, p := range m.peers {
-				m.tellDropped(p, e.Range)
-			}
-		case hypercore.Lagged, hypercore.Truncated:
+			lost.Add(e.Range)
+			held.Add(e.Range) // it may be here again
+		case hypercore.Truncated:
+			lost.Add(runs.Range{Start: e.Length, End: max(e.Length, old.Length)})
+			held.Add(runs.Range{End: head.Length})
+		case hypercore.Lagged:
+			lost.Add(runs.Range{End: max(old.Length, head.Length)})
 			held.Add(runs.Range{End: head.Length})
 		case hypercore.Appended:
-			held.Add(runs.Range{Start: old.Length, End: head.Length})
+			held.Add(runs.Range{Start: min(old.Length, head.Length), End: head.Length})
+		case hypercore.Froze:
+			froze = true
+		}
+	}
+	for r := range lost.All() {
+		for _, p := range m.peers {
+			m.tellDropped(p, r)
+		}
+		for _, w := range m.ranges {
+			m.addTodo(runs.Range{Start: max(w.Start, w.next), End: w.End}.Intersect(r))
 		}
 	}
 	for r := range held.All() {
 		m.nowHeld(r)
 	}
 	m.checkRanges()
+	if froze && !m.frozen {
+		m.freeze()
+	}
 	if len(m.updates) > 0 && (head.Length != old.Length || head.Fork != old.Fork) {
 		m.checkUpdates()
 	}
@@ -523,9 +579,12 @@ func (m *machine) nowHeld(r runs.Range) {
 
 // landed ends the flights of blocks that are held by now, however they came.
 func (m *machine) landed(held runs.Range) {
+	if len(m.tries) > 0 {
+		maps.DeleteFunc(m.tries, func(index uint64, _ int) bool { return held.Contains(index) })
+	}
 	if uint64(len(m.flights)) < held.Len() {
-		for index, f := range m.flights {
-			if held.Contains(index) && !f.arrived {
+		for _, f := range m.order {
+			if held.Contains(f.index) && !f.arrived && !f.done {
 				m.endFlight(f)
 			}
 		}
@@ -548,13 +607,21 @@ func (m *machine) forkChanged(old hypercore.Head) {
 	if m.upgrade != nil {
 		m.cancel(m.upgrade)
 	}
+	if f := m.fork; f != nil && f.fork <= m.head.Fork {
+		if r := f.request; r != nil {
+			f.request = nil
+			m.cancel(r)
+		}
+		if !f.working {
+			m.fork = nil // otherwise it ends when the work does
+		}
+	}
+	clear(m.tries)
+	m.unsure = nil
 	for _, p := range m.peers {
 		clear(p.planned)
-		p.toldAll = 0
+		p.toldAll, p.pushed, p.misfits = 0, 0, 0
 		p.forkFailed = false
-		if p.pushed > m.head.Length {
-			p.pushed = 0
-		}
 	}
 	for _, r := range m.ranges {
 		r.next = r.Start
@@ -693,6 +760,10 @@ func (m *machine) applied(a *answer, stored error) {
 			m.settleSeek(r.seek, nil)
 		}
 	}
+	if r != nil && r.node != nil {
+		r.node.request = nil
+		m.checkAgain()
+	}
 	switch {
 	case stored != nil:
 	case err == nil:
@@ -702,9 +773,10 @@ func (m *machine) applied(a *answer, stored error) {
 		// The log has changed since it was asked for, or another proof that it
 		// was to build on did not come.
 		p.stats.Misfits++
-		if p.misfits++; p.misfits > maxMisfits {
-			m.drop(p, fmt.Errorf("%w: its proofs don't fit: %w", ErrPeer, err))
+		if errors.Is(err, hypercore.ErrFork) || errors.Is(err, merkle.ErrNoNode) && r != nil && r.leans {
+			return // that's not the peer's doing
 		}
+		m.misfit(p, err)
 	case errors.Is(err, merkle.ErrProof), errors.Is(err, hypercore.ErrSignature), errors.Is(err, hypercore.ErrManifest):
 		if r == nil { // pushed: it may be older than what came in between
 			p.stats.Misfits++
@@ -724,6 +796,14 @@ func (m *machine) applied(a *answer, stored error) {
 // maxMisfits is how many proofs in a row of a peer may not fit.
 const maxMisfits = 64
 
+// misfit counts a proof that was not what the peer should have sent, and may be
+// so by no fault of its own.
+func (m *machine) misfit(p *peer, err error) {
+	if p.misfits++; p.misfits > maxMisfits {
+		m.drop(p, fmt.Errorf("%w: its proofs don't fit: %w", ErrPeer, err))
+	}
+}
+
 // blockApplied settles the flight of a block.
 func (m *machine) blockApplied(r *request, a *answer, err error) {
 	f := r.flight
@@ -738,7 +818,9 @@ func (m *machine) blockApplied(r *request, a *answer, err error) {
 		a.peer.stats.Bytes += uint64(len(a.proof.Block.Value))
 		return
 	}
-	m.tries[f.index]++
+	if m.blocks[f.index] != nil || m.inRanges(f.index) {
+		m.tries[f.index]++
+	}
 	m.release(r)
 }
 
@@ -754,24 +836,101 @@ func (m *machine) suspect(p *peer, err error) {
 		m.drop(p, p.suspected)
 		return
 	}
+	m.discount(p)
 	m.releaseAll(p)
 	r := requestMessage{fork: p.remote.fork, want: merkle.Request{Upgrade: &merkle.UpgradeRequest{Length: length}}}
 	m.send(p, msgRequest, r.append(m.buf))
 }
 
 func (m *machine) checkDone(c *conflictCheck) {
-	c.peer.checking = false
+	p := c.peer
 	switch {
-	case c.frozen && !m.frozen:
-		m.freeze()
 	case c.frozen:
-	case c.peer.suspected != nil:
-		m.drop(c.peer, c.peer.suspected)
+		p.checking = false
+		if !m.frozen {
+			m.freeze()
+		}
+		return
+	case errors.Is(c.err, merkle.ErrNoNode) && c.missing == nil && m.wantRoots(c):
+		return // checked again when they are here
+	}
+	p.checking = false
+	switch {
+	case c.asked && p.suspected != nil:
+		m.drop(p, p.suspected)
+	case !c.asked:
+		m.misfit(p, errors.New("its evidence shows nothing"))
+	}
+}
+
+// wantRoots wants the nodes that a check lacked: a sparse log does not have the
+// roots of each length that it had. It reports whether there are any.
+func (m *machine) wantRoots(c *conflictCheck) bool {
+	length := c.proof.Upgrade.TreeLength()
+	if length > m.head.Length {
+		length = c.proof.Upgrade.Start + c.proof.Upgrade.Length
+	}
+	if length > m.head.Length {
+		return false
+	}
+	for _, index := range merkle.AppendRoots(nil, length) {
+		if _, err := m.log.Node(index); errors.Is(err, merkle.ErrNoNode) {
+			c.missing = append(c.missing, &nodeWant{index: index})
+		}
+	}
+	if len(c.missing) == 0 {
+		return false
+	}
+	c.until = m.now.Add(suspectFor)
+	c.peer.suspectedAt = m.now
+	m.unsure = append(m.unsure, c)
+	return true
+}
+
+// checkAgain repeats the checks whose nodes are here by now.
+func (m *machine) checkAgain() {
+	m.unsure = slices.DeleteFunc(m.unsure, func(c *conflictCheck) bool {
+		for _, w := range c.missing {
+			if _, err := m.log.Node(w.index); err != nil {
+				return false
+			}
+		}
+		m.checks = append(m.checks, c)
+		return true
+	})
+}
+
+// askRoots asks a peer for nodes that checks of others need.
+func (m *machine) askRoots(p *peer) {
+	for _, c := range m.unsure {
+		for _, w := range c.missing {
+			if c.peer == p || w.request != nil || slices.Contains(w.asked, p) || merkle.RightSpan(w.index) >= 2*p.remote.length {
+				continue
+			}
+			n, err := m.head.MissingNodes(w.index, logNodes{log: m.log})
+			if err != nil || n == 0 {
+				continue
+			}
+			r := &request{msg: requestMessage{fork: m.head.Fork}, size: minWindow / 16, node: w}
+			r.msg.want.Hash = &merkle.NodeRequest{Index: w.index, Nodes: n}
+			w.request, w.asked = r, append(w.asked, p)
+			m.request(p, r)
+		}
 	}
 }
 
 // tick looks for peers that do not answer.
 func (m *machine) tick() {
+	m.unsure = slices.DeleteFunc(m.unsure, func(c *conflictCheck) bool {
+		over := m.now.After(c.until)
+		if over {
+			c.peer.checking = false
+			for _, w := range c.missing {
+				w.request = nil
+			}
+		}
+		return over
+	})
 	for _, p := range slices.Clone(m.peers) {
 		switch {
 		case p.suspected != nil && m.now.Sub(p.suspectedAt) > suspectFor:
@@ -794,7 +953,20 @@ const suspectFor = 5 * time.Second
 func (m *machine) stall(p *peer) {
 	p.stalled = true
 	p.stats.Stalls++
+	m.discount(p)
 	m.releaseAll(p)
+}
+
+// discount stops counting what a peer was asked for as on its way: who does not
+// answer must not keep others from being asked.
+func (m *machine) discount(p *peer) {
+	for _, r := range p.requests {
+		if r != nil && !r.cancelled {
+			m.inflight -= r.size
+			p.inflight -= r.size
+			r.size = 0
+		}
+	}
 }
 
 // hasJob reports whether job would return one.

@@ -16,8 +16,10 @@ import (
 const (
 	maxQueue   = 1 << 13 // requests that wait for their answers
 	maxWants   = 512
-	maxInvalid = 64 // requests that no log could answer
-	maxRefused = 1 << 10
+	maxInvalid = 64  // requests that no log could answer
+	maxRefused = 256 // requests in a row for what it said that it has
+	maxUnasked = 1 << 10
+	maxPushed  = 256 // blocks that wait to be pushed
 	lastBlocks = 256 // peers hear of these without a want
 	wantBatch  = 1 << 21
 )
@@ -35,6 +37,7 @@ type peer struct {
 	// What it says of itself.
 	remote syncMessage
 	synced bool
+	heard  time.Time // when it last said something new of itself
 	have   bitmap
 	theirs map[runs.Range]struct{} // ranges it wants to hear of
 	all    bool                    // it wants to hear of all
@@ -64,8 +67,13 @@ type peer struct {
 	minRTT     time.Duration
 	stalled    bool
 	forkFailed bool
-	refused    int // noData in a row
-	misfits    int // proofs that did not fit in a row
+	forksTried int       // forks that it told of and could not prove
+	useless    int       // nodes of another fork that led nowhere
+	manifest   bool      // it was asked for the manifest
+	refused    int       // noData in a row
+	misfits    int       // proofs that did not fit in a row
+	unasked    int       // answers that nobody asked for
+	wantsDone  time.Time // when the wants that were answered are paid for
 
 	suspected   error
 	suspectedAt time.Time
@@ -92,6 +100,7 @@ type lingering struct {
 
 func (m *machine) addPeer(p *peer) {
 	p.m = m
+	p.heard = m.now
 	p.planned, p.wanted, p.theirs = map[uint64]int{}, map[uint64]struct{}{}, map[runs.Range]struct{}{}
 	p.queued = map[uint64]*requestMessage{}
 	m.peers = append(m.peers, p)
@@ -99,7 +108,7 @@ func (m *machine) addPeer(p *peer) {
 
 // opened is told that the other side has opened the channel, too.
 func (m *machine) opened(p *peer, seeks bool) {
-	p.opened, p.seeks = true, seeks
+	p.opened, p.seeks, p.heard = true, seeks, m.now
 	if m.ready {
 		m.hello(p)
 	}
@@ -145,9 +154,7 @@ func (m *machine) removePeer(p *peer) {
 		}
 	}
 	p.requests, p.free, p.lingering, p.open, p.inflight = nil, nil, nil, 0, 0
-	if f := m.fork; f != nil && f.peer == p && !f.working {
-		m.forkPeerGone(f)
-	}
+	m.checkFork()
 	m.schedule()
 	m.checkUpdates()
 }
@@ -248,12 +255,12 @@ func (m *machine) receive(p *peer, number int, payload []byte) (err error) {
 	case msgNoData:
 		var id, reason uint64
 		if id, reason, err = readNoData(payload); err == nil {
-			m.onNoData(p, id, reason)
+			err = m.onNoData(p, id, reason)
 		}
 	case msgWant:
 		var w wantMessage
 		if w, err = readWant(payload); err == nil {
-			m.onWant(p, w)
+			err = m.onWant(p, w)
 		}
 	case msgUnwant:
 		var w wantMessage
@@ -293,11 +300,15 @@ func (m *machine) onSync(p *peer, s syncMessage) {
 			p.have.set(runs.Range{Start: s.length, End: merkle.MaxSize}, false)
 		}
 	}
+	if s != p.remote {
+		p.heard = m.now
+	}
 	first := !p.synced
 	p.remote, p.synced = s, true
 	if !m.ready {
 		return
 	}
+	m.checkFork()
 	if !first || s.length < m.head.Length || s.fork != m.head.Fork {
 		m.sync(p, false)
 	}
@@ -344,6 +355,12 @@ func (p *peer) unqueue(n int) []*requestMessage {
 
 // requeue puts back what could not be answered yet.
 func (p *peer) requeue(rest []*requestMessage) {
+	if p.closed {
+		return
+	}
+	rest = slices.DeleteFunc(slices.Clone(rest), func(r *requestMessage) bool {
+		return r.id != 0 && p.queued[r.id] != nil // it has asked anew meanwhile
+	})
 	p.queue = slices.Insert(p.queue, 0, rest...)
 	for _, r := range rest {
 		if r.id != 0 {
@@ -352,9 +369,16 @@ func (p *peer) requeue(rest []*requestMessage) {
 	}
 }
 
-func (m *machine) onWant(p *peer, w wantMessage) {
+func (m *machine) onWant(p *peer, w wantMessage) error {
 	if w.start > merkle.MaxSize || w.length > wantBatch && !w.any {
-		return
+		return nil
+	}
+	// The answer may be far larger than the question.
+	if p.wantsDone.Before(m.now) {
+		p.wantsDone = m.now
+	}
+	if p.wantsDone = p.wantsDone.Add(wantEvery); p.wantsDone.Sub(m.now) > 2*maxWants*wantEvery {
+		return fmt.Errorf("more than %d wants at a time", 2*maxWants)
 	}
 	r := runs.Range{Start: w.start, End: w.start + min(w.length, merkle.MaxSize)}
 	if len(p.theirs) < maxWants {
@@ -362,8 +386,8 @@ func (m *machine) onWant(p *peer, w wantMessage) {
 	} else {
 		p.all = true
 	}
-	if !m.ready || !p.opened {
-		return
+	if !m.ready || !p.opened || p.closing != nil {
+		return nil
 	}
 	n := m.contiguous()
 	switch {
@@ -378,7 +402,11 @@ func (m *machine) onWant(p *peer, w wantMessage) {
 	default:
 		m.sendBitfield(p, r)
 	}
+	return nil
 }
+
+// wantEvery is how often a peer may want to hear of a range in the long run.
+const wantEvery = 50 * time.Millisecond
 
 // sendBitfield tells which blocks of a range are held, if any is.
 func (m *machine) sendBitfield(p *peer, r runs.Range) {
@@ -395,8 +423,10 @@ func (m *machine) sendBitfield(p *peer, r runs.Range) {
 		for uint64(len(words))*32 < held.End-start {
 			words = append(words, 0)
 		}
-		for i := held.Start; i < held.End; i++ {
-			words[(i-start)/32] |= 1 << (i % 32)
+		for i := held.Start; i < held.End; {
+			n := min(32-i%32, held.End-i)
+			words[(i-start)/32] |= ^uint32(0) >> (32 - n) << (i % 32)
+			i += n
 		}
 	}
 	m.send(p, msgBitfield, appendBitfield(m.buf, start, words))
@@ -444,8 +474,10 @@ func (p *peer) wants(r runs.Range) bool {
 // or it was cancelled.
 func (p *peer) finish(id uint64) *request {
 	if id == 0 || id > uint64(len(p.requests)) || p.requests[id-1] == nil {
+		p.unasked++
 		return nil
 	}
+	p.unasked = 0
 	m, r := p.m, p.requests[id-1]
 	p.requests[id-1] = nil
 	p.free = append(p.free, id)
@@ -455,7 +487,7 @@ func (p *peer) finish(id uint64) *request {
 		return nil
 	}
 	// Of what was cancelled before it was sent nothing comes any more.
-	for len(p.lingering) > 0 && p.lingering[0].tick <= r.tick {
+	for len(p.lingering) > 0 && p.lingering[0].tick < r.tick {
 		l := p.lingering[0]
 		p.lingering = p.lingering[1:]
 		p.requests[l.id-1] = nil
@@ -513,27 +545,37 @@ func (m *machine) onData(p *peer, d dataMessage) error {
 	}
 	r := p.finish(id)
 	if r == nil {
-		return nil // cancelled
+		return p.tooMuchUnasked() // cancelled
 	}
 	a.req = r
 	p.measure(r, a.size)
 	if !r.matches(proof) {
+		p.stats.Misfits++
 		m.failRequest(r)
-		return errors.New("the data is not what was asked for")
+		m.misfit(p, errors.New("the data is not what was asked for"))
+		return nil
 	}
+	if !r.answered(proof) {
+		m.onRefused(r, notAvailable)
+		return nil
+	}
+	p.refused = 0
 	if r.fork != nil {
 		m.forkArrived(r, proof)
 		return nil
 	}
-	p.refused = 0
 	if f := r.flight; f != nil && proof.Block != nil && !f.done {
 		f.arrived = true
 	}
-	if proof.Block == nil && proof.Hash == nil && proof.Seek == nil && proof.Upgrade == nil && proof.Manifest == nil {
-		m.onRefused(r, notAvailable)
-		return nil
-	}
 	m.queueAnswer(a)
+	return nil
+}
+
+// tooMuchUnasked is an error when a peer floods us with answers to nothing.
+func (p *peer) tooMuchUnasked() error {
+	if p.unasked > maxUnasked {
+		return fmt.Errorf("%d answers in a row that nobody asked for", p.unasked)
+	}
 	return nil
 }
 
@@ -542,14 +584,23 @@ func (m *machine) queueAnswer(a *answer) {
 	m.unapplied += a.size
 }
 
-// matches reports whether data answers the request. Parts may be missing.
+// matches reports whether data is of what the request asks for. Parts may be
+// missing.
 func (r *request) matches(p *hypercore.Proof) bool {
 	w := &r.msg.want
 	return p.Fork == r.msg.fork &&
 		(p.Block == nil || w.Block != nil && w.Block.Index == p.Block.Index) &&
 		(p.Hash == nil || w.Hash != nil && w.Hash.Index == p.Hash.Index) &&
 		(p.Seek == nil || w.Seek != nil && w.Seek.Bytes == p.Seek.Bytes) &&
-		(p.Upgrade == nil || w.Upgrade != nil)
+		(p.Upgrade == nil || w.Upgrade != nil && p.Upgrade.TreeLength() >= w.Upgrade.Start+w.Upgrade.Length)
+}
+
+// answered reports whether the parts of the data are there that a peer leaves out
+// only if it does not have them.
+func (r *request) answered(p *hypercore.Proof) bool {
+	w := &r.msg.want
+	return (p.Block != nil || w.Block == nil) && (p.Hash != nil || w.Hash == nil) && (p.Upgrade != nil || w.Upgrade == nil) &&
+		(p.Manifest != nil || w.Block != nil || w.Hash != nil || w.Upgrade != nil)
 }
 
 // onPush takes data that was not asked for.
@@ -559,7 +610,7 @@ func (m *machine) onPush(p *peer, a *answer) {
 		// Its side of a story.
 		if !p.checking && proof.Fork == m.head.Fork && m.head.Length > 0 {
 			p.checking = true
-			m.checks = append(m.checks, &conflictCheck{peer: p, proof: proof})
+			m.checks = append(m.checks, &conflictCheck{peer: p, proof: proof, asked: p.suspected != nil})
 			return
 		}
 	}
@@ -570,25 +621,38 @@ func (m *machine) onPush(p *peer, a *answer) {
 	m.queueAnswer(a)
 }
 
-func (m *machine) onNoData(p *peer, id, reason uint64) {
+func (m *machine) onNoData(p *peer, id, reason uint64) error {
 	r := p.finish(id)
 	if r == nil {
-		return
+		return p.tooMuchUnasked()
 	}
 	m.onRefused(r, reason)
+	return nil
 }
 
 // onRefused takes a peer's no to a request.
 func (m *machine) onRefused(r *request, reason uint64) {
 	p := r.peer
 	p.stats.Refused++
+	index := noBlock
 	if b := r.msg.want.Block; b != nil {
-		p.have.set(runs.Range{Start: b.Index, End: b.Index + 1}, false)
+		index = b.Index
+	}
+	if h := r.msg.want.Hash; h != nil && h.Index&1 == 0 {
+		index = h.Index / 2
+	}
+	// What it has dropped since, it may refuse.
+	promised := index != noBlock && p.have.has(index) || r.msg.want.Upgrade != nil && p.remote.canUpgrade
+	if index != noBlock {
+		p.have.set(runs.Range{Start: index, End: index + 1}, false)
 	}
 	if r.msg.want.Upgrade != nil && r.fork == nil {
 		p.remote.canUpgrade = false // until it says so again
 	}
 	m.failRequest(r)
+	if !promised || r.msg.fork != p.remote.fork {
+		return
+	}
 	if p.refused++; p.refused > maxRefused {
 		m.drop(p, fmt.Errorf("%w: it has refused %d requests in a row, the last for reason %d", ErrPeer, p.refused, reason))
 	}
@@ -597,9 +661,6 @@ func (m *machine) onRefused(r *request, reason uint64) {
 // failRequest gives back what a request that is over was for.
 func (m *machine) failRequest(r *request) {
 	m.release(r)
-	if f := r.fork; f != nil && f == m.fork {
-		m.forkRefused(f)
-	}
 }
 
 // release gives back what a request was to bring, so that others can be asked.
@@ -611,6 +672,12 @@ func (m *machine) release(r *request) {
 	}
 	if s := r.seek; s != nil && s.request == r {
 		s.request = nil
+	}
+	if w := r.node; w != nil && w.request == r {
+		w.request = nil
+	}
+	if f := r.fork; f != nil && f == m.fork && f.request == r {
+		m.forkRefused(f)
 	}
 	f := r.flight
 	if f == nil || f.done {
@@ -656,6 +723,7 @@ func (m *machine) cancel(r *request) {
 	}
 	r.cancelled = true
 	p.open--
+	p.stalled = p.stalled && p.open > 0
 	p.inflight -= r.size
 	m.inflight -= r.size
 	p.lingering = append(p.lingering, lingering{r.msg.id, p.ticks})
@@ -668,7 +736,7 @@ func (m *machine) pushTo(p *peer, r runs.Range) {
 	if !m.o.Push || !p.opened || !p.synced || !p.remote.allowPush || !p.remote.downloading || !p.access.Upload || p.remote.fork != m.head.Fork {
 		return
 	}
-	for i := max(r.Start, p.remote.length, p.pushed); i < r.End && len(p.queue) < maxQueue; i++ {
+	for i := max(r.Start, p.remote.length, p.pushed); i < r.End && len(p.queue) < maxPushed; i++ {
 		known := max(p.remote.length, p.pushed)
 		msg := &requestMessage{fork: m.head.Fork, manifest: p.remote.length == 0,
 			want: merkle.Request{Block: &merkle.NodeRequest{Index: i}}}

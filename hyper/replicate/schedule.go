@@ -1,6 +1,7 @@
 package replicate
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -61,11 +62,12 @@ func (m *machine) scheduleFor(p *peer) {
 	if p.remote.fork != m.head.Fork {
 		return
 	}
+	m.askRoots(p)
 	for _, s := range m.seeks {
 		m.askSeek(p, s)
 	}
 	window := p.window()
-	for p.open < maxOpen && p.inflight < window && !m.full() {
+	for p.mayAsk() && p.inflight < window && !m.full() {
 		index, again, ok := m.pick(p)
 		if !ok {
 			break
@@ -75,10 +77,18 @@ func (m *machine) scheduleFor(p *peer) {
 	m.askWants(p)
 }
 
+// mayAsk reports whether one more request may wait for its answer. Those that
+// were cancelled count, as their ids are not free before others are answered.
+func (p *peer) mayAsk() bool {
+	return p.open == 0 || p.open+len(p.lingering) < maxOpen
+}
+
 // window returns how many bytes may be asked for before answers come.
 func (p *peer) window() int {
 	if p.rate == 0 {
-		return newWindow
+		// All of those that have shown nothing yet get half of what may be on its
+		// way: if none of them answers, others still can.
+		return min(newWindow, p.m.o.MaxInFlight/(2*len(p.m.peers)))
 	}
 	w := p.rate * (2*p.minRTT + queueFor).Seconds()
 	return int(min(max(w, minWindow), maxWindow))
@@ -132,7 +142,8 @@ func (m *machine) request(p *peer, r *request) {
 // askManifest asks for the manifest of a log that is empty; else it comes with
 // the first upgrade.
 func (m *machine) askManifest(p *peer) {
-	if p.remote.hasManifest && p.remote.length == 0 && p.remote.fork == m.head.Fork && m.log.Manifest() == nil && p.open == 0 && p.refused == 0 {
+	if p.remote.hasManifest && p.remote.length == 0 && p.remote.fork == m.head.Fork && m.log.Manifest() == nil && !p.manifest {
+		p.manifest = true
 		m.request(p, &request{msg: requestMessage{fork: m.head.Fork, manifest: true}, size: minWindow / 64})
 	}
 }
@@ -185,7 +196,7 @@ func (m *machine) fly(r *request, index uint64) {
 
 // askBlock asks for a block, for a second time if again is set.
 func (m *machine) askBlock(p *peer, index uint64, again bool) {
-	nodes := logNodes{m.log, p.planned}
+	nodes := logNodes{log: m.log, planned: p.planned, leans: new(bool)}
 	if again || m.tries[index] > 0 {
 		nodes.planned = nil
 	}
@@ -196,6 +207,7 @@ func (m *machine) askBlock(p *peer, index uint64, again bool) {
 	}
 	r := &request{msg: requestMessage{fork: m.head.Fork}, size: m.blockSize()}
 	r.msg.want.Block = &merkle.NodeRequest{Index: index, Nodes: n}
+	r.leans = *nodes.leans
 	m.fly(r, index)
 	m.plan(p, r, n)
 	m.request(p, r)
@@ -240,10 +252,12 @@ func (m *machine) unplan(r *request) {
 type logNodes struct {
 	log     *hypercore.Log
 	planned map[uint64]int
+	leans   *bool // set when a planned node was of use
 }
 
 func (n logNodes) Node(index uint64) (merkle.Node, error) {
 	if _, ok := n.planned[index]; ok {
+		*n.leans = true
 		return merkle.Node{}, nil
 	}
 	if n.log == nil {
@@ -509,10 +523,7 @@ func (m *machine) askFork(p *peer) {
 		return
 	}
 	f := m.fork
-	if f == nil || f.fork < p.remote.fork && !f.working {
-		if f != nil && f.request != nil {
-			m.cancel(f.request)
-		}
+	if f == nil {
 		f = &forkChange{fork: p.remote.fork, peer: p}
 		m.fork = f
 		r := &request{msg: requestMessage{fork: f.fork, manifest: m.log.Manifest() == nil}, size: minWindow / 16, fork: f}
@@ -548,28 +559,42 @@ func (m *machine) forkArrived(r *request, proof *hypercore.Proof) {
 	if f != m.fork || f.request != r {
 		return
 	}
-	f.request = nil
-	if f.reorg == nil && proof.Upgrade == nil || f.reorg != nil && proof.Hash == nil {
-		m.forkRefused(f)
-		return
-	}
-	f.proof = proof
+	f.request, f.proof = nil, proof
 }
 
-// forkRefused is told that the peer can't prove the fork that it tells of.
+// forkRefused is told that the peer did not prove the fork that it tells of, or
+// not a node of it.
 func (m *machine) forkRefused(f *forkChange) {
 	f.request = nil
 	if f.reorg == nil {
-		f.peer.forkFailed = true
 		m.fork = nil
+		m.forkNot(f.peer)
 	}
 }
 
-func (m *machine) forkPeerGone(f *forkChange) {
-	f.request = nil
-	if f.reorg == nil && f.proof == nil {
-		m.fork = nil
+// maxForks is how many forks a peer may tell of that it does not prove.
+const maxForks = 16
+
+// forkNot notes that a fork can't be had of a peer.
+func (m *machine) forkNot(p *peer) {
+	p.forkFailed = true
+	if p.forksTried++; p.forksTried > maxForks {
+		m.drop(p, fmt.Errorf("%w: it told of %d forks and did not prove them", ErrPeer, p.forksTried))
 	}
+}
+
+// checkFork gives a change up that no peer can go on with.
+func (m *machine) checkFork() {
+	f := m.fork
+	if f == nil || !f.idle() {
+		return
+	}
+	for _, p := range m.peers {
+		if p.opened && p.synced && p.remote.fork == f.fork && !p.forkFailed {
+			return
+		}
+	}
+	m.fork = nil
 }
 
 // forkDone takes what became of the work on a proof of a fork.
@@ -578,10 +603,18 @@ func (m *machine) forkDone(f *forkChange) {
 	if f != m.fork {
 		return
 	}
+	defer m.checkFork()
 	switch err := f.err; {
+	case f.fork <= m.head.Fork:
+		m.fork = nil // done, or overtaken
 	case err == nil && f.reorg != nil && !f.reorg.Done():
-		if !f.useful {
-			f.peer.refused++
+		if f.useful {
+			f.peer.useless = 0
+			break
+		}
+		if f.peer.useless++; f.peer.useless > maxForks {
+			f.peer.stats.Lies++
+			m.drop(f.peer, fmt.Errorf("%w: its nodes of fork %d lead nowhere", ErrPeer, f.fork))
 		}
 	case err == nil, isConflict(err):
 		m.fork = nil // done, or to be started again
@@ -589,8 +622,11 @@ func (m *machine) forkDone(f *forkChange) {
 		f.peer.stats.Lies++
 		m.fork = nil
 		m.drop(f.peer, fmt.Errorf("%w: it lies about fork %d: %w", ErrPeer, f.fork, err))
-	default:
-		f.peer.forkFailed = true
+	case errors.Is(err, merkle.ErrNoNode):
 		m.fork = nil
+		m.forkNot(f.peer)
+	default:
+		m.fork = nil
+		m.notStored(err)
 	}
 }
