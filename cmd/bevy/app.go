@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 
 	"github.com/cloudbevy/bevy/hyper/clock"
 	"github.com/spf13/cobra"
@@ -22,22 +23,34 @@ type app struct {
 	clock  clock.Clock
 
 	json bool // --json
+
+	// talk is held for each write to stdout or stderr that may come from any
+	// goroutine, and guards what follows.
+	talk sync.Mutex
+	line bool // a line of progress is on the terminal
 }
 
 // run is the whole program. It returns the exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, env []string) int {
+	return newApp(stdin, stdout, stderr, env).run(ctx, args)
+}
+
+func newApp(stdin io.Reader, stdout, stderr io.Writer, env []string) *app {
 	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, env: map[string]string{}, clock: clock.System}
 	for _, e := range env {
 		name, value, _ := strings.Cut(e, "=")
 		a.env[name] = value
 	}
+	return a
+}
+
+func (a *app) run(ctx context.Context, args []string) int {
 	root := a.rootCommand()
 	root.SetArgs(append([]string{}, args...)) // nil would mean the process's own
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
-	return int(a.report(err))
+	root.SetIn(a.stdin)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	return int(a.report(root.ExecuteContext(ctx)))
 }
 
 func (a *app) rootCommand() *cobra.Command {
@@ -65,11 +78,18 @@ toolbox for those logs: "bevy hyper".`,
 
 // say tells the person at the command line something. It is no data.
 func (a *app) say(format string, args ...any) {
+	a.talk.Lock()
+	defer a.talk.Unlock()
+	if a.line {
+		format = eraseLine + format // the line is drawn again soon
+	}
 	fmt.Fprintf(a.stderr, format+"\n", args...)
 }
 
 // printJSON prints a value as one line.
 func (a *app) printJSON(v any) error {
+	a.talk.Lock()
+	defer a.talk.Unlock()
 	_, err := a.stdout.Write(jsonLine(v))
 	return err
 }

@@ -27,7 +27,7 @@ whoever has the log's key can check each block, whoever it comes from.`,
 		RunE: helpOf,
 	}
 	cmd.AddCommand(h.createCommand(), h.lsCommand(), h.infoCommand(), h.appendCommand(), h.getCommand(),
-		h.catCommand(), h.truncateCommand(), h.clearCommand(), h.auditCommand())
+		h.catCommand(), h.truncateCommand(), h.clearCommand(), h.auditCommand(), h.downloadCommand())
 	for _, c := range cmd.Commands() {
 		if strings.Contains(c.Use, "<key>") {
 			c.ValidArgsFunction = h.completeLog(strings.Contains(c.Use, "<file>"))
@@ -60,7 +60,11 @@ func (h *hyper) readEncryptionKey() (*[32]byte, error) {
 // A log is one that a command works with, by whatever word it was named.
 type log struct {
 	*hypercore.Log
-	name string // "" if it has none here
+	name  string // "" if it has none here
+	new   bool   // it was not in the store before
+	store *corestore.Store
+	net   *network
+	wait  patience // for peers; does nothing without any
 }
 
 // called is what the log is spoken of as.
@@ -74,24 +78,96 @@ func (l *log) word() string {
 	return l.Key().String()
 }
 
-// withLog calls f with the log that word names.
+// withLog calls f with the log that word names. If there are peers to read from
+// it is connected to them and up to date.
 func (h *hyper) withLog(ctx context.Context, mode storeMode, word string, session hypercore.SessionOptions, f func(context.Context, *log) error) error {
+	if err := h.checkPeers(); err != nil {
+		return err
+	}
+	if len(h.peers) > 0 {
+		mode = making
+	}
 	return h.withStore(mode, func(s *corestore.Store) error {
-		l, err := openLog(s, word, session)
+		l, err := openLog(s, word, session, len(h.peers) > 0)
 		if err != nil {
 			return err
 		}
-		err = f(ctx, l)
+		name, key := l.called(), l.Key()
+		if len(h.peers) > 0 {
+			err = h.withPeers(ctx, s, l, f)
+		} else {
+			err = f(ctx, l)
+		}
+		empty := l.new && l.Length() == 0
 		if e := l.Close(); err == nil {
-			err = fail(e, "cannot close log %s", l.called())
+			err = fail(e, "cannot close log %s", name)
+		}
+		if empty {
+			if e := s.Delete(key); err == nil {
+				err = fail(e, "cannot remove log %s, of which nothing came", name)
+			}
 		}
 		return err
 	})
 }
 
+// withPeers calls f with a log that is connected to peers.
+func (h *hyper) withPeers(ctx context.Context, s *corestore.Store, l *log, f func(context.Context, *log) error) error {
+	found := s.FindingPeers()
+	net, err := h.connect(ctx, s, l.Key())
+	found()
+	if err != nil {
+		return err
+	}
+	defer net.close()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	l.net = net
+	l.wait = patience{clock: h.clock, limit: h.patience, give: func() { cancel(net.noAnswer()) }}
+	defer l.wait.rest()
+	w, err := l.Watch()
+	if err != nil {
+		return fail(err, "cannot watch log %s", l.called())
+	}
+	defer w.Close()
+	go func() {
+		for range w.All(ctx) {
+			l.wait.came()
+		}
+	}()
+	err = h.update(ctx, l)
+	if err == nil {
+		defer s.FindingPeers()() // whoever wants a block waits while a connection is made anew
+		err = f(ctx, l)
+	}
+	var gaveUp *failure
+	if err != nil && errors.As(context.Cause(ctx), &gaveUp) {
+		return gaveUp
+	}
+	return err
+}
+
+// update fetches the newest head of the log.
+func (h *hyper) update(ctx context.Context, l *log) error {
+	l.wait.start()
+	err := l.Update(ctx)
+	l.wait.rest()
+	switch {
+	case err != nil:
+		return fail(err, "cannot fetch the head of log %s", l.called())
+	case l.net.sharers() > 0:
+	case l.new:
+		return &failure{code: codeNotFound, what: fmt.Sprintf("no peer has log %s", l.called()),
+			cause: "all that are connected were asked", try: "other peers, or look at the key"}
+	default:
+		h.say("no peer that is connected has log %s: reading what is here", l.called())
+	}
+	return nil
+}
+
 // openLog opens the log that a word names: its name, its key, or the beginning
-// of its key.
-func openLog(s *corestore.Store, word string, session hypercore.SessionOptions) (*log, error) {
+// of its key. With fetch it need not be in the store.
+func openLog(s *corestore.Store, word string, session hypercore.SessionOptions, fetch bool) (*log, error) {
 	names, err := readNames(s)
 	if err != nil {
 		return nil, err
@@ -110,14 +186,19 @@ func openLog(s *corestore.Store, word string, session hypercore.SessionOptions) 
 		o.Key = &key
 	}
 	core, err := s.Get(o)
+	isNew := false
 	if errors.Is(err, storage.ErrNotFound) && o.Key != nil {
-		return nil, &failure{code: codeNotFound, err: err, what: fmt.Sprintf("log %s is not in the store", short(key)),
-			cause: "it was neither created here nor fetched from a peer", try: "bevy hyper core ls, or --peer tcp://<host>:<port>"}
+		if !fetch {
+			return nil, &failure{code: codeNotFound, err: err, what: fmt.Sprintf("log %s is not in the store", short(key)),
+				cause: "it was neither created here nor fetched from a peer", try: "bevy hyper core ls, or --peer tcp://<host>:<port>"}
+		}
+		o.MustExist, isNew = false, true
+		core, err = s.Get(o)
 	}
 	if err != nil {
 		return nil, fail(err, "cannot open log %q", word)
 	}
-	l := &log{core, names.of[core.Discovery()]}
+	l := &log{Log: core, store: s, name: names.of[core.Discovery()], new: isNew}
 	if err := checkEncryption(l, session.EncryptionKey); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}

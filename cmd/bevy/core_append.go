@@ -15,6 +15,7 @@ import (
 func (h *hyper) appendCommand() *cobra.Command {
 	lines := false
 	blockSize := "64KiB"
+	var s server
 	cmd := &cobra.Command{
 		Use:   "append <key> [<file>] [flags]",
 		Short: "Add a file to a log",
@@ -23,9 +24,13 @@ size; or each line as a block of its own, without its end. With "-", or without
 a file, it adds what it reads from stdin, as it comes.
 
 What it says is added is on the disk. A long input is added piece by piece; if
-it ends with an error, what was added before stays, and is counted.`,
+it ends with an error, what was added before stays, and is counted.
+
+With --tcp or --ws it also serves the store, as "bevy hyper serve" does, so that
+others see what is added as it comes. Then it goes on after the input has ended,
+until it is stopped.`,
 		Example: `bevy hyper core append notes list.txt --lines
-tail -f access.log | bevy hyper core append access --lines`,
+tail -f access.log | bevy hyper core append access --lines --tcp :4233`,
 		Args: wants(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			file := "-"
@@ -42,12 +47,13 @@ tail -f access.log | bevy hyper core append access --lines`,
 			if lines && cmd.Flags().Changed("block-size") {
 				return wrong("one of the two", "lines are as long as they are", "--lines and --block-size exclude one another")
 			}
-			return h.append(cmd.Context(), args[0], file, splitter{lines, int(n)})
+			return h.append(cmd.Context(), args[0], file, splitter{lines, int(n)}, &s)
 		},
 	}
 	cmd.Flags().BoolVar(&lines, "lines", false, "each line is a block")
 	cmd.Flags().StringVar(&blockSize, "block-size", blockSize, "`size` of a block; the last one may be smaller")
 	h.keyFlag(cmd, "encrypt with this key")
+	s.flags(cmd)
 	return cmd
 }
 
@@ -61,7 +67,7 @@ type appended struct {
 	Length uint64 `json:"length"` // after that
 }
 
-func (h *hyper) append(ctx context.Context, word, file string, split splitter) error {
+func (h *hyper) append(ctx context.Context, word, file string, split splitter, s *server) error {
 	key, err := h.readEncryptionKey()
 	if err != nil {
 		return err
@@ -78,10 +84,23 @@ func (h *hyper) append(ctx context.Context, word, file string, split splitter) e
 		if file == "-" && isTerminal(h.stdin) {
 			h.say("reading from the terminal; Ctrl-D ends it")
 		}
+		if s.wanted() {
+			if err := s.start(ctx, h, l.store); err != nil {
+				return err
+			}
+			defer s.stop()
+		}
 		bar := h.progress(l.called(), 0, total)
 		added, err := appendAll(ctx, l, in, split, bar)
 		bar.end()
-		return errors.Join(err, h.printAppended(l, added, err))
+		if s.wanted() && errors.Is(err, context.Canceled) {
+			err = nil // the usual end
+		}
+		err = errors.Join(err, h.printAppended(l, added, err))
+		if err == nil && s.wanted() {
+			<-ctx.Done()
+		}
+		return err
 	})
 }
 

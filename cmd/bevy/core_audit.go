@@ -50,7 +50,7 @@ func (h *hyper) audit(ctx context.Context, word string) error {
 			}
 		}
 		length := l.Length()
-		here := held(l.Log, length)
+		here := heldIn(l.Log, hypercore.Range{End: length})
 		if h.json {
 			if err := h.printJSON(audited{Key: l.Key().String(), Length: &length, Held: &here, Problems: &problems}); err != nil {
 				return written(err)

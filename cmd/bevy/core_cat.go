@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/cloudbevy/bevy/hyper/hypercore"
@@ -15,7 +16,8 @@ func (h *hyper) catCommand() *cobra.Command {
 		Use:   "cat <key> [flags]",
 		Short: "Print the blocks of a log, one after another",
 		Example: `bevy hyper core cat notes --lines
-bevy hyper core cat notes --from 10 --to 20`,
+bevy hyper core cat notes --from 10 --to 20
+bevy hyper core cat <key> --live --lines --peer tcp://example.org:4233`,
 		Args: wants(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r := hypercore.BlockRange{Live: live}
@@ -42,13 +44,21 @@ bevy hyper core cat notes --from 10 --to 20`,
 	cmd.Flags().StringVar(&from, "from", "", "begin with this `block`")
 	cmd.Flags().StringVar(&to, "to", "", "end before this `block`")
 	cmd.Flags().BoolVar(&lines, "lines", false, "end each block with a new line")
+	cmd.Flags().BoolVar(&live, "live", false, "go on with the blocks that are yet to come, until stopped")
 	h.keyFlag(cmd, "decrypt with this key")
+	h.peerFlags(cmd)
 	return cmd
 }
 
 func (h *hyper) cat(ctx context.Context, word string, r hypercore.BlockRange, limited, lines bool) error {
+	if r.Live && len(h.peers) == 0 {
+		return wrong("--live --peer tcp://<host>:<port>", "nobody else can append to a log of this store while it is read", "--live wants --peer")
+	}
 	return h.readBlocks(ctx, word, func(ctx context.Context, l *log, out *blockWriter) error {
-		out.lines, out.live = lines, r.Live
+		out.lines = lines
+		if r.Live {
+			return h.follow(ctx, l, r, limited, out)
+		}
 		if !limited {
 			r.To = l.Length()
 		}
@@ -57,4 +67,17 @@ func (h *hyper) cat(ctx context.Context, word string, r hypercore.BlockRange, li
 		}
 		return out.copy(ctx, l, r)
 	})
+}
+
+// follow prints blocks, and those that are yet to come. An interrupt is its
+// usual end.
+func (h *hyper) follow(ctx context.Context, l *log, r hypercore.BlockRange, limited bool, out *blockWriter) error {
+	if limited && r.From >= r.To {
+		return nil
+	}
+	err := out.copy(ctx, l, r)
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
 }

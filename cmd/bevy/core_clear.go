@@ -56,7 +56,7 @@ func (h *hyper) clear(ctx context.Context, word string, r hypercore.Range, c con
 			return wrong(fmt.Sprintf("blocks from 0 to %d", l.Length()), fmt.Sprintf("it has only %s", plural(l.Length(), "block")), "%s", what)
 		}
 		out := cleared{Key: l.Key().String(), Name: l.name, From: r.Start, To: r.End, DryRun: c.dryRun}
-		out.Cleared = held(l.Log, r.End) - held(l.Log, r.Start)
+		out.Cleared = heldIn(l.Log, r)
 		if out.Cleared == 0 {
 			h.say("none of these blocks is here: nothing was changed")
 		} else {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/cloudbevy/bevy/hyper/hypercore"
 	"github.com/spf13/cobra"
@@ -35,6 +36,7 @@ bevy hyper core get notes 3,10-20 7 --lines`,
 	}
 	cmd.Flags().BoolVar(&lines, "lines", false, "end each block with a new line")
 	h.keyFlag(cmd, "decrypt with this key")
+	h.peerFlags(cmd)
 	return cmd
 }
 
@@ -52,6 +54,7 @@ func (h *hyper) get(ctx context.Context, word string, ranges []hypercore.Range, 
 		if err != nil {
 			return noBlock(l, err)
 		}
+		defer l.prefetch(ctx, wanted)()
 		for _, r := range wanted {
 			if err := out.copy(ctx, l, hypercore.BlockRange{From: r.Start, To: r.End}); err != nil {
 				return err
@@ -59,6 +62,31 @@ func (h *hyper) get(ctx context.Context, word string, ranges []hypercore.Range, 
 		}
 		return nil
 	})
+}
+
+// prefetch lets all blocks of ranges come at once, in whatever order is best,
+// while they are read one after the other. What fails is met by the reader.
+func (l *log) prefetch(ctx context.Context, ranges []hypercore.Range) (stop func()) {
+	if l.net == nil || len(ranges) < 2 {
+		return func() {} // a single range is fetched ahead anyway
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var fetch sync.WaitGroup
+	fetch.Go(func() { _ = l.Download(ctx, downloads(ranges)...) })
+	return func() {
+		cancel()
+		fetch.Wait()
+	}
+}
+
+func downloads(ranges []hypercore.Range) []hypercore.DownloadRange {
+	out := make([]hypercore.DownloadRange, 0, len(ranges))
+	for _, r := range ranges {
+		if r.Len() > 0 {
+			out = append(out, hypercore.DownloadRange{From: r.Start, To: r.End, Linear: true})
+		}
+	}
+	return out
 }
 
 // readBlocks opens a log to print blocks of it.
@@ -85,7 +113,6 @@ type blockWriter struct {
 	out   *bufio.Writer
 	json  bool
 	lines bool
-	live  bool // print each block at once
 }
 
 // copy prints the blocks of a range.
@@ -94,14 +121,26 @@ func (w *blockWriter) copy(ctx context.Context, l *log, r hypercore.BlockRange) 
 		return nil // a To of 0 would mean the end
 	}
 	next := r.From
+	if !r.Live {
+		l.wait.start() // one that is live may wait for ever
+	}
+	defer l.wait.rest()
 	for b, err := range l.Blocks(ctx, r) {
 		if err != nil {
 			return w.cannot(l, next, err)
 		}
-		if err := w.write(b); err != nil {
+		l.wait.rest() // who reads our output may take their time
+		err := w.write(b)
+		next = b.Index + 1
+		if err == nil && l.net != nil && !l.Has(next) {
+			err = w.out.Flush() // the next one may take a while
+		}
+		if err != nil {
 			return written(err)
 		}
-		next = b.Index + 1
+		if !r.Live {
+			l.wait.start()
+		}
 	}
 	return nil
 }
@@ -114,9 +153,6 @@ func (w *blockWriter) write(b hypercore.Block) (err error) {
 		if _, err = w.out.Write(b.Data); err == nil && w.lines {
 			err = w.out.WriteByte('\n')
 		}
-	}
-	if err == nil && w.live {
-		err = w.out.Flush()
 	}
 	return err
 }

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/cloudbevy/bevy/hyper/hypercore"
@@ -19,6 +21,7 @@ bevy hyper core info notes --json`,
 		RunE: func(cmd *cobra.Command, args []string) error { return h.info(cmd.Context(), args[0]) },
 	}
 	h.keyFlag(cmd, "count bytes without what encryption adds")
+	h.peerFlags(cmd)
 	return cmd
 }
 
@@ -37,6 +40,16 @@ type logInfo struct {
 	Encrypted    bool      `json:"encrypted"` // as far as this store knows
 	Frozen       bool      `json:"frozen"`    // its writer signed two histories
 	Manifest     *manifest `json:"manifest"`  // null while it is not known
+	Peers        []peerOf  `json:"peers"`     // those of --peer that have the log
+}
+
+// A peerOf is a peer that has the log.
+type peerOf struct {
+	Address    string `json:"address"`
+	Key        string `json:"key"` // what the peer is known by
+	Length     uint64 `json:"length"`
+	Fork       uint64 `json:"fork"`
+	Contiguous uint64 `json:"contiguous"`
 }
 
 type manifest struct {
@@ -66,8 +79,17 @@ func (h *hyper) info(ctx context.Context, word string) error {
 func describe(l *log) (*logInfo, error) {
 	_, err := l.UserData(encryptionMark)
 	i := &logInfo{Key: l.Key().String(), DiscoveryKey: l.Discovery().String(), Name: l.name,
-		Length: l.Length(), Bytes: l.ByteLength(), Fork: l.Fork(), Held: held(l.Log, l.Length()), Contiguous: l.Contiguous(),
+		Length: l.Length(), Bytes: l.ByteLength(), Fork: l.Fork(), Held: heldIn(l.Log, hypercore.Range{End: l.Length()}), Contiguous: l.Contiguous(),
 		Writable: l.KeyPair().CanSign() && l.Frozen() == nil, Encrypted: err == nil, Frozen: l.Frozen() != nil}
+	i.Peers = []peerOf{}
+	if l.net != nil {
+		for _, p := range l.net.peersOf() {
+			if p.Open {
+				i.Peers = append(i.Peers, peerOf{p.Name, hypercore.Key(p.Key).String(), p.Length, p.Fork, p.Contiguous})
+			}
+		}
+		slices.SortFunc(i.Peers, func(a, b peerOf) int { return cmp.Compare(a.Address, b.Address) })
+	}
 	if l.Length() > 0 {
 		hash, err := l.TreeHash(l.Length())
 		if err != nil {
@@ -84,14 +106,14 @@ func describe(l *log) (*logInfo, error) {
 	return i, nil
 }
 
-// held counts the blocks that are here, of the first length ones.
-func held(l *hypercore.Log, length uint64) (n uint64) {
-	for at := uint64(0); at < length; {
+// heldIn counts the blocks of a range that are here.
+func heldIn(l *hypercore.Log, in hypercore.Range) (n uint64) {
+	for at := in.Start; at < in.End; {
 		r, ok := l.NextHeld(at)
-		if !ok || r.Start >= length {
+		if !ok || r.Start >= in.End {
 			break
 		}
-		n += min(r.End, length) - r.Start
+		n += min(r.End, in.End) - max(r.Start, at)
 		at = r.End
 	}
 	return n
@@ -125,6 +147,9 @@ func (h *hyper) printInfo(i *logInfo) error {
 	}
 	if i.TreeHash != "" {
 		t.add("tree hash", i.TreeHash)
+	}
+	for _, p := range i.Peers {
+		t.add("peer", fmt.Sprintf("%s has %s, the first %s without a gap", p.Address, plural(p.Length, "block"), count(p.Contiguous)))
 	}
 	var b strings.Builder
 	if err := t.write(&b); err != nil {

@@ -57,8 +57,8 @@ func fail(err error, format string, args ...any) error {
 	case errors.Is(err, context.Canceled):
 		f.cause, f.try = "it was interrupted", "the same command again; what was done is kept"
 	case errors.Is(err, storage.ErrLocked):
-		f.try = "wait for it or stop it, or read from it as a peer, if it is\n" +
-			`"bevy hyper serve": --temp --peer tcp://<host>:<port>`
+		f.cause = f.cause[strings.LastIndex(f.cause, ": ")+2:] // without the folder, which is in f.what
+		f.try = `stop it; or, if it serves, read with --temp --peer tcp://<host>:<port>`
 	case errors.As(err, &copied):
 		f.cause = fmt.Sprintf("it is a copy of a store; if both are written to, %s can be lost", plural(uint64(len(copied.Writable)), "log"))
 		f.try = "--adopt, if the original is gone for good; reading works without"
@@ -158,7 +158,7 @@ func (a *app) report(err error) code {
 			Cause string `json:"cause"`
 			Try   string `json:"try"`
 			Code  code   `json:"code"`
-		}{f.what, f.cause, strings.ReplaceAll(f.try, "\n", " "), f.code})
+		}{f.what, f.cause, f.try, f.code})
 		fmt.Fprintf(a.stderr, "%s", b)
 		return f.code
 	}
@@ -171,7 +171,7 @@ func (a *app) report(err error) code {
 		a.say("cause: %s", f.cause)
 	}
 	if f.try != "" {
-		a.say("try:   %s", strings.ReplaceAll(f.try, "\n", " "))
+		a.say("try:   %s", f.try)
 	}
 	return f.code
 }

@@ -7,8 +7,10 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"time"
 
 	"github.com/cloudbevy/bevy/hyper/corestore"
+	"github.com/cloudbevy/bevy/hyper/replicate"
 	"github.com/cloudbevy/bevy/hyper/storage"
 	"github.com/spf13/cobra"
 )
@@ -16,11 +18,14 @@ import (
 // A hyper is one run of a "bevy hyper" command.
 type hyper struct {
 	*app
-	dir           string   // --store
-	adopt         bool     // --adopt
-	temp          bool     // --temp
-	encryptionKey string   // --encryption-key
-	peers         []string // --peer
+	dir           string // --store
+	adopt         bool   // --adopt
+	temp          bool   // --temp
+	encryptionKey string // --encryption-key
+
+	// What a command reads that is not here, see peerFlags.
+	peers    []string      // --peer
+	patience time.Duration // --wait
 }
 
 func (a *app) hyperCommand() *cobra.Command {
@@ -43,7 +48,7 @@ one as peers: see "bevy hyper serve".`,
 	cmd.PersistentFlags().StringVar(&h.dir, "store", "", "keep logs in this `folder`; see \"bevy help environment\"")
 	cmd.PersistentFlags().BoolVar(&h.adopt, "adopt", false, "write to a copied store; only if its original is gone for good")
 	_ = cmd.MarkPersistentFlagDirname("store") // the flag is there
-	cmd.AddCommand(h.coreCommand())
+	cmd.AddCommand(h.coreCommand(), h.serveCommand())
 	return cmd
 }
 
@@ -122,7 +127,11 @@ func (h *hyper) openStore(dir string, mode storeMode) (*corestore.Store, error) 
 	if _, err := os.Stat(dir); mode == writing && errors.Is(err, fs.ErrNotExist) {
 		return nil, h.noStore(dir, err)
 	}
-	s, err := corestore.OpenDisk(storage.Disk{Dir: dir, ReadOnly: mode == reading, Adopt: h.adopt}, corestore.Options{})
+	s, err := corestore.OpenDisk(storage.Disk{Dir: dir, ReadOnly: mode == reading, Adopt: h.adopt}, corestore.Options{
+		Replicate: replicate.Options{Dropped: func(p replicate.PeerInfo) {
+			h.say("dropped peer %s of log %s: %s", p.Name, short(p.Log), causeOf(p.Dropped))
+		}},
+	})
 	if mode == reading && errors.Is(err, storage.ErrNotFound) {
 		return nil, h.noStore(dir, err)
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"strings"
 	"sync"
 	"time"
@@ -15,7 +14,7 @@ import (
 // Elsewhere it prints nothing. Its methods may be called by any goroutine.
 type progress struct {
 	clock  clock.Clock
-	out    io.Writer // nil when nobody looks
+	app    *app // nil when nobody looks
 	width  int
 	what   string
 	blocks uint64 // how many there will be; 0 if that is not known
@@ -55,7 +54,7 @@ func (a *app) progress(what string, blocks, bytes uint64) *progress {
 	if !isTerminal(a.stderr) || a.json || a.env["TERM"] == "dumb" {
 		return p
 	}
-	p.out, p.width, p.start = a.stderr, width(a.stderr), a.clock.Now()
+	p.app, p.width, p.start = a, width(a.stderr), a.clock.Now()
 	p.samples = []sample{{at: p.start}}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -77,7 +76,7 @@ func (p *progress) add(blocks, bytes uint64) {
 	defer p.mu.Unlock()
 	p.done += blocks
 	p.doneBytes += bytes
-	if p.out == nil || p.ended {
+	if p.app == nil || p.ended {
 		return
 	}
 	if now := p.clock.Now(); now.Sub(p.drawn) >= drawEvery {
@@ -89,13 +88,18 @@ func (p *progress) add(blocks, bytes uint64) {
 func (p *progress) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.out == nil || p.ended {
+	if p.app == nil || p.ended {
 		return
 	}
 	p.ended = true
 	p.timer.Stop()
-	fmt.Fprint(p.out, "\r\x1b[K")
+	p.app.talk.Lock()
+	defer p.app.talk.Unlock()
+	p.app.line = false
+	fmt.Fprint(p.app.stderr, eraseLine)
 }
+
+const eraseLine = "\r\x1b[K"
 
 func (p *progress) drawLocked(now time.Time) {
 	p.drawn = now
@@ -112,7 +116,10 @@ func (p *progress) drawLocked(now time.Time) {
 		_, n := utf8.DecodeLastRuneInString(line)
 		line = line[:len(line)-n]
 	}
-	fmt.Fprint(p.out, "\r", line, "\x1b[K")
+	p.app.talk.Lock()
+	defer p.app.talk.Unlock()
+	p.app.line = true
+	fmt.Fprint(p.app.stderr, "\r", line, "\x1b[K")
 }
 
 func (p *progress) redraw() {

@@ -32,7 +32,9 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames: true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("BEVY_HOME", "home")
+			e.Setenv("GORACE", "atexit_sleep_ms=0") // the race detector would sleep a second in each process
 			e.Values[locked{}] = new(locked)
+			e.Values[processesKey{}] = processes{}
 			e.Setenv("A", keyOfA)
 			e.Setenv("SHORT", keyOfA[:7])
 			key, err := hypercore.ParseKey(keyOfA)
@@ -40,12 +42,19 @@ func TestScripts(t *testing.T) {
 			return err
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"mkstore": mkstore,
-			"exits":   exits,
-			"flip":    flip,
-			"lock":    lock,
-			"unlock":  unlock,
-			"copy":    copyFolder,
+			"mkstore":   mkstore,
+			"exits":     exits,
+			"flip":      flip,
+			"lock":      lock,
+			"unlock":    unlock,
+			"copy":      copyFolder,
+			"start":     startProcess,
+			"expect":    expect,
+			"type":      typeLine,
+			"eof":       closeInput,
+			"interrupt": interrupt,
+			"await":     await,
+			"crash":     killProcess,
 		},
 	})
 }

@@ -2,9 +2,11 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -154,6 +156,20 @@ func within(ranges []hypercore.Range, length uint64) ([]hypercore.Range, error) 
 		out[i] = r
 	}
 	return out, nil
+}
+
+// union returns ranges in order, those that overlap or touch as one.
+func union(ranges []hypercore.Range) (out []hypercore.Range) {
+	sorted := slices.Clone(ranges)
+	slices.SortFunc(sorted, func(a, b hypercore.Range) int { return cmp.Compare(a.Start, b.Start) })
+	for _, r := range sorted {
+		if last := len(out) - 1; last >= 0 && r.Start <= out[last].End {
+			out[last].End = max(out[last].End, r.End)
+		} else if r.Len() > 0 {
+			out = append(out, r)
+		}
+	}
+	return out
 }
 
 // short is the beginning of a key, enough to tell it from others by eye.

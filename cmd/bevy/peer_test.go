@@ -1,0 +1,204 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cloudbevy/bevy/hyper/clock"
+	"github.com/cloudbevy/bevy/hyper/corestore"
+	"github.com/cloudbevy/bevy/hyper/hypercore"
+	"github.com/cloudbevy/bevy/hyper/secretstream"
+	"github.com/cloudbevy/bevy/hyper/storage"
+	"github.com/cloudbevy/bevy/hyper/transport"
+)
+
+// serveStore serves the store of an environment from this process, and returns
+// its address and the key of its log "a".
+func serveStore(t *testing.T, env []string) (addr, key string) {
+	t.Helper()
+	var talk bytes.Buffer
+	listing, exit := command(t, env, nil, &talk, "hyper", "core", "ls", "--full")
+	if exit != 0 {
+		t.Fatalf("ls: exit code %d\n%s", exit, &talk)
+	}
+	key = regexp.MustCompile(`[a-z0-9]{52}`).FindString(listing)
+	ctx, stop := context.WithCancel(context.Background())
+	out, said := io.Pipe()
+	done := make(chan int, 1)
+	go func() {
+		done <- run(ctx, []string{"hyper", "serve", "--tcp", "127.0.0.1:0"}, nil, said, &screen{}, env)
+		said.Close()
+	}()
+	t.Cleanup(func() {
+		stop()
+		if exit := <-done; exit != 0 {
+			t.Errorf("serve: got exit code %d, want 0", exit)
+		}
+	})
+	line := make([]byte, 200)
+	n, err := out.Read(line)
+	addr, ok := strings.CutPrefix(strings.TrimSuffix(string(line[:n]), "\n"), "listening ")
+	if err != nil || !ok {
+		t.Fatalf("serve said %q, %v", line[:n], err)
+	}
+	go io.Copy(io.Discard, out)
+	return addr, key
+}
+
+func TestDownloadShowsProgress(t *testing.T) {
+	addr, key := serveStore(t, newStore(t))
+	env := []string{"BEVY_STORE=" + filepath.Join(t.TempDir(), "store")}
+	var s screen
+	if _, exit := command(t, env, nil, &s, "hyper", "core", "download", key, "--peer", addr); exit != 0 {
+		t.Fatalf("got exit code %d, want 0\n%s", exit, &s)
+	}
+	for _, want := range []string{" 0 of 3 blocks  0 B  [0:00] 0%", eraseLine + "fetched 3 blocks (11 B)", "3 of 3 blocks are here\n"} {
+		if !strings.Contains(s.String(), want) {
+			t.Errorf("got %q, want %q in it", &s, want)
+		}
+	}
+}
+
+// A command that reads a log shares that log with its peers, and no other.
+func TestReaderSharesWhatItReadsAlone(t *testing.T) {
+	env := newStore(t)
+	var talk bytes.Buffer
+	listing, exit := command(t, env, nil, &talk, "hyper", "core", "ls", "--full")
+	if exit != 0 {
+		t.Fatalf("ls: exit code %d\n%s", exit, &talk)
+	}
+	secret, err := hypercore.ParseKey(regexp.MustCompile(`[a-z0-9]{52}`).FindString(listing))
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	// The peer has a log to read, and knows the key of the reader's own.
+	peer, err := corestore.Open(storage.NewMemory(), corestore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	shared, err := peer.Get(corestore.LogOptions{Name: "shared"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := shared.Append(t.Context(), []byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	l, err := transport.Listen(t.Context(), "tcp://127.0.0.1:0", transport.ListenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		conn, err := l.Accept(ctx)
+		if err != nil {
+			ended <- err
+			return
+		}
+		stream, err := secretstream.Server(ctx, conn, secretstream.Options{KeyPair: identity(peer)})
+		if err == nil {
+			err = peer.Replicate(ctx, stream, corestore.ReplicateOptions{})
+		}
+		ended <- err
+	}()
+
+	out, said := io.Pipe()
+	done := make(chan int, 1)
+	reading, interrupt := context.WithCancel(context.Background())
+	go func() {
+		done <- run(reading, []string{"hyper", "core", "cat", shared.Key().String(), "--live", "--peer", l.Addr()}, nil, said, &screen{}, env)
+		said.Close()
+	}()
+	hello := make([]byte, 5)
+	if _, err := io.ReadFull(out, hello); err != nil || string(hello) != "hello" {
+		t.Fatalf("got %q, %v, want hello", hello, err)
+	}
+	stolen, err := peer.Get(corestore.LogOptions{Key: &secret})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stolen.Update(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := stolen.Length(); n != 0 {
+		t.Errorf("the peer got a head of %d blocks of a log that was not read from it", n)
+	}
+	interrupt()
+	if exit := <-done; exit != 0 {
+		t.Errorf("got exit code %d, want 0", exit)
+	}
+	stop()
+	<-ended
+	for _, err := range []error{stolen.Close(), shared.Close(), peer.Close()} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// runOn runs the command with a clock that a test moves on until it is done.
+func runOn(t *testing.T, env []string, stderr io.Writer, args ...string) (exit int) {
+	t.Helper()
+	fake := clock.NewFake(time.UnixMilli(0))
+	a := newApp(nil, io.Discard, stderr, env)
+	a.clock = fake
+	done := make(chan int, 1)
+	go func() { done <- a.run(t.Context(), args) }()
+	for {
+		select {
+		case exit := <-done:
+			return exit
+		default:
+			fake.Advance(10 * time.Millisecond)
+			runtime.Gosched()
+		}
+	}
+}
+
+func TestPeersThatAreNone(t *testing.T) {
+	const key = "u5rhzkt8b5dn7q1enmr8gh36ghh9dfbbxi1at4oaktd4rikrn3cy"
+	for _, c := range []struct {
+		what  string
+		serve func(net.Conn)
+		cause string
+	}{
+		{"says nothing", func(c net.Conn) { io.Copy(io.Discard, c) }, "no answer within 10s"},
+		{"hangs up", func(c net.Conn) {}, ""},
+		{"says something else", func(c net.Conn) { io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n"); io.Copy(io.Discard, c) }, ""},
+	} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				c.serve(conn)
+				conn.Close()
+			}
+		}()
+		var talk bytes.Buffer
+		env := []string{"BEVY_STORE=" + filepath.Join(t.TempDir(), "store")}
+		exit := runOn(t, env, &talk, "hyper", "core", "cat", key, "--peer", "tcp://"+l.Addr().String())
+		if exit != int(codeOffline) || !strings.Contains(talk.String(), c.cause) {
+			t.Errorf("one that %s: got exit code %d, want %d, and cause %q\n%s", c.what, exit, codeOffline, c.cause, &talk)
+		}
+		l.Close()
+		<-done
+	}
+}

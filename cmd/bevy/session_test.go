@@ -1,0 +1,195 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// A process is a command that a script has started and goes on beside.
+type process struct {
+	cmd    *exec.Cmd
+	stdin  io.WriteCloser
+	stderr bytes.Buffer
+
+	mu    sync.Mutex // guards the fields below
+	lines []string   // of stdout
+	ended bool       // stdout has
+	more  *sync.Cond
+}
+
+// processes are those of a script, by name.
+type processes map[string]*process
+
+type processesKey struct{}
+
+func (p processes) get(ts *testscript.TestScript, name string) *process {
+	if p[name] == nil {
+		ts.Fatalf("there is no process %q", name)
+	}
+	return p[name]
+}
+
+func running(ts *testscript.TestScript) processes { return ts.Value(processesKey{}).(processes) }
+
+// startProcess: start name command...
+func startProcess(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: start name command...")
+	}
+	p := &process{}
+	p.more = sync.NewCond(&p.mu)
+	p.cmd = exec.Command(lookPath(ts, args[1]), args[2:]...)
+	p.cmd.Dir = ts.MkAbs(".")
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "BEVY_HOME", "BEVY_STORE", "GORACE", "GOCOVERDIR", "SYSTEMROOT"} {
+		p.cmd.Env = append(p.cmd.Env, name+"="+ts.Getenv(name))
+	}
+	p.cmd.Stderr = &p.stderr
+	stdin, err := p.cmd.StdinPipe()
+	ts.Check(err)
+	p.stdin = stdin
+	stdout, err := p.cmd.StdoutPipe()
+	ts.Check(err)
+	ts.Check(p.cmd.Start())
+	go p.read(stdout)
+	running(ts)[args[0]] = p
+	ts.Defer(func() {
+		if p.cmd.ProcessState == nil {
+			p.cmd.Process.Kill()
+			p.cmd.Wait()
+		}
+	})
+}
+
+// lookPath finds a command as the script does.
+func lookPath(ts *testscript.TestScript, name string) string {
+	for _, dir := range filepath.SplitList(ts.Getenv("PATH")) {
+		for _, file := range []string{name, name + ".exe"} {
+			if s, err := os.Stat(filepath.Join(dir, file)); err == nil && !s.IsDir() {
+				return filepath.Join(dir, file)
+			}
+		}
+	}
+	ts.Fatalf("there is no command %q", name)
+	return ""
+}
+
+func (p *process) read(stdout io.Reader) {
+	r := bufio.NewReader(stdout)
+	for {
+		line, err := r.ReadString('\n')
+		p.mu.Lock()
+		if line != "" {
+			p.lines = append(p.lines, strings.TrimSuffix(line, "\n"))
+		}
+		p.ended = err != nil
+		p.more.Broadcast()
+		p.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// expect waits for a line of a process: expect name pattern [variable...]. What
+// the groups of the pattern match becomes the values of the variables.
+func expect(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: expect name pattern [variable...]")
+	}
+	p := running(ts).get(ts, args[0])
+	pattern := regexp.MustCompile(args[1])
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := 0; ; i++ {
+		for i == len(p.lines) && !p.ended {
+			p.more.Wait()
+		}
+		if i == len(p.lines) {
+			ts.Fatalf("%s ended without a line like %q. It said\n%s\n%s", args[0], args[1], strings.Join(p.lines, "\n"), &p.stderr)
+		}
+		if groups := pattern.FindStringSubmatch(p.lines[i]); groups != nil {
+			for n, name := range args[2:] {
+				ts.Setenv(name, groups[n+1])
+			}
+			p.lines = p.lines[i+1:] // the next one is looked for after it
+			return
+		}
+	}
+}
+
+// typeLine gives a process a line to read: type name text.
+func typeLine(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: type name text")
+	}
+	_, err := io.WriteString(running(ts).get(ts, args[0]).stdin, args[1]+"\n")
+	ts.Check(err)
+}
+
+// interrupt interrupts a process, waits for its end, which must be in order, and
+// prints its stderr as its own: interrupt name.
+func interrupt(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: interrupt name")
+	}
+	p := running(ts).get(ts, args[0])
+	ts.Check(p.cmd.Process.Signal(os.Interrupt))
+	p.end(ts, args[0])
+}
+
+// await waits for the end of a process, which must be in order: await name.
+func await(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: await name")
+	}
+	running(ts).get(ts, args[0]).end(ts, args[0])
+}
+
+// closeInput ends what a process reads: eof name.
+func closeInput(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: eof name")
+	}
+	ts.Check(running(ts).get(ts, args[0]).stdin.Close())
+}
+
+// killProcess ends a process without a warning: crash name.
+func killProcess(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: crash name")
+	}
+	p := running(ts).get(ts, args[0])
+	ts.Check(p.cmd.Process.Kill())
+	var exit *exec.ExitError
+	if err := p.wait(); !errors.As(err, &exit) {
+		ts.Fatalf("%s ended with %v", args[0], err)
+	}
+}
+
+// wait waits for the end of the process. Its output was read then.
+func (p *process) wait() error {
+	p.mu.Lock()
+	for !p.ended {
+		p.more.Wait()
+	}
+	p.mu.Unlock()
+	return p.cmd.Wait()
+}
+
+func (p *process) end(ts *testscript.TestScript, name string) {
+	if err := p.wait(); err != nil {
+		ts.Fatalf("%s ended with %v. It said\n%s", name, err, &p.stderr)
+	}
+	_, err := ts.Stderr().Write(p.stderr.Bytes())
+	ts.Check(err)
+}
