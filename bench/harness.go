@@ -34,12 +34,15 @@ type work struct {
 	warm    int    // blocks to get before time is taken
 	settle  int    // seconds to wait before
 	seconds int    // seconds to measure
+	peers   int    // processes that serve
+	cap     int    // bytes a second that each of them may send
+	stalled int    // peers that stop in the middle
 }
 
 func (w *work) numbers() map[string]*int {
 	return map[string]*int{
 		"block": &w.block, "count": &w.count, "batch": &w.batch, "logs": &w.logs, "gets": &w.gets, "warm": &w.warm,
-		"settle": &w.settle, "seconds": &w.seconds,
+		"settle": &w.settle, "seconds": &w.seconds, "peers": &w.peers, "cap": &w.cap, "stalled": &w.stalled,
 	}
 }
 
@@ -98,6 +101,9 @@ type side struct {
 	// benchmarks whose sides have the same name and the same number of logs.
 	prepare       measure
 	prepareScript string
+
+	// The other process of a Go side that needs two.
+	serve serve
 }
 
 // role says which of the two a side is.
@@ -122,6 +128,7 @@ type benchmark struct {
 	lowerIsBetter bool
 	what          string  // the work, in a sentence
 	target        float64 // the ratio that we want to reach
+	limit         float64 // the value that Bevy's is to stay below, whatever the peer's is
 	full, quick   work
 	maxRounds     int // 0 is as many as asked for
 	bevy, peer    side
@@ -249,6 +256,7 @@ func (h *harness) prepare(ctx context.Context, b benchmark, as role, w work) (st
 const (
 	toMeasure = "measure"
 	toPrepare = "prepare"
+	toServe   = "serve"
 )
 
 // process runs one stage of a side in a child process and reads the line that it prints.
@@ -298,8 +306,8 @@ func lastLines(s string, n int) string {
 }
 
 // child is the other end of process for a Go side: it measures and prints the line. The exit code says how it went.
-func child(ctx context.Context, all []benchmark, name string, args []string, out io.Writer) int {
-	r, err := measureChild(ctx, all, name, args)
+func child(ctx context.Context, all []benchmark, name string, args []string, in io.Reader, out io.Writer) int {
+	r, err := measureChild(ctx, all, name, args, in, out)
 	if err != nil {
 		r = result{Error: err.Error()}
 	}
@@ -309,15 +317,18 @@ func child(ctx context.Context, all []benchmark, name string, args []string, out
 	return 0
 }
 
-func measureChild(ctx context.Context, all []benchmark, name string, args []string) (result, error) {
+func measureChild(ctx context.Context, all []benchmark, name string, args []string, in io.Reader, out io.Writer) (result, error) {
 	i := slices.IndexFunc(all, func(b benchmark) bool { return b.name == name })
 	if i < 0 || len(args) < 2 {
 		return result{}, fmt.Errorf("no such child: %s %q", name, args)
 	}
 	s := all[i].side(role(args[0]))
 	run := s.run
-	if args[1] == toPrepare {
+	switch {
+	case args[1] == toPrepare:
 		run = s.prepare
+	case args[1] == toServe && s.serve != nil:
+		run = serveUntilEnd(s.serve, in, out)
 	}
 	if run == nil {
 		return result{}, fmt.Errorf("no such child: %s %q", name, args)
@@ -388,6 +399,9 @@ func ratio(bevy, peer sample, lowerIsBetter bool) float64 {
 // jsonLine is a row for programs.
 func (r row) jsonLine() ([]byte, error) {
 	extra := map[string]any{"target": r.target}
+	if r.limit > 0 {
+		extra["limit"] = r.limit
+	}
 	value := func(which string, s sample) any {
 		if s.err != nil {
 			extra[which+"Error"] = s.err.Error()
@@ -422,7 +436,7 @@ func printTable(out io.Writer, rows []row) error {
 			better = ", less is better"
 		}
 		fmt.Fprintf(t, "%s\t%s%s\t%s\t%s\t%s\t%s\n", r.name, r.unit, better,
-			r.bevyGot.columns(), r.peerGot.columns(), verdict(r.ratio, r.target), r.peerGot.name)
+			r.bevyGot.columns(), r.peerGot.columns(), r.verdict(), r.peerGot.name)
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -468,6 +482,19 @@ func (s sample) columns() string {
 		return "-\t-"
 	}
 	return number(s.median) + "\t" + number(s.min) + ".." + number(s.max)
+}
+
+// verdict is the ratio and what is wanted, for the table.
+func (r row) verdict() string {
+	if r.limit == 0 {
+		return verdict(r.ratio, r.target)
+	}
+	ratio, _, _ := strings.Cut(verdict(r.ratio, 0), "\t")
+	wanted := "<= " + number(r.limit) + " " + r.unit
+	if r.bevyGot.err == nil && r.bevyGot.median > r.limit {
+		wanted += ", missed"
+	}
+	return ratio + "\t" + wanted
 }
 
 // verdict is the ratio and the target, for the table.

@@ -2,7 +2,8 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
+	"crypto/aes"
+	"crypto/cipher"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -484,10 +485,15 @@ const (
 	stride = 99_991 // a prime: no two blocks near each other share bytes, so nothing compresses
 )
 
-// incompressible returns a function from a block's index to its bytes. Nothing is generated while time is taken.
+// incompressible returns a function from a block's index to its bytes, the same every time and the same as in lib.js.
+// Nothing is generated while time is taken.
 func incompressible(size int) func(i int) []byte {
 	bytes := make([]byte, pool+size)
-	rand.Read(bytes) // it never fails
+	block, err := aes.NewCipher(make([]byte, 16))
+	if err != nil {
+		panic(err) // the key has the right size
+	}
+	cipher.NewCTR(block, make([]byte, 16)).XORKeyStream(bytes, bytes)
 	return func(i int) []byte {
 		at := i * stride % pool
 		return bytes[at : at+size : at+size]

@@ -62,9 +62,9 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		}
 		return 2
 	}
-	all := logBenchmarks(openStore)
+	all := append(logBenchmarks(openStore), peerBenchmarks()...)
 	if *name != "" {
-		return child(ctx, all, *name, flags.Args(), stdout)
+		return child(ctx, all, *name, flags.Args(), os.Stdin, stdout)
 	}
 	chosen, err := matching(all, *run)
 	if err == nil && (*rounds < 1 || flags.NArg() > 0) {
