@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/cloudbevy/bevy/hyper/corestore"
@@ -47,6 +48,7 @@ func TestScripts(t *testing.T) {
 			"flip":      flip,
 			"lock":      lock,
 			"unlock":    unlock,
+			"keep":      keep,
 			"copy":      copyFolder,
 			"start":     startProcess,
 			"expect":    expect,
@@ -136,6 +138,14 @@ func unlock(ts *testscript.TestScript, _ bool, _ []string) {
 		ts.Check(s.store.Close())
 		s.store = nil
 	}
+}
+
+// keep sets a variable to what the last command printed: keep variable.
+func keep(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: keep variable")
+	}
+	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
 }
 
 // copyFolder copies a folder, as a backup would.

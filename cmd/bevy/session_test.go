@@ -136,15 +136,15 @@ func typeLine(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 }
 
-// interrupt interrupts a process, waits for its end, which must be in order, and
-// prints its stderr as its own: interrupt name.
+// interrupt interrupts a process, waits for its end, which must be in order
+// unless it is to fail, and prints its stderr as its own: [!] interrupt name.
 func interrupt(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 {
-		ts.Fatalf("usage: interrupt name")
+	if len(args) != 1 {
+		ts.Fatalf("usage: [!] interrupt name")
 	}
 	p := running(ts).get(ts, args[0])
 	ts.Check(p.cmd.Process.Signal(os.Interrupt))
-	p.end(ts, args[0])
+	p.end(ts, args[0], neg)
 }
 
 // await waits for the end of a process, which must be in order: await name.
@@ -152,7 +152,7 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: await name")
 	}
-	running(ts).get(ts, args[0]).end(ts, args[0])
+	running(ts).get(ts, args[0]).end(ts, args[0], false)
 }
 
 // closeInput ends what a process reads: eof name.
@@ -186,10 +186,16 @@ func (p *process) wait() error {
 	return p.cmd.Wait()
 }
 
-func (p *process) end(ts *testscript.TestScript, name string) {
-	if err := p.wait(); err != nil {
-		ts.Fatalf("%s ended with %v. It said\n%s", name, err, &p.stderr)
+// end waits for the end of the process: with exit code 0, or 1 if it is to fail.
+func (p *process) end(ts *testscript.TestScript, name string, fails bool) {
+	want := 0
+	if fails {
+		want = 1
 	}
-	_, err := ts.Stderr().Write(p.stderr.Bytes())
+	err := p.wait()
+	if p.cmd.ProcessState.ExitCode() != want {
+		ts.Fatalf("%s ended with %v, want exit code %d. It said\n%s", name, err, want, &p.stderr)
+	}
+	_, err = ts.Stderr().Write(p.stderr.Bytes())
 	ts.Check(err)
 }

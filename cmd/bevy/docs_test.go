@@ -1,0 +1,175 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+)
+
+func readDoc(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "..", filepath.FromSlash(name)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// printed is what each command prints with --json.
+var printed = map[string]any{
+	"bevy":                     overviewInfo{},
+	"bevy version":             versionInfo{},
+	"bevy hyper core create":   created{},
+	"bevy hyper core ls":       listedLog{},
+	"bevy hyper core info":     logInfo{},
+	"bevy hyper core append":   appended{},
+	"bevy hyper core get":      printedBlock{},
+	"bevy hyper core cat":      nil, // as get
+	"bevy hyper core truncate": truncated{},
+	"bevy hyper core clear":    cleared{},
+	"bevy hyper core audit":    audited{},
+	"bevy hyper core download": downloaded{},
+	"bevy hyper serve":         served{},
+	"bevy completion":          nil, // a script
+}
+
+// TestEveryFieldIsInTheDocs compares the sections of docs/cli.md with the
+// commands and what they print.
+func TestEveryFieldIsInTheDocs(t *testing.T) {
+	text := readDoc(t, "docs/cli.md")
+	_, text, ok := strings.Cut(text, "\n## JSON\n")
+	if !ok {
+		t.Fatal("docs/cli.md has no section about JSON")
+	}
+	sections := map[string]string{}
+	for _, part := range strings.Split(text, "\n### ")[1:] {
+		title, body, _ := strings.Cut(part, "\n")
+		sections[title] = body
+	}
+	everyCommand(t, func(cmd *cobra.Command, _ string) {
+		name := cmd.CommandPath()
+		if cmd.Name() == "help" || cmd.IsAdditionalHelpTopicCommand() || cmd.HasAvailableSubCommands() && cmd.HasParent() {
+			return
+		}
+		value, known := printed[name]
+		if !known {
+			t.Errorf("%s is not among the commands whose output this test knows", name)
+			return
+		}
+		body, ok := sections[name]
+		if !ok {
+			t.Errorf("docs/cli.md has no section on %q", name)
+		}
+		delete(sections, name)
+		if value == nil {
+			return
+		}
+		for _, field := range jsonFields(reflect.TypeOf(value)) {
+			if !strings.Contains(body, "`"+field+"`") {
+				t.Errorf("docs/cli.md does not name the field %q of %q", field, name)
+			}
+		}
+	})
+	for name := range sections {
+		t.Errorf("docs/cli.md is about %q, which is no command", name)
+	}
+}
+
+// jsonFields are the names of all fields that a type has in JSON, also inside of
+// others.
+func jsonFields(typ reflect.Type) (names []string) {
+	for typ.Kind() == reflect.Pointer || typ.Kind() == reflect.Slice {
+		typ = typ.Elem()
+	}
+	if typ.Kind() != reflect.Struct {
+		return nil
+	}
+	for i := range typ.NumField() {
+		f := typ.Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if name != "" {
+			names = append(names, name)
+		} else if f.Name[0] >= 'A' && f.Name[0] <= 'Z' {
+			names = append(names, "a tag for "+f.Name) // which no text has
+		}
+		if f.IsExported() || f.Anonymous {
+			names = append(names, jsonFields(f.Type)...)
+		}
+	}
+	return names
+}
+
+func TestExitCodesInTheDocsAreThoseOfHelp(t *testing.T) {
+	var help bytes.Buffer
+	if exit := run(t.Context(), []string{"help", "exit-codes"}, nil, &help, io.Discard, nil); exit != 0 {
+		t.Fatalf("help exit-codes: exit code %d", exit)
+	}
+	text := readDoc(t, "docs/cli.md")
+	n := 0
+	for _, m := range regexp.MustCompile(`(?m)^  (\d)  (\w+)`).FindAllStringSubmatch(help.String(), -1) {
+		n++
+		if !regexp.MustCompile(`(?m)^\| ` + m[1] + ` \| ` + m[2]).MatchString(text) {
+			t.Errorf("docs/cli.md says something else about code %s, which is %q", m[1], m[2])
+		}
+	}
+	if n != 9 {
+		t.Errorf("help tells of %d codes, want 9", n)
+	}
+}
+
+// TestReadmeCommandsWork runs the sessions of the README: what stands behind "$ "
+// is run, and the lines below are what it must print. "…" is anything.
+func TestReadmeCommandsWork(t *testing.T) {
+	dir := t.TempDir()
+	here := []string{"BEVY_HOME=" + filepath.Join(dir, "here")}
+	elsewhere := []string{"BEVY_HOME=" + filepath.Join(dir, "elsewhere")}
+	var key, addr string
+	ran := 0
+	for _, block := range strings.Split(readDoc(t, "README.md"), "\n```console\n")[1:] {
+		block, _, _ = strings.Cut(block, "```")
+		for _, part := range strings.Split("\n"+block, "\n$ ")[1:] {
+			line, want, _ := strings.Cut(part, "\n")
+			ran++
+			input := ""
+			if m := regexp.MustCompile(`^echo "(.*)" \| `).FindStringSubmatch(line); m != nil {
+				line, input = line[len(m[0]):], m[1]+"\n"
+			}
+			words := strings.Fields(line)
+			if words[0] != "bevy" {
+				t.Fatalf("README.md runs %q", line)
+			}
+			args, env := words[1:], here
+			for i := range args {
+				if args[i] == "<key>" {
+					args[i] = key
+				}
+				if strings.Contains(args[i], "oak.example:4233") {
+					args[i], env = addr, elsewhere
+				}
+			}
+			var got bytes.Buffer
+			if args[1] == "serve" {
+				addr, key = serveStore(t, here)
+				got.WriteString("listening tcp://[::]:4233\n") // where it does without a test around it
+			} else if exit := run(t.Context(), args, strings.NewReader(input), &got, &got, env); exit != 0 {
+				t.Errorf("%s: exit code %d", line, exit)
+			}
+			// Columns are as wide as what "…" stands for.
+			spaces := regexp.MustCompile(` +`)
+			pattern := strings.ReplaceAll(regexp.QuoteMeta(spaces.ReplaceAllString(strings.TrimSuffix(want, "\n"), " ")), "…", ".*")
+			if text := spaces.ReplaceAllString(strings.TrimSuffix(got.String(), "\n"), " "); !regexp.MustCompile(`^(?:` + pattern + `)$`).MatchString(text) {
+				t.Errorf("%s prints\n%s\nand the README says\n%s", line, text, want)
+			}
+		}
+	}
+	if ran < 5 {
+		t.Errorf("README.md has %d commands only", ran)
+	}
+}
