@@ -91,10 +91,12 @@ func (h *hyper) connect(ctx context.Context, s *corestore.Store, l hypercore.Key
 			continue
 		case <-late:
 		case <-ctx.Done():
-			n.close()
-			return nil, fail(ctx.Err(), "cannot reach the peers")
 		}
 		break
+	}
+	if ctx.Err() != nil {
+		n.close()
+		return nil, fail(ctx.Err(), "cannot reach the peers")
 	}
 	if len(errs) < len(h.peers) {
 		for _, err := range errs {
@@ -103,7 +105,7 @@ func (h *hyper) connect(ctx context.Context, s *corestore.Store, l hypercore.Key
 		return n, nil
 	}
 	n.close()
-	f := &failure{code: codeOffline, err: errs[0], what: "cannot reach " + h.peers[0], cause: causeOf(errors.Unwrap(errs[0])), try: advice[codeOffline]}
+	f := &failure{code: codeOffline, err: errs[0], what: "cannot reach " + h.peers[0], cause: strings.TrimPrefix(causeOf(errs[0]), "cannot reach "+h.peers[0]+": "), try: advice[codeOffline]}
 	if len(errs) > 1 {
 		f.what, f.cause = fmt.Sprintf("cannot reach any of %d peers", len(errs)), causeOf(errors.Join(errs...))
 	}
@@ -180,7 +182,7 @@ func (n *network) once(addr string, attached func()) error {
 	return err
 }
 
-// dial connects to a peer. Its errors wrap those whose text has no address.
+// dial connects to a peer.
 func (n *network) dial(addr string) (*secretstream.Stream, error) {
 	ctx, cancel := withTimeout(n.ctx, n.h.clock, dialTimeout, fmt.Errorf("no answer within %v", dialTimeout))
 	defer cancel()

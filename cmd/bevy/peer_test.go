@@ -202,3 +202,30 @@ func TestPeersThatAreNone(t *testing.T) {
 		<-done
 	}
 }
+
+// An interrupt ends the attempt to reach a peer at once, and is no failure of
+// the peer.
+func TestConnectingCanBeInterrupted(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx, interrupt := context.WithCancel(t.Context())
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		interrupt()
+		io.Copy(io.Discard, conn) // until it is closed
+	}()
+	var talk bytes.Buffer
+	env := []string{"BEVY_STORE=" + filepath.Join(t.TempDir(), "store")}
+	addr := "tcp://" + l.Addr().String()
+	exit := run(ctx, []string{"hyper", "core", "cat", "u5rhzkt8b5dn7q1enmr8gh36ghh9dfbbxi1at4oaktd4rikrn3cy", "--peer", addr}, nil, io.Discard, &talk, env)
+	if exit != int(codeFailed) || !strings.Contains(talk.String(), "it was interrupted") {
+		t.Errorf("got exit code %d, want %d and a word about it\n%s", exit, codeFailed, &talk)
+	}
+}
