@@ -139,7 +139,9 @@ type answer struct {
 	req   *request // nil when it was pushed
 	peer  *peer
 	proof *hypercore.Proof
+	buf   []byte // what the proof lies in
 	size  int
+	early int // how often it came before what it builds on
 	err   error
 }
 
@@ -147,6 +149,7 @@ type answer struct {
 type forkChange struct {
 	fork    uint64
 	peer    *peer
+	moved   time.Time // when something was last under way
 	request *request
 	reorg   *hypercore.Reorg
 	proof   *hypercore.Proof // arrived, to be worked on
@@ -203,7 +206,7 @@ func (m *machine) waiting() bool {
 			return true
 		}
 	}
-	return len(m.updates) > 0 || len(m.unsure) > 0 || m.now.Before(m.fullUntil)
+	return len(m.updates) > 0 || len(m.unsure) > 0 || m.fork != nil || m.now.Before(m.fullUntil)
 }
 
 // --- what is wanted ---
@@ -931,6 +934,7 @@ func (m *machine) tick() {
 		}
 		return over
 	})
+	m.stuckFork()
 	for _, p := range slices.Clone(m.peers) {
 		switch {
 		case p.suspected != nil && m.now.Sub(p.suspectedAt) > suspectFor:

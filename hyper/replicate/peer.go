@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/cloudbevy/bevy/hyper/compact"
@@ -272,12 +273,14 @@ func (m *machine) receive(p *peer, number int, payload []byte) (err error) {
 		var words []uint32
 		if start, words, err = readBitfield(payload); err == nil {
 			p.have.setWords(start, words)
+			p.forkFailed = false
 		}
 	case msgRange:
 		var drop bool
 		var r runs.Range
 		if drop, r, err = readRange(payload); err == nil {
 			p.have.set(r, !drop)
+			p.forkFailed = p.forkFailed && drop
 		}
 	}
 	return m.violation(p, err)
@@ -505,15 +508,42 @@ type dataMessage struct {
 	id    uint64
 	proof *hypercore.Proof
 	size  int
+	buf   []byte // what the proof lies in
 }
 
 func readData(payload []byte) (d dataMessage, err error) {
 	d.size = len(payload)
-	d.proof, d.id, err = hypercore.ReadData(slices.Clone(payload)) // the payload is the stream's
+	d.buf = appendPooled(payload) // the payload is the stream's
+	d.proof, d.id, err = hypercore.ReadData(d.buf)
 	if err == nil && d.proof.Block != nil {
 		d.proof.Block.HashNow()
 	}
 	return d, err
+}
+
+// Buffers of blocks from pooledMin bytes on are used again once the block is
+// stored.
+const pooledMin, pooledMax = 16 << 10, 1 << 20
+
+var pooled sync.Pool // of *[]byte
+
+func appendPooled(payload []byte) []byte {
+	if len(payload) >= pooledMin {
+		if b, ok := pooled.Get().(*[]byte); ok && cap(*b) >= len(payload) {
+			return append((*b)[:0], payload...)
+		}
+	}
+	return append(make([]byte, 0, len(payload)), payload...)
+}
+
+// recycle gives back the buffer of an answer that was applied. What else than the
+// block a proof brings may lie in it as well and be kept.
+func (a *answer) recycle() {
+	if a.err == nil && cap(a.buf) >= pooledMin && cap(a.buf) <= pooledMax && a.proof.Upgrade == nil && a.proof.Manifest == nil {
+		buf := a.buf
+		a.buf, a.proof = nil, nil
+		pooled.Put(&buf)
+	}
 }
 
 // receiveData is receive of a data message that was read.
@@ -538,7 +568,7 @@ func (m *machine) violation(p *peer, err error) error {
 
 func (m *machine) onData(p *peer, d dataMessage) error {
 	proof, id := d.proof, d.id
-	a := &answer{peer: p, proof: proof, size: d.size}
+	a := &answer{peer: p, proof: proof, size: d.size, buf: d.buf}
 	if id == 0 {
 		m.onPush(p, a)
 		return nil
@@ -634,6 +664,10 @@ func (m *machine) onNoData(p *peer, id, reason uint64) error {
 func (m *machine) onRefused(r *request, reason uint64) {
 	p := r.peer
 	p.stats.Refused++
+	if r.msg.fork != p.remote.fork {
+		m.failRequest(r)
+		return // it is somewhere else by now
+	}
 	index := noBlock
 	if b := r.msg.want.Block; b != nil {
 		index = b.Index
@@ -650,7 +684,7 @@ func (m *machine) onRefused(r *request, reason uint64) {
 		p.remote.canUpgrade = false // until it says so again
 	}
 	m.failRequest(r)
-	if !promised || r.msg.fork != p.remote.fork {
+	if !promised {
 		return
 	}
 	if p.refused++; p.refused > maxRefused {

@@ -523,12 +523,12 @@ func (m *machine) askFork(p *peer) {
 		return
 	}
 	f := m.fork
-	if f == nil {
+	if f == nil || f.idle() && f.fork < p.remote.fork && m.now.Sub(f.moved) > forkWaits {
 		f = &forkChange{fork: p.remote.fork, peer: p}
 		m.fork = f
 		r := &request{msg: requestMessage{fork: f.fork, manifest: m.log.Manifest() == nil}, size: minWindow / 16, fork: f}
 		r.msg.want.Upgrade = &merkle.UpgradeRequest{Length: p.remote.length}
-		f.request = r
+		f.request, f.moved = r, m.now
 		m.request(p, r)
 		return
 	}
@@ -550,7 +550,7 @@ func (m *machine) askForkHash(p *peer, f *forkChange) {
 	}
 	r := &request{msg: requestMessage{fork: f.fork}, size: minWindow / 16, fork: f}
 	r.msg.want.Hash = &merkle.NodeRequest{Index: 2 * index, Nodes: w.Levels}
-	f.peer, f.request = p, r
+	f.peer, f.request, f.moved = p, r, m.now
 	m.request(p, r)
 }
 
@@ -559,7 +559,25 @@ func (m *machine) forkArrived(r *request, proof *hypercore.Proof) {
 	if f != m.fork || f.request != r {
 		return
 	}
-	f.request, f.proof = nil, proof
+	f.request, f.proof, f.moved = nil, proof, m.now
+}
+
+// forkWaits is how long a change waits for a peer to go on with, before a higher
+// fork is tried.
+const forkWaits = time.Second
+
+// stuckFork gives a change up that has waited for long.
+func (m *machine) stuckFork() {
+	f := m.fork
+	if f == nil || !f.idle() || m.now.Sub(f.moved) < newsFor {
+		return
+	}
+	m.fork = nil
+	for _, p := range m.peers {
+		if p.remote.fork == f.fork {
+			p.forkFailed = true // until it has more
+		}
+	}
 }
 
 // forkRefused is told that the peer did not prove the fork that it tells of, or
@@ -599,7 +617,7 @@ func (m *machine) checkFork() {
 
 // forkDone takes what became of the work on a proof of a fork.
 func (m *machine) forkDone(f *forkChange) {
-	f.working, f.proof = false, nil
+	f.working, f.proof, f.moved = false, nil, m.now
 	if f != m.fork {
 		return
 	}
