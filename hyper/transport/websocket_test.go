@@ -369,6 +369,25 @@ func TestFramesBehindTheAnswerAreRead(t *testing.T) {
 	}
 }
 
+// Over a pipe without a buffer, who says goodbye waits until the other reads.
+func TestBothSidesMayCloseWithFullBuffers(t *testing.T) {
+	fake := clock.NewFake(time.Unix(0, 0))
+	x, y := net.Pipe()
+	a := newWebSocket(x, bufio.NewReader(x), true, "", fake)
+	b := newWebSocket(y, bufio.NewReader(y), false, "", fake)
+	for _, c := range []*wsConn{a, b} {
+		c.Close()
+	}
+	ended := func(c net.Conn) bool {
+		_, err := c.Write(nil)
+		return errors.Is(err, io.ErrClosedPipe)
+	}
+	waitUntil(t, "both have closed without running out of time", func() bool { return ended(x) && ended(y) && fake.Waiting() == 0 })
+	if !a.theyLeft || !b.theyLeft || !a.bye || !b.bye {
+		t.Error("they have not said goodbye to each other")
+	}
+}
+
 func TestServersMayNotMask(t *testing.T) {
 	conn := newWebSocket(fakeConn{}, bufio.NewReader(bytes.NewReader(frame(0x82, "x"))), true, "", clock.System)
 	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, errProtocol) {
