@@ -358,7 +358,7 @@ func (m *Mux) queueLocked(id, number uint64, size int, payload ...[]byte) {
 		return
 	}
 	if m.corked == 0 {
-		m.growLocked(size)
+		m.out.grow(size + maxOverhead)
 		m.out.buf = appendMessage(compact.AppendUint(m.out.buf, id), number, payload)
 		m.queuedLocked()
 		return
@@ -367,7 +367,7 @@ func (m *Mux) queueLocked(id, number uint64, size int, payload ...[]byte) {
 	if have := len(m.out.buf) - m.batchAt; m.batching && (have >= maxBatch || have+entry+maxOverhead > MaxFrame) {
 		m.flushBatchLocked()
 	}
-	m.growLocked(size)
+	m.out.grow(size + maxOverhead)
 	b := m.out.buf
 	switch {
 	case !m.batching:
@@ -378,14 +378,6 @@ func (m *Mux) queueLocked(id, number uint64, size int, payload ...[]byte) {
 	}
 	m.batched = id
 	m.out.buf = appendMessage(compact.AppendUint(b, uint64(entry)), number, payload)
-}
-
-// growLocked makes room for a message of that size. It doubles, which append
-// does not for what is large.
-func (m *Mux) growLocked(size int) {
-	if size += maxOverhead; cap(m.out.buf)-len(m.out.buf) < size {
-		m.out.buf = slices.Grow(m.out.buf, max(size, len(m.out.buf)))
-	}
 }
 
 func appendMessage(b []byte, number uint64, payload [][]byte) []byte {

@@ -37,6 +37,7 @@ package protomux
 import (
 	"errors"
 	"iter"
+	"sync"
 )
 
 // MaxFrame is the most bytes of a frame, which is what one message of a
@@ -71,8 +72,10 @@ const (
 	// highWater is how much is queued before Drained is false.
 	highWater = 256 << 10
 
-	// keepBuffer is how large a buffer may be that outlives a pause.
-	keepBuffer = 256 << 10
+	// keepBuffer is how large a buffer may be that outlives a pause, and
+	// shareBuffer how large one that others get then.
+	keepBuffer  = 64 << 10
+	shareBuffer = 1 << 20
 )
 
 // The numbers of control messages.
@@ -215,8 +218,32 @@ func (f *Frames) reset() { f.buf, f.ends = f.buf[:0], f.ends[:0] }
 // shrink gives back the memory, if it is much and holds nothing.
 func (f *Frames) shrink() {
 	if len(f.buf) == 0 && cap(f.buf) > keepBuffer {
-		f.buf, f.ends = nil, nil
+		if cap(f.buf) <= shareBuffer {
+			shared := f.buf
+			buffers.Put(&shared)
+		}
+		*f = Frames{}
 	}
+}
+
+// buffers are of muxes that pause. What nobody takes is gone with the next
+// garbage collections.
+var buffers sync.Pool // of *[]byte
+
+// grow makes room for so many bytes more. It doubles, which append does not for
+// what is large.
+func (f *Frames) grow(size int) {
+	if cap(f.buf)-len(f.buf) >= size {
+		return
+	}
+	old := f.buf
+	if size += len(old); size > keepBuffer {
+		if b, ok := buffers.Get().(*[]byte); ok && cap(*b) >= size {
+			f.buf = append((*b)[:0], old...)
+			return
+		}
+	}
+	f.buf = append(make([]byte, 0, max(size, 2*cap(old))), old...)
 }
 
 // end is the end of a frame that was appended to f.buf.

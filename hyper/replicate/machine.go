@@ -49,6 +49,7 @@ type machine struct {
 	upgrade   *request           // of the head
 	fork      *forkChange
 	arrived   []*answer // proofs that are not applied yet
+	early     []*answer // and those that came before what they build on
 	unapplied int       // their bytes
 	inflight  int       // bytes asked for
 	checks    []*conflictCheck
@@ -401,7 +402,7 @@ func (m *machine) wantUpdate(w *Waiter) {
 // checkUpdates settles who waits for the newest head, once no peer has a newer
 // one or may be about to tell of one.
 func (m *machine) checkUpdates() {
-	if len(m.updates) == 0 || !m.ready || m.connecting > 0 || m.upgrade != nil || m.fork != nil && !m.fork.idle() || len(m.arrived) > 0 {
+	if len(m.updates) == 0 || !m.ready || m.connecting > 0 || m.upgrade != nil || m.fork != nil && !m.fork.idle() || len(m.arrived)+len(m.early) > 0 {
 		return
 	}
 	for _, p := range m.peers {
@@ -492,11 +493,6 @@ func (m *machine) changed(head hypercore.Head, events []hypercore.Event) {
 	if head.Length > from {
 		m.lengthChanged(runs.Range{Start: from, End: head.Length})
 	}
-	if head.Length != old.Length || head.Fork != old.Fork {
-		for _, p := range m.peers {
-			m.sync(p, true)
-		}
-	}
 	var held, lost runs.Set
 	froze := false
 	for _, e := range events {
@@ -518,12 +514,17 @@ func (m *machine) changed(head hypercore.Head, events []hypercore.Event) {
 			froze = true
 		}
 	}
-	for r := range lost.All() {
+	for r := range lost.All() { // before peers hear of another fork, and ask for it
 		for _, p := range m.peers {
 			m.tellDropped(p, r)
 		}
 		for _, w := range m.ranges {
 			m.addTodo(runs.Range{Start: max(w.Start, w.next), End: w.End}.Intersect(r))
+		}
+	}
+	if head.Length != old.Length || head.Fork != old.Fork {
+		for _, p := range m.peers {
+			m.sync(p, true)
 		}
 	}
 	for r := range held.All() {
@@ -623,6 +624,7 @@ func (m *machine) forkChanged(old hypercore.Head) {
 	m.unsure = nil
 	for _, p := range m.peers {
 		clear(p.planned)
+		p.reaches = false
 		p.toldAll, p.pushed, p.misfits = 0, 0, 0
 		p.forkFailed = false
 	}
@@ -680,6 +682,17 @@ type job struct {
 	check   *conflictCheck
 }
 
+// maxEarly is how often a proof is tried that came before what it builds on.
+const maxEarly = 4
+
+// ripe reports whether the early proofs should be tried again: others came, or
+// none will.
+func (m *machine) ripe() bool {
+	return len(m.early) > 0 && (len(m.arrived) > 0 || slices.ContainsFunc(m.early, func(a *answer) bool {
+		return a.peer.open == 0 || a.peer.stalled
+	}))
+}
+
 // maxApply bounds the bytes of proofs that are applied at once.
 const maxApply = 4 << 20
 
@@ -693,6 +706,9 @@ func (m *machine) job() *job {
 		c := m.checks[0]
 		m.checks = m.checks[1:]
 		return &job{check: c}
+	}
+	if m.ripe() {
+		m.arrived, m.early = append(m.arrived, m.early...), nil
 	}
 	if len(m.arrived) == 0 {
 		return nil
@@ -744,6 +760,13 @@ func (m *machine) notStored(err error) {
 // applied takes what became of one answer.
 func (m *machine) applied(a *answer, stored error) {
 	p, r := a.peer, a.req
+	if stored == nil && errors.Is(a.err, merkle.ErrNoNode) && r != nil && r.flight != nil && a.early < maxEarly && p.open > 0 {
+		// The peer answers in another order than it was asked in.
+		a.early++
+		m.unapplied += a.size
+		m.early = append(m.early, a)
+		return
+	}
 	if r != nil {
 		m.unplan(r)
 		if m.upgrade == r {
@@ -975,5 +998,5 @@ func (m *machine) discount(p *peer) {
 
 // hasJob reports whether job would return one.
 func (m *machine) hasJob() bool {
-	return m.fork != nil && m.fork.proof != nil && !m.fork.working || len(m.checks) > 0 || len(m.arrived) > 0
+	return m.fork != nil && m.fork.proof != nil && !m.fork.working || len(m.checks) > 0 || len(m.arrived) > 0 || m.ripe()
 }

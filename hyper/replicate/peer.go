@@ -58,6 +58,7 @@ type peer struct {
 	open      int // requests that are neither answered nor cancelled
 	inflight  int // their bytes
 	claim     runs.Range
+	reaches   bool           // see machine.reaches
 	planned   map[uint64]int // tree nodes that answers on their way bring
 
 	// How it answers.
@@ -305,6 +306,9 @@ func (m *machine) onSync(p *peer, s syncMessage) {
 	}
 	if s != p.remote {
 		p.heard = m.now
+	}
+	if s.length != p.remote.length || s.fork != p.remote.fork {
+		p.reaches = false
 	}
 	first := !p.synced
 	p.remote, p.synced = s, true

@@ -352,6 +352,11 @@ func (r *Replicator) work() {
 				r.m.done(j)
 			}
 		})
+		if j != nil && j.stored == nil {
+			for _, a := range j.answers {
+				a.recycle()
+			}
+		}
 	}
 }
 

@@ -59,7 +59,7 @@ func (m *machine) scheduleFor(p *peer) {
 	}
 	m.askManifest(p)
 	m.askUpgrade(p)
-	if p.remote.fork != m.head.Fork {
+	if p.remote.fork != m.head.Fork || !m.reaches(p) {
 		return
 	}
 	m.askRoots(p)
@@ -75,6 +75,23 @@ func (m *machine) scheduleFor(p *peer) {
 		m.askBlock(p, index, again)
 	}
 	m.askWants(p)
+}
+
+// reaches reports whether a peer's proofs can end at nodes that are held here. Of a
+// shorter log they end at its roots (hypercore lib/replicator.js, _canRequest).
+func (m *machine) reaches(p *peer) bool {
+	if p.remote.length >= m.head.Length {
+		return true
+	}
+	if !p.reaches {
+		for _, root := range merkle.AppendRoots(make([]uint64, 0, 64), p.remote.length) {
+			if _, err := m.log.Node(root); err != nil {
+				return false
+			}
+		}
+		p.reaches = true // until one of the logs is another
+	}
+	return true
 }
 
 // mayAsk reports whether one more request may wait for its answer. Those that
@@ -315,7 +332,7 @@ func (m *machine) hashAmong(p *peer, r runs.Range) (uint64, bool) {
 // for elsewhere.
 func (m *machine) pick(p *peer) (index uint64, again, ok bool) {
 	for _, b := range m.urgent {
-		if b.index < m.head.Length && p.have.has(b.index) {
+		if b.index < min(m.head.Length, p.remote.length) && p.have.has(b.index) {
 			return b.index, false, true
 		}
 	}
@@ -449,7 +466,7 @@ func (m *machine) hotswap(p *peer) (uint64, bool) {
 		if looked++; looked > maxHotswaps {
 			break
 		}
-		if len(f.requests) == 0 || len(f.requests) > 2 || f.index >= m.head.Length || !p.have.has(f.index) {
+		if len(f.requests) == 0 || len(f.requests) > 2 || f.index >= min(m.head.Length, p.remote.length) || !p.have.has(f.index) {
 			continue
 		}
 		last := f.requests[len(f.requests)-1]
@@ -547,6 +564,9 @@ func (m *machine) askForkHash(p *peer, f *forkChange) {
 	if index >= min(w.End, p.remote.length) {
 		m.want(p, w.Start)
 		return
+	}
+	if top := merkle.Index(int(w.Levels), index>>w.Levels); merkle.RightSpan(top) >= 2*p.remote.length {
+		return // its log is shorter than the one of the proof
 	}
 	r := &request{msg: requestMessage{fork: f.fork}, size: minWindow / 16, fork: f}
 	r.msg.want.Hash = &merkle.NodeRequest{Index: 2 * index, Nodes: w.Levels}
