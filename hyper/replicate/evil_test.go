@@ -387,6 +387,7 @@ func TestLiarsAreDroppedWithAReason(t *testing.T) {
 func TestTwoHistoriesNeverMix(t *testing.T) {
 	seeds(t, 40, func(t *testing.T, seed uint64) {
 		n := newNetwork(t, seed)
+		n.trace = os.Getenv("TRACE") != ""
 		defer n.close()
 		kp := hypercore.NewKeyPair([32]byte{1})
 		n.key = logKey(t, kp)
@@ -459,7 +460,10 @@ func TestTwoHistoriesNeverMix(t *testing.T) {
 			}
 		}
 		if frozen == 0 && n.nodes[2].log.Head().Hash() != n.nodes[3].log.Head().Hash() && n.nodes[2].log.Length() != n.nodes[3].log.Length() {
-			n.fatalf("nobody has noticed")
+			for _, x := range n.nodes {
+				t.Logf("%s: %d blocks, hash %x, dropped %v", x.name, x.log.Length(), x.log.Head().Hash(), x.dropped)
+			}
+			n.fatalf("nobody has noticed; %d in common", common)
 		}
 	})
 }

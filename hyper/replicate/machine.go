@@ -742,6 +742,12 @@ func (m *machine) done(j *job) {
 		if j.stored != nil {
 			m.notStored(j.stored)
 		}
+		for _, p := range m.peers {
+			// There may be the nodes by now that lead from its length to ours.
+			if p.synced && !p.told.canUpgrade && p.remote.fork == m.head.Fork && p.remote.length < m.head.Length {
+				m.sync(p, false)
+			}
+		}
 	}
 	m.schedule()
 	m.checkUpdates()

@@ -364,7 +364,7 @@ func (x *node) reply(p *peer, q *requestMessage) (int, []byte) {
 	if errors.Is(err, merkle.ErrRequest) || errors.Is(err, merkle.ErrNoNode) {
 		reason = invalidRequest
 		other := x.end(p).other.node
-		if p.invalid++; other.evil == nil && x.evil == nil {
+		if p.invalid++; other.evil == nil && x.evil == nil && (p.invalid >= maxInvalid || q.want.Hash == nil || len(other.m.unsure) == 0) {
 			x.net.fatalf("%s makes a request of %s that can't be answered: %+v: %v", other.name, x.name, q.want, err)
 		}
 	}
