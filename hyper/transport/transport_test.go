@@ -157,8 +157,8 @@ type proxy struct {
 	url     *url.URL
 	tunnels atomic.Int64
 	asked   atomic.Pointer[http.Request] // the last request
-	to      string                       // where to connect to instead, if not empty
-	refuse  int                          // the status to refuse with, if not 0
+	to      atomic.Pointer[string]       // where to connect to instead, if not nil
+	refuse  atomic.Int64                 // the status to refuse with, if not 0
 }
 
 func newProxy(t testing.TB, secure bool, config *tls.Config) *proxy {
@@ -182,8 +182,8 @@ func newProxy(t testing.TB, secure bool, config *tls.Config) *proxy {
 
 func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.asked.Store(r)
-	if p.refuse != 0 {
-		http.Error(w, "ask your administrator", p.refuse)
+	if status := p.refuse.Load(); status != 0 {
+		http.Error(w, "ask your administrator", int(status))
 		return
 	}
 	if r.Method != http.MethodConnect {
@@ -191,8 +191,8 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	to := r.Host
-	if p.to != "" {
-		to = p.to
+	if instead := p.to.Load(); instead != nil {
+		to = *instead
 	}
 	out, err := new(net.Dialer).DialContext(r.Context(), "tcp", to)
 	if err != nil {
@@ -264,7 +264,7 @@ func TestDialSaysWhatIsWrong(t *testing.T) {
 	closed.Close()
 	server, client := certificates(t)
 	refusing := newProxy(t, false, nil)
-	refusing.refuse = http.StatusForbidden
+	refusing.refuse.Store(http.StatusForbidden)
 	dead := &url.URL{Scheme: "http", Host: closed.Addr().String()}
 	ws := "ws://" + closed.Addr().String() + "/"
 	tlsServer := strings.TrimPrefix(listen(t, "wss://127.0.0.1:0", transport.ListenOptions{TLS: server}).Addr(), "wss")
@@ -318,9 +318,9 @@ func TestDialSaysWhatTheServerAnswered(t *testing.T) {
 }
 
 func TestDialProvesWhoItIs(t *testing.T) {
-	var seen http.Header
+	heads := make(chan http.Header, 1)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		seen = r.Header
+		heads <- r.Header
 		transport.Handler(func(c transport.Conn) { c.Close() }).ServeHTTP(w, r)
 	}))
 	defer server.Close()
@@ -333,6 +333,7 @@ func TestDialProvesWhoItIs(t *testing.T) {
 	if got, want := conn.Remote(), "ws://user:xxxxx@"+host+"/"; got != want {
 		t.Errorf("remote %s, want %s", got, want)
 	}
+	seen := <-heads
 	for name, want := range map[string]string{"Authorization": "Basic dXNlcjpzZWNyZXQ=", "X-Mine": "yes", "Upgrade": "websocket"} {
 		if got := seen.Get(name); got != want {
 			t.Errorf("%s: %q, want %q", name, got, want)
@@ -344,7 +345,7 @@ func TestDialProvesWhoItIs(t *testing.T) {
 	if len(header) != 2 || header.Get("Upgrade") != "nonsense" {
 		t.Errorf("the caller's header was changed: %v", header)
 	}
-	p.refuse = http.StatusProxyAuthRequired
+	p.refuse.Store(http.StatusProxyAuthRequired)
 	_, err := transport.Dial(t.Context(), "ws://user:secret@"+host+"/", transport.DialOptions{Proxy: http.ProxyURL(&at)})
 	if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "407 Proxy Authentication Required") {
 		t.Error(err)
@@ -369,7 +370,8 @@ func TestDialUsesTheProxyOfTheEnvironment(t *testing.T) {
 	for scheme, variable := range map[string]string{"ws": "HTTP_PROXY", "wss": "HTTPS_PROXY"} {
 		l := listen(t, scheme+"://127.0.0.1:0", transport.ListenOptions{TLS: server})
 		p := newProxy(t, false, nil)
-		p.to = strings.TrimSuffix(strings.TrimPrefix(l.Addr(), scheme+"://"), "/")
+		to := strings.TrimSuffix(strings.TrimPrefix(l.Addr(), scheme+"://"), "/")
+		p.to.Store(&to)
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestDialUsesTheProxyOfTheEnvironment$")
 		cmd.Env = append(os.Environ(), child+"="+scheme+"://peer.example/", variable+"="+p.url.String(), "NO_PROXY=", "REQUEST_METHOD=")
 		go func() {

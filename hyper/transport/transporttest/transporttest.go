@@ -175,7 +175,7 @@ func (p *pair) must(err error) {
 }
 
 func bothWays(t *testing.T, p *pair) {
-	forth, back := bytesOf(1, 8<<20), bytesOf(2, 8<<20)
+	forth, back := bytesOf(1, 5<<20), bytesOf(2, 5<<20)
 	p.must(together(
 		func() error { return writeChunks(p.a, forth) },
 		func() error { return writeChunks(p.b, back) },
@@ -216,7 +216,7 @@ func smallWrites(t *testing.T, p *pair) {
 		},
 	))
 	// Many of them at once arrive too.
-	data := bytesOf(3, 50_000)
+	data := bytesOf(3, 10_000)
 	p.must(together(
 		func() error {
 			for i := range data {
@@ -428,7 +428,7 @@ func backpressure(t *testing.T, p *pair) {
 func stream(t *testing.T, p *pair) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	const messages = 300
+	const messages = 150
 	message := func(i int) []byte { return bytesOf(byte(i), i*i) }
 	var received int
 	done := make(chan struct{})
