@@ -100,9 +100,6 @@ func readSync(b []byte) (m syncMessage, err error) {
 		fork: d.Uint(), length: d.Uint(), remoteLength: d.Uint(),
 		canUpgrade: f&1 != 0, uploading: f&2 != 0, downloading: f&4 != 0, hasManifest: f&8 != 0, allowPush: f&16 != 0,
 	}
-	if m.length > merkle.MaxSize {
-		d.Fail("sync", compact.ErrTooLarge)
-	}
 	return m, wireError("sync", &d)
 }
 
@@ -224,9 +221,6 @@ func appendBitfield(b []byte, start uint64, words []uint32) []byte {
 func readBitfield(b []byte) (start uint64, words []uint32, err error) {
 	d := compact.NewDecoder(b)
 	start, words = d.Uint(), d.Uint32Array(maxBitfieldWords)
-	if start > merkle.MaxSize {
-		d.Fail("bitfield", compact.ErrTooLarge)
-	}
 	if start%32 != 0 {
 		d.Fail("bitfield", fmt.Errorf("it starts at %d, which is no multiple of 32", start))
 	}
