@@ -358,7 +358,6 @@ func openPeer(dir string) (*corestore.Store, error) {
 	primary := [32]byte(bytes.Repeat([]byte{1}, 32)) // every process makes the same log, so that several can serve it
 	return corestore.OpenDisk(storage.Disk{Dir: dir}, corestore.Options{
 		PrimaryKey: &primary,
-		Replicate:  replicate.Options{Durability: hypercore.Soon},
 	})
 }
 
@@ -406,7 +405,7 @@ func serveLog(ctx context.Context, w work, ready func(serving) error) (extra map
 }
 
 // withReader opens the log of what serves in a new store, and replicates with all ports until f returns.
-func withReader(ctx context.Context, w work, key string, ports []int, f func(*hypercore.Log) error) (err error) {
+func withReader(ctx context.Context, w work, key string, ports []int, f func(context.Context, *hypercore.Log) error) (err error) {
 	dir := filepath.Join(w.dir, "reader")
 	store, err := openPeer(dir)
 	if err != nil {
@@ -424,22 +423,24 @@ func withReader(ctx context.Context, w work, key string, ports []int, f func(*hy
 	defer func() { err = errors.Join(err, log.Close()) }()
 	found := store.FindingPeers()
 	defer found()
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancelCause(ctx)
 	var streams sync.WaitGroup
 	defer streams.Wait()
-	defer cancel()
+	defer cancel(nil)
 	for _, port := range ports {
 		streams.Go(func() {
 			s, err := dial(ctx, port)
 			if err == nil {
 				err = store.Replicate(ctx, s, corestore.ReplicateOptions{})
 			}
-			if err != nil && ctx.Err() == nil {
-				fmt.Fprintln(os.Stderr, err)
-			}
+			// Nothing ends before the reader does.
+			cancel(fmt.Errorf("the connection has ended: %w", err))
 		})
 	}
-	return f(log)
+	if err := f(ctx, log); err != nil {
+		return errors.Join(err, context.Cause(ctx))
+	}
+	return nil
 }
 
 // copyLog makes a copy of the log of what serves.
@@ -447,7 +448,7 @@ func copyLog(ctx context.Context, w work, key string, ports ...int) (r result, e
 	grown := growth()
 	before := time.Now()
 	cpu, _ := cpuTime()
-	err = withReader(ctx, w, key, ports, func(log *hypercore.Log) error {
+	err = withReader(ctx, w, key, ports, func(ctx context.Context, log *hypercore.Log) error {
 		if err := log.Download(ctx, hypercore.DownloadRange{To: uint64(w.count)}); err != nil {
 			return err
 		}
@@ -576,7 +577,7 @@ func measureVisible(ctx context.Context, w work) (r result, err error) {
 		err = errors.Join(err, stopped)
 	}()
 	each := make([]time.Duration, 0, w.count)
-	err = withReader(ctx, w, from.Key, []int{from.Port}, func(log *hypercore.Log) error {
+	err = withReader(ctx, w, from.Key, []int{from.Port}, func(ctx context.Context, log *hypercore.Log) error {
 		took, err := timed(func() error {
 			for block, err := range log.Blocks(ctx, hypercore.BlockRange{Live: true}) {
 				if err != nil {

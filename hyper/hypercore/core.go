@@ -46,7 +46,7 @@ type core struct {
 	have      blockSet
 	base      uint64 // of a draft: blocks that are the parent's
 	stale     bool   // of a draft: the parent was truncated below base
-	unsynced  bool   // the last change may not be on the disk yet
+	unsynced  bool   // what was signed here last may not be on the disk yet
 	sessions  int
 	drafts    map[string]*core
 	watchers  map[*Watcher]struct{}
@@ -450,8 +450,9 @@ func (c *core) prologue() *merkle.Prologue {
 
 // A change is what one commit does to a log, besides what its batch says.
 type change struct {
-	batch *merkle.Batch
-	hash  merkle.Hash // of the batch's tree, if it is known
+	theirs bool // from a peer: nobody signs anew what is lost of it
+	batch  *merkle.Batch
+	hash   merkle.Hash // of the batch's tree, if it is known
 	// complete, when set, makes the batch, while blocks are being written.
 	complete func() error
 	truncate bool            // cut to batch.Ancestors first
@@ -541,7 +542,11 @@ func (c *core) commit(d Durability, ch *change) error {
 		have.add(storage.Range{Start: oldTail.End, End: tail.End})
 	}
 	c.have = have
-	c.unsynced = d != Durable
+	if d == Durable {
+		c.unsynced = false
+	} else if !ch.theirs {
+		c.unsynced = true
+	}
 	if ch.base != nil {
 		c.base = *ch.base
 	}

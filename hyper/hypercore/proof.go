@@ -19,9 +19,10 @@ type Proof struct {
 	Manifest *Manifest
 }
 
-// Publish returns the head that others may be told of: it is on the disk. A
-// writer who tells of a head and then loses it would sign another history of
-// that length, which readers take for a fork.
+// Publish returns the head that others may be told of: what was signed here is on
+// the disk. A writer who tells of a head and then loses it would sign another
+// history of that length, which readers take for a fork. What peers signed can
+// be fetched again when it is lost.
 func (l *Log) Publish(ctx context.Context) (Head, error) {
 	if l.snap != nil {
 		return l.Head(), l.check()
@@ -44,6 +45,17 @@ func (l *Log) Publish(ctx context.Context) (Head, error) {
 		l.c.unsynced = false
 	}
 	return h, nil
+}
+
+// Sync returns when all that was added to the log is on the disk.
+func (l *Log) Sync() error {
+	if err := l.check(); err != nil {
+		return err
+	}
+	if err := l.c.store.Sync(); err != nil {
+		return fmt.Errorf("sync log %s: %w", l.c.key, err)
+	}
+	return nil
 }
 
 // Prove makes the proof that a peer asks for. Its upgrade, if any, is signed
@@ -295,7 +307,7 @@ func (a *applier) change() (change, bool) {
 		b.Tree, b.Signature, b.Upgraded = a.tree, a.signature, true
 	}
 	sortBlocks(a.list)
-	ch := change{batch: b, blocks: a.list}
+	ch := change{batch: b, blocks: a.list, theirs: true}
 	if a.manifest != nil {
 		auth := a.c.auth
 		auth.Manifest = a.manifest.Encode()
@@ -388,7 +400,7 @@ func (r *Reorg) Commit(ctx context.Context, d Durability) error {
 	if c.tree.Length != r.base.Length || c.tree.Fork != r.base.Fork {
 		return fail(fmt.Errorf("%w: the log changed meanwhile", ErrConflict))
 	}
-	ch := change{batch: r.r.Batch, truncate: true}
+	ch := change{batch: r.r.Batch, truncate: true, theirs: true}
 	if r.manifest != nil {
 		auth := c.auth
 		auth.Manifest = r.manifest.Encode()

@@ -38,7 +38,8 @@ type DownloadRange struct {
 	Linear bool
 }
 
-// Download brings the blocks of the ranges here and returns when all are held.
+// Download brings the blocks of the ranges here and returns when all are held, and
+// on the disk.
 // One that is live goes on until the context ends. What is missing without a
 // source is ErrNotFound.
 func (l *Log) Download(ctx context.Context, ranges ...DownloadRange) error {
@@ -77,7 +78,7 @@ func (l *Log) Download(ctx context.Context, ranges ...DownloadRange) error {
 	if err := context.Cause(ctx); err != nil {
 		return fail(err)
 	}
-	return nil
+	return l.Sync()
 }
 
 // SetSource gives the log a source of what it has not; nil takes it away.

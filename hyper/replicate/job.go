@@ -11,20 +11,22 @@ import (
 )
 
 // run does the job, and leaves the result in it.
-func (j *job) run(ctx context.Context, log *hypercore.Log, d hypercore.Durability) {
+//
+// What comes in is not synced one by one: until it is, it can be fetched again.
+func (j *job) run(ctx context.Context, log *hypercore.Log) {
 	switch {
 	case j.fork != nil:
-		j.fork.err = j.fork.run(ctx, log, d)
+		j.fork.err = j.fork.run(ctx, log)
 	case j.check != nil:
 		j.check.frozen, j.check.err = log.CheckConflict(ctx, j.check.proof)
 	default:
-		j.apply(ctx, log, d)
+		j.apply(ctx, log)
 	}
 }
 
 // apply applies proofs. Those that miss a node are tried again as long as others
 // bring some: answers may come in another order than they were asked for.
-func (j *job) apply(ctx context.Context, log *hypercore.Log, d hypercore.Durability) {
+func (j *job) apply(ctx context.Context, log *hypercore.Log) {
 	left := slices.DeleteFunc(slices.Clone(j.answers), func(a *answer) bool { return a.learn(log) })
 	for {
 		if len(left) == 0 {
@@ -34,7 +36,7 @@ func (j *job) apply(ctx context.Context, log *hypercore.Log, d hypercore.Durabil
 		for i, a := range left {
 			proofs[i] = a.proof
 		}
-		errs, err := log.Apply(ctx, d, proofs...)
+		errs, err := log.Apply(ctx, hypercore.Soon, proofs...)
 		if err != nil {
 			j.stored = err
 			return
@@ -69,7 +71,7 @@ func (a *answer) learn(log *hypercore.Log) bool {
 }
 
 // run takes the next step to the other fork.
-func (f *forkChange) run(ctx context.Context, log *hypercore.Log, d hypercore.Durability) (err error) {
+func (f *forkChange) run(ctx context.Context, log *hypercore.Log) (err error) {
 	f.useful = true
 	if f.reorg == nil {
 		if f.reorg, err = log.StartReorg(f.proof); err != nil {
@@ -81,5 +83,5 @@ func (f *forkChange) run(ctx context.Context, log *hypercore.Log, d hypercore.Du
 	if !f.reorg.Done() {
 		return nil
 	}
-	return f.reorg.Commit(ctx, d)
+	return f.reorg.Commit(ctx, hypercore.Soon)
 }

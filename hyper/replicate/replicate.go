@@ -66,9 +66,6 @@ var Full = Access{Upload: true, Download: true}
 
 // Options for a replicator. The zero value is right.
 type Options struct {
-	// Durability of what is fetched; Durable when zero. Either way, others are
-	// told that it is here only when it is on the disk.
-	Durability hypercore.Durability
 	// Push sends new blocks to peers that take what they have not asked for, and
 	// takes such from peers: a follower has a block half a round trip after it was
 	// appended, and each peer may send it again.
@@ -328,7 +325,7 @@ func (r *Replicator) work() {
 		}
 		r.mu.Unlock()
 		if j != nil {
-			j.run(r.ctx, r.log, r.o.Durability)
+			j.run(r.ctx, r.log)
 		}
 		var head hypercore.Head
 		var events []hypercore.Event

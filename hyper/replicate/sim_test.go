@@ -294,7 +294,7 @@ func (x *node) work() {
 		x.m.now = x.net.now
 		j := x.m.job()
 		if j != nil {
-			j.run(context.Background(), x.log, storage.Durable)
+			j.run(context.Background(), x.log)
 			if j.stored != nil && !errors.Is(j.stored, hypercore.ErrFrozen) {
 				x.net.fatalf("%s can't store: %v", x.name, j.stored)
 			}
