@@ -198,7 +198,7 @@ func (x *node) open(o hypercore.Options) {
 	x.step(func() { x.m.setDownloading(true) })
 }
 
-// crash loses all that is not in the store, and starts again.
+// crash loses all that is not in the store, or even that, and starts again.
 func (x *node) crash() {
 	for _, l := range x.net.links {
 		if l.ends[0].node == x || l.ends[1].node == x {
@@ -214,6 +214,16 @@ func (x *node) crash() {
 	x.events = nil
 	if err := x.log.Close(); err != nil {
 		x.net.t.Fatal(err)
+	}
+	if x.net.rng.IntN(2) == 0 {
+		// All of the store is lost, too.
+		err := x.store.Close()
+		if err == nil {
+			x.store, err = storage.Open(storage.NewMemory(), storage.Options{})
+		}
+		if err != nil {
+			x.net.t.Fatal(err)
+		}
 	}
 	x.open(hypercore.Options{Key: &x.net.key})
 }

@@ -264,13 +264,13 @@ func apply(t *testing.T, log *hypercore.Log, b []byte) {
 	}
 	if d.proof.Fork == log.Fork() {
 		j := job{answers: []*answer{{proof: d.proof}}}
-		j.run(t.Context(), log, storage.Durable)
+		j.run(t.Context(), log)
 		if err = j.stored; err == nil {
 			err = j.answers[0].err
 		}
 	} else {
 		f := forkChange{proof: d.proof}
-		err = f.run(t.Context(), log, storage.Durable)
+		err = f.run(t.Context(), log)
 	}
 	if err != nil {
 		t.Errorf("%x: %v", b, err)
