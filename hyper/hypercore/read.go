@@ -357,7 +357,7 @@ func (l *Log) liveBlocks(ctx context.Context, r BlockRange, yield func(Block, er
 	defer w.Close()
 	ahead := readAhead{l: l, end: cmp.Or(r.To, noEnd)}
 	defer ahead.stop()
-	fork := l.Fork()
+	fork, following := l.Fork(), false
 	for i := r.From; r.To == 0 || i < r.To; {
 		var data []byte
 		var err error
@@ -372,6 +372,13 @@ func (l *Log) liveBlocks(ctx context.Context, r BlockRange, yield func(Block, er
 			}
 			i++
 			continue
+		}
+		if s := l.source(); s != nil && !ready && !following && l.c.parent == nil {
+			// What is to come is brought as soon as it is there.
+			following = true
+			follow, cancel := context.WithCancel(ctx)
+			defer cancel()
+			go func() { _ = s.FetchRange(follow, DownloadRange{From: i, Live: true, Linear: true}) }()
 		}
 		// The event is there, or on its way when the log was cut.
 		e, err := w.Next(ctx)

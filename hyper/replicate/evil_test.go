@@ -23,7 +23,7 @@ type evil struct {
 	says func(v *evil, e *wireEnd, m message) []message
 	// always: whoever fetches from it alone drops it.
 	always bool
-	mostly bool // or some do
+	mostly bool     // or some do
 	old    [][]byte // data that it has sent
 	floods int
 }
@@ -330,7 +330,7 @@ func TestLiarsAreDroppedWithAReason(t *testing.T) {
 			seeds(t, 5, func(t *testing.T, seed uint64) {
 				n := newNetwork(t, seed)
 				defer n.close()
-				n.o.Push, n.trace = false, os.Getenv("TRACE") != ""
+				n.o.NoPush, n.trace = true, os.Getenv("TRACE") != ""
 				n.mesh(2, 0)
 				w, x := n.nodes[0], n.node("liar", nil)
 				x.wantRange(0, noBlock, false)

@@ -47,6 +47,7 @@ type machine struct {
 	tries     map[uint64]int     // of blocks that are wanted: proofs that did not fit
 	order     []*flight          // the same, the oldest first; done ones are skipped
 	upgrade   *request           // of the head
+	coming    uint64             // length that a push brings, when it is applied
 	fork      *forkChange
 	arrived   []*answer // proofs that are not applied yet
 	early     []*answer // and those that came before what they build on
@@ -524,7 +525,9 @@ func (m *machine) changed(head hypercore.Head, events []hypercore.Event) {
 	}
 	if head.Length != old.Length || head.Fork != old.Fork {
 		for _, p := range m.peers {
-			m.sync(p, true)
+			if !m.push(p, old) {
+				m.sync(p, true)
+			}
 		}
 	}
 	for r := range held.All() {
@@ -576,7 +579,6 @@ func (m *machine) nowHeld(r runs.Range) {
 		}
 		for _, p := range m.peers {
 			m.tellHeld(p, held)
-			m.pushTo(p, held)
 		}
 	}
 }
@@ -772,6 +774,9 @@ func (m *machine) applied(a *answer, stored error) {
 		m.unapplied += a.size
 		m.early = append(m.early, a)
 		return
+	}
+	if r == nil {
+		m.coming = 0
 	}
 	if r != nil {
 		m.unplan(r)

@@ -20,7 +20,8 @@ const (
 	maxInvalid = 64  // requests that no log could answer
 	maxRefused = 256 // requests in a row for what it said that it has
 	maxUnasked = 1 << 10
-	maxPushed  = 256 // blocks that wait to be pushed
+	maxPushed  = 16 // blocks that are pushed at once
+	pushBytes  = 64 << 10
 	lastBlocks = 256 // peers hear of these without a want
 	wantBatch  = 1 << 21
 )
@@ -47,7 +48,8 @@ type peer struct {
 	told    syncMessage
 	greeted bool
 	toldAll uint64 // length up to which it knows that we have all
-	pushed  uint64 // length up to which heads were sent to it unasked
+	pushed  uint64 // length up to which blocks were sent to it unasked
+	pushing bool   // some are on their way, and a sync is due after them
 	wanted  map[uint64]struct{}
 
 	// Requests of ours, by their ids less one.
@@ -188,7 +190,7 @@ func (m *machine) sync(p *peer, force bool) {
 	s := syncMessage{
 		fork: m.head.Fork, length: m.head.Length,
 		canUpgrade: m.canUpgrade(p), uploading: p.access.Upload, downloading: m.active() && p.access.Download,
-		hasManifest: m.hasManifest(), allowPush: m.o.Push && m.active() && p.access.Download,
+		hasManifest: m.hasManifest(), allowPush: m.live() && p.access.Download,
 	}
 	if p.remote.fork == s.fork {
 		s.remoteLength = p.remote.length
@@ -441,7 +443,7 @@ func (m *machine) sendBitfield(p *peer, r runs.Range) {
 
 // tellHeld tells a peer of blocks that are held now, if it is likely to care.
 func (m *machine) tellHeld(p *peer, r runs.Range) {
-	if !p.greeted || p.closing != nil {
+	if !p.greeted || p.closing != nil || p.pushing {
 		return
 	}
 	if n := m.contiguous(); n == m.head.Length {
@@ -598,6 +600,10 @@ func (m *machine) onData(p *peer, d dataMessage) error {
 		m.forkArrived(r, proof)
 		return nil
 	}
+	if m.unapplied > m.o.MaxInFlight+2*hypercore.MaxBlock {
+		m.failRequest(r) // blocks are far larger than expected: it is asked for again
+		return nil
+	}
 	if f := r.flight; f != nil && proof.Block != nil && !f.done {
 		f.arrived = true
 	}
@@ -648,11 +654,19 @@ func (m *machine) onPush(p *peer, a *answer) {
 			return
 		}
 	}
-	if !m.o.Push || !p.access.Download || p.suspected != nil || proof.Fork != m.head.Fork || m.full() {
+	if !m.live() || !p.access.Download || p.suspected != nil || proof.Fork != m.head.Fork || m.full() {
 		return
 	}
 	p.delivered += uint64(a.size)
+	if u := proof.Upgrade; u != nil && u.Start == m.head.Length {
+		m.coming = max(m.coming, u.TreeLength())
+	}
 	m.queueAnswer(a)
+}
+
+// live reports whether somebody follows the log, so that what is new is welcome.
+func (m *machine) live() bool {
+	return !m.o.NoPush && slices.ContainsFunc(m.ranges, func(r *rangeWant) bool { return r.End == noBlock })
 }
 
 func (m *machine) onNoData(p *peer, id, reason uint64) error {
@@ -769,24 +783,38 @@ func (m *machine) cancel(r *request) {
 	m.send(p, msgCancel, compact.AppendUint(m.buf, r.msg.id))
 }
 
-// pushTo queues blocks for a peer that takes what it has not asked for.
-func (m *machine) pushTo(p *peer, r runs.Range) {
-	if !m.o.Push || !p.opened || !p.synced || !p.remote.allowPush || !p.remote.downloading || !p.access.Upload || p.remote.fork != m.head.Fork {
-		return
+// push queues the blocks after old for a peer that follows the log, if they are
+// few and written here. The peer hears of the new head with them, and by a sync
+// once they are sent.
+func (m *machine) push(p *peer, old hypercore.Head) bool {
+	n := m.head.Length - old.Length
+	if m.o.NoPush || !p.greeted || p.closing != nil || !p.remote.allowPush || !p.remote.downloading || !p.access.Upload ||
+		len(p.queue) > 0 && !p.pushing || p.remote.fork != m.head.Fork || old.Fork != m.head.Fork ||
+		m.head.Length <= old.Length || n > maxPushed || m.head.ByteLength()-old.ByteLength() > pushBytes ||
+		max(p.remote.length, p.pushed) != old.Length || !m.log.Writable() {
+		return false
 	}
-	for i := max(r.Start, p.remote.length, p.pushed); i < r.End && len(p.queue) < maxPushed; i++ {
-		known := max(p.remote.length, p.pushed)
-		msg := &requestMessage{fork: m.head.Fork, manifest: p.remote.length == 0,
-			want: merkle.Request{Block: &merkle.NodeRequest{Index: i}}}
-		if i >= known {
-			msg.want.Upgrade = &merkle.UpgradeRequest{Start: known, Length: m.head.Length - known}
-			p.pushed = m.head.Length
+	for i := old.Length; i < m.head.Length; i++ {
+		q := &requestMessage{fork: m.head.Fork, manifest: p.remote.length == 0, want: merkle.Request{Block: &merkle.NodeRequest{Index: i}}}
+		if i == old.Length {
+			q.want.Upgrade = &merkle.UpgradeRequest{Start: i, Length: n}
 		} else {
-			// All levels below the roots that the peer has.
-			n, _ := merkle.Tree{Length: known}.MissingNodes(2*i, logNodes{})
-			msg.want.Block.Nodes = max(n, 1) - 1
+			// All levels below the roots that the peer has then.
+			levels, _ := merkle.Tree{Length: m.head.Length}.MissingNodes(2*i, logNodes{})
+			q.want.Block.Nodes = max(levels, 1) - 1
 		}
-		p.queue = append(p.queue, msg)
+		p.queue = append(p.queue, q)
+	}
+	p.pushed, p.pushing = m.head.Length, true
+	return true
+}
+
+// pushDone is told that nothing is to be sent to a peer any more.
+func (m *machine) pushDone(p *peer) {
+	if p.pushing && !p.closed && len(p.queue) == 0 {
+		p.pushing = false
+		m.sync(p, true)
+		m.tellHeld(p, runs.Range{Start: min(p.remote.length, m.head.Length), End: m.head.Length})
 	}
 }
 

@@ -66,10 +66,10 @@ var Full = Access{Upload: true, Download: true}
 
 // Options for a replicator. The zero value is right.
 type Options struct {
-	// Push sends new blocks to peers that take what they have not asked for, and
-	// takes such from peers: a follower has a block half a round trip after it was
-	// appended, and each peer may send it again.
-	Push bool
+	// NoPush sends and takes only what was asked for. Otherwise the writer of a log
+	// sends small new blocks at once to peers that follow it live, which saves them
+	// a round trip.
+	NoPush bool
 	// MaxInFlight bounds the bytes that are asked for or not stored yet, of one
 	// log; 8 MiB when 0.
 	MaxInFlight int
@@ -551,6 +551,10 @@ func (r *Replicator) answer(p *peer) {
 		channel := p.link.channel
 		if r.closed || p.closed || channel == nil || p.link.peer != p || len(p.queue) == 0 || !channel.Mux().Drained() || r.waitLocked(p) {
 			p.serving = false
+			if p.pushing {
+				r.m.pushDone(p)
+				r.flushLocked()
+			}
 			if p.closing != nil && len(p.queue) == 0 && !p.closed {
 				r.m.drop(p, p.closing)
 				r.flushLocked()

@@ -168,7 +168,7 @@ func (m *machine) askManifest(p *peer) {
 // askUpgrade asks for a newer head. One peer at a time is asked.
 func (m *machine) askUpgrade(p *peer) {
 	s := &p.remote
-	if m.upgrade != nil || s.fork != m.head.Fork || s.length <= m.head.Length || !s.canUpgrade || s.remoteLength != m.head.Length || !m.active() {
+	if m.upgrade != nil || s.length <= m.coming || s.fork != m.head.Fork || s.length <= m.head.Length || !s.canUpgrade || s.remoteLength != m.head.Length || !m.active() {
 		return
 	}
 	r := &request{msg: requestMessage{fork: s.fork}, size: minWindow / 16}

@@ -86,7 +86,7 @@ func (a *agenda) Pop() any {
 func newNetwork(t *testing.T, seed uint64) *network {
 	return &network{
 		t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 7)), now: time.Unix(1e9, 0), truth: map[uint64][][]byte{},
-		o: Options{MaxInFlight: 1 << 20, Push: seed%4 == 3},
+		o: Options{MaxInFlight: 1 << 20, NoPush: seed%4 != 3},
 	}
 }
 
@@ -344,6 +344,8 @@ func (x *node) answer(p *peer) {
 			x.later(10*time.Millisecond, func() { x.answer(p) }) // it does not read fast enough
 		} else if p.closing != nil && !p.closed {
 			x.step(func() { x.m.drop(p, p.closing) })
+		} else if p.pushing {
+			x.step(func() { x.m.pushDone(p) })
 		}
 		return
 	}
