@@ -114,8 +114,9 @@ type seekWant struct {
 // A flight is a block on its way here.
 type flight struct {
 	index    uint64
-	requests []*request // more than one where a peer was slow
-	arrived  bool       // waits to be applied
+	requests []*request  // more than one where a peer was slow
+	first    [1]*request // memory for one of them
+	arrived  bool        // waits to be applied
 	done     bool
 }
 
@@ -123,7 +124,8 @@ type flight struct {
 type request struct {
 	peer      *peer
 	msg       requestMessage
-	size      int // bytes expected
+	block     merkle.NodeRequest // memory for the one in msg
+	size      int                // bytes expected
 	sent      time.Time
 	delivered uint64 // by the peer until then
 	flight    *flight

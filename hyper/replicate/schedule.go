@@ -198,6 +198,7 @@ func (m *machine) fly(r *request, index uint64) {
 	f := m.flights[index]
 	if f == nil {
 		f = &flight{index: index}
+		f.requests = f.first[:0]
 		m.flights[index] = f
 		if len(m.order) > 64+2*len(m.flights) {
 			m.order = slices.DeleteFunc(m.order, func(f *flight) bool { return f.done })
@@ -223,7 +224,8 @@ func (m *machine) askBlock(p *peer, index uint64, again bool) {
 		return
 	}
 	r := &request{msg: requestMessage{fork: m.head.Fork}, size: m.blockSize()}
-	r.msg.want.Block = &merkle.NodeRequest{Index: index, Nodes: n}
+	r.block = merkle.NodeRequest{Index: index, Nodes: n}
+	r.msg.want.Block = &r.block
 	r.leans = *nodes.leans
 	m.fly(r, index)
 	m.plan(p, r, n)
