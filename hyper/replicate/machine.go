@@ -568,6 +568,11 @@ func (m *machine) nowHeld(r runs.Range) {
 		i = held.End
 		m.todo.Remove(held)
 		m.landed(held)
+		for _, s := range slices.Clone(m.seeks) {
+			if s.among.Intersect(held).Len() > 0 {
+				m.settleSeek(s, nil) // the nodes above the block narrow it down
+			}
+		}
 		if uint64(len(m.blocks)) < held.Len() {
 			for index := range m.blocks {
 				if held.Contains(index) {

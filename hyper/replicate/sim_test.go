@@ -887,6 +887,12 @@ func (n *network) equal(size int) {
 		for _, w := range slices.Clone(x.waits) {
 			if !w.live && n.available(w, x, size) {
 				n.missing(x, size)
+				for _, s := range x.m.seeks {
+					for _, p := range x.m.peers {
+						i, ok := x.m.hashAmong(p, s.among)
+						n.t.Logf("%s among %v, request %v: %v %v open %v synced %v length %d reaches %v; %+v", x.end(p).other.node.name, s.among, s.request, i, ok, p.opened, p.synced, p.remote.length, x.m.reaches(p), x.m.head.Length)
+					}
+				}
 				n.fatalf("%s still waits for %s", x.name, w.what)
 			}
 			if w.live && n.available(w, x, size) {
@@ -947,7 +953,12 @@ func (n *network) available(w *wait, x *node, size int) bool {
 	}
 	for _, s := range x.m.seeks {
 		if s.waiter == w.w {
-			return s.among.Start < x.log.Length()
+			for i := s.among.Start; i < s.among.End; i++ {
+				if n.held(i, size) {
+					return true // who has a block has the nodes above it
+				}
+			}
+			return false
 		}
 	}
 	return true
