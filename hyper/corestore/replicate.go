@@ -71,10 +71,11 @@ func (r *root) attach(c *replicate.Conn, o ReplicateOptions) error {
 	}
 	r.conns[c] = o
 	for _, e := range r.open {
-		if e.replicator == nil {
-			r.replicateLocked(e, e.log.InUse())
-		} else {
+		switch {
+		case e.replicator != nil:
 			r.attachLocked(e, c, o)
+		case e.log.InUse():
+			r.replicateLocked(e, true)
 		}
 	}
 	return nil
@@ -148,10 +149,16 @@ func (s *Store) asked(c *replicate.Conn, q *protomux.Request) {
 	if err != nil {
 		return
 	}
-	s.replicateLocked(e, false)
-	if err := e.replicator.Open(c); err == nil && !e.log.InUse() {
-		delete(s.idle, e)
-	} else if !e.log.InUse() && !e.replicator.Busy() {
+	// Who can't show that it has the key does not hear that the log is here.
+	if err = c.Knows(e.log.Key(), q.Handshake); err != nil {
+		c.Mux.Destroy(err)
+	} else if s.replicateLocked(e, false); e.replicator != nil {
+		err = e.replicator.Open(c)
+	}
+	switch {
+	case e.replicator != nil && err == nil:
+		s.useLocked(e)
+	case !e.log.InUse():
 		s.idleLocked(e)
 	}
 }

@@ -107,6 +107,19 @@ type Conn struct {
 	Name          string    // of the peer, for people
 }
 
+// Knows checks the handshake that the peer opens a log's channel with: whether it
+// shows that the peer has the log's key.
+func (c *Conn) Knows(key hypercore.Key, handshake []byte) error {
+	h, err := readHandshake(handshake)
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrPeer, c.Name, err)
+	}
+	if h.capability != key.Capability(!c.Initiator, c.HandshakeHash[:]) {
+		return fmt.Errorf("%w: %s does not have the key of log %s: wrong capability", ErrPeer, c.Name, key)
+	}
+	return nil
+}
+
 // A Replicator replicates one log. Its methods may be called by any goroutine.
 type Replicator struct {
 	log    *hypercore.Log
@@ -455,13 +468,13 @@ func (r *Replicator) openLocked(l *link) error {
 
 // opened is told that the other side has opened the channel, too.
 func (r *Replicator) opened(p *peer, b []byte) error {
+	c := p.link.conn
+	if err := c.Knows(r.log.Key(), b); err != nil {
+		return err
+	}
 	h, err := readHandshake(b)
 	if err != nil {
 		return err
-	}
-	c := p.link.conn
-	if h.capability != r.log.Key().Capability(!c.Initiator, c.HandshakeHash[:]) {
-		return fmt.Errorf("%w: %s does not have the key of log %s: wrong capability", ErrPeer, c.Name, r.log.Key())
 	}
 	r.step(func() {
 		if !p.closed {
