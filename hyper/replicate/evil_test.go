@@ -294,6 +294,7 @@ func hugeBlocks(_ *evil, _ *wireEnd, m message) []message {
 func TestHonestPeersConvergeAmongLiars(t *testing.T) {
 	seeds(t, 60, func(t *testing.T, seed uint64) {
 		n := newNetwork(t, seed)
+		n.trace = os.Getenv("TRACE") != ""
 		size := 3 + n.rng.IntN(5)
 		defer n.close()
 		n.mesh(size, 1+n.rng.IntN(5))

@@ -532,6 +532,13 @@ func (m *machine) changed(head hypercore.Head, events []hypercore.Event) {
 			}
 		}
 	}
+	if lost.Runs() > 0 {
+		// Nodes may have gone with the blocks.
+		for _, p := range m.peers {
+			p.reaches, p.told.canUpgrade = false, false
+			m.sync(p, false)
+		}
+	}
 	for r := range held.All() {
 		m.nowHeld(r)
 	}
