@@ -59,12 +59,15 @@ func FuzzReceive(f *testing.F) {
 				r := requests[k]
 				requests = append(requests[:k], requests[k+1:]...)
 				number, b := d.w.reply(&peer{access: Full}, &r)
-				for i := 1; i+2 < len(arg); i += 3 {
+				for i := 1; i+2 < len(arg) && len(b) > 0; i += 3 {
 					if at := (int(arg[i])<<8 | int(arg[i+1])) % len(b); arg[i+2] == 0 {
 						b = b[:at+1]
 					} else {
 						b[at] ^= arg[i+2]
 					}
+				}
+				if b == nil {
+					break // no answer
 				}
 				if err := m.receive(p, number, b); err != nil {
 					m.drop(p, err)
