@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/cloudbevy/bevy/hyper/hypercore"
+	"github.com/cloudbevy/bevy/internal/nodepeer"
 )
 
 // A side is one of the peers that replicate: Node's or ours. Its methods end the test when they do not go well, and
@@ -54,6 +55,8 @@ type side interface {
 	counted(name string) counters
 	listen() int
 	connect(port int)
+	// connections counts all that were ever there.
+	connections() int
 	// cut ends all connections, without a word.
 	cut()
 }
@@ -132,10 +135,22 @@ const patience = 30 * time.Second
 
 func startNodeSide(t *testing.T, pkg string, single bool) *nodeSide {
 	t.Helper()
-	n := &nodeSide{node: startScript(t, "replicate.js"), pkg: pkg, single: single || pkg == "10"}
+	nodepeer.Require(t)
+	// It is to answer to the end, and longer than the context of the test lasts.
+	p, err := nodepeer.Start(context.Background(), "replicate.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	n := &nodeSide{node: node{t, p}, pkg: pkg, single: single || pkg == "10"}
 	if !n.single {
 		ask[any](n, "store", args{"store": "store"})
 	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("%v: streams %+v; it said: %s", n, n.all(), n.p.Stderr())
+		}
+	})
 	return n
 }
 
@@ -148,7 +163,7 @@ func (n *nodeSide) String() string {
 
 // try calls a method of the script.
 func (n *nodeSide) try(method string, params args, result any) error {
-	ctx, cancel := context.WithTimeout(n.t.Context(), patience+10*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.t.Context()), patience+10*time.Second)
 	defer cancel()
 	return n.p.Call(ctx, method, params, result)
 }
@@ -369,6 +384,15 @@ func (n *nodeSide) connect(port int) {
 	ask[any](n, "untilStream", args{"stream": name, "connected": true})
 }
 
+func (n *nodeSide) connections() (count int) {
+	for _, s := range n.all() {
+		if s.Connected {
+			count++
+		}
+	}
+	return count
+}
+
 func (n *nodeSide) cut() {
 	n.t.Helper()
 	for _, s := range n.all() {
@@ -420,11 +444,21 @@ func (p pair) takes(k kind) bool { return p.w.takes(k, true) && p.r.takes(k, fal
 // join connects both.
 func (p pair) join() {
 	p.t.Helper()
+	from, to := p.w, p.r
 	if p.back {
-		p.r.connect(p.w.listen())
-		return
+		from, to = to, from
 	}
-	p.w.connect(p.r.listen())
+	connect(p.t, from, to)
+}
+
+// connect returns when both sides have the connection.
+func connect(t *testing.T, from, to side) {
+	t.Helper()
+	a, b := from.connections(), to.connections()
+	from.connect(to.listen())
+	if !eventually(func() bool { return from.connections() > a && to.connections() > b }) {
+		t.Fatalf("%v and %v are not connected", from, to)
+	}
 }
 
 // begin opens a log on both sides, the writer's with blocks, and connects.
@@ -460,8 +494,13 @@ func (p pair) sameLog(name string) {
 // overWire expects that the blocks went over the connection, and each once.
 func (p pair) overWire(name string, blocks int) {
 	p.t.Helper()
-	w, r := p.w.counted(name), p.r.counted(name)
-	if w.uploaded != blocks || r.downloaded != blocks || w.peers != 1 || r.peers != 1 {
+	// Of what comes without being asked for, some may have been asked for already.
+	var w, r counters
+	right := func() bool {
+		w, r = p.w.counted(name), p.r.counted(name)
+		return w.uploaded >= blocks && w.uploaded <= blocks+blocks/10 && r.downloaded == blocks && w.peers == 1 && r.peers == 1
+	}
+	if !eventually(right) {
 		p.t.Errorf("%v sent %d blocks to %d peers, %v received %d from %d, want %d", p.w, w.uploaded, w.peers, p.r, r.downloaded, r.peers, blocks)
 	}
 }
