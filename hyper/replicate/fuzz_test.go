@@ -32,9 +32,7 @@ func FuzzReceive(f *testing.F) {
 		honest.access.Upload = false
 		var requests []requestMessage
 		take := func() {
-			for _, r := range d.asked(p) {
-				requests = append(requests, r)
-			}
+			requests = append(requests, d.asked(p)...)
 			d.sent()
 		}
 		for steps := 0; len(program) >= 2 && steps < 200; steps++ {

@@ -527,3 +527,177 @@ func TestClearedBlocksOfARangeComeAgain(t *testing.T) {
 		t.Errorf("settled %v, %d blocks are here", w.settled, d.x.log.Contiguous())
 	}
 }
+
+// Who gives up waiting for a block of a range leaves the range its block.
+func TestABlockThatIsGivenUpStaysInItsRange(t *testing.T) {
+	d := newDesk(t, 10, 10)
+	block, all := newWaiter(), d.want(runs.Range{End: 10}, true)
+	p := d.peer()
+	d.m.wantBlock(4, time.Time{}, block)
+	d.give(p, msgRange, appendRange(nil, false, runs.Range{Start: 4, End: 5}))
+	request := d.asked(p)
+	if len(request) != 1 {
+		t.Fatalf("%d requests", len(request))
+	}
+	d.sent()
+	d.give(p, msgNoData, appendNoData(nil, request[0].id, notAvailable))
+	block.settled = true
+	block.forget()
+	d.give(p, msgRange, appendRange(nil, false, runs.Range{End: 10}))
+	for _, r := range d.asked(p) {
+		d.answer(p, r)
+	}
+	d.x.flushJobs()
+	if !all.settled {
+		t.Error("the range waits for ever")
+	}
+}
+
+// A refusal of what was asked for in another fork says nothing of this one.
+func TestRefusalsOfAnotherForkSayNothing(t *testing.T) {
+	d := newDesk(t, 10, 10)
+	p := d.peer(runs.Range{End: 10})
+	d.sent()
+	d.want(runs.Range{End: 10}, true)
+	requests := d.asked(p)
+	d.give(p, msgSync, (&syncMessage{fork: 1, length: 10, uploading: true}).append(nil))
+	d.give(p, msgRange, appendRange(nil, false, runs.Range{End: 10}))
+	for _, r := range requests {
+		d.give(p, msgNoData, appendNoData(nil, r.id, notAvailable))
+	}
+	if !p.have.has(3) || p.refused > 0 {
+		t.Errorf("has block 3: %v, %d refusals count", p.have.has(3), p.refused)
+	}
+}
+
+// When an answer fails to come, those that leaned on its nodes are of no use, and
+// the peer is not to blame.
+func TestAnswersThatLeanOnOneThatFailedAreNoMisfits(t *testing.T) {
+	d := newDesk(t, 1024, 10)
+	p := d.peer(runs.Range{End: 1024})
+	d.sent()
+	w := d.want(runs.Range{End: 1024}, true)
+	if _, err := d.w.log.Clear(t.Context(), 0, 1); err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		requests := d.asked(p)
+		d.sent()
+		if len(requests) == 0 {
+			break
+		}
+		for _, r := range requests {
+			d.answer(p, r) // all but for block 0, which brings the nodes of many
+		}
+		d.x.flushJobs()
+		d.m.received(p)
+	}
+	if p.closed || w.settled || d.x.log.Has(0) {
+		t.Fatalf("dropped for %v", p.stats.Dropped)
+	}
+	if held, _ := d.x.log.NextHeld(1); held.Start != 1 || held.End != 1024 {
+		t.Errorf("blocks %v are here, %d misfits", held, p.stats.Misfits)
+	}
+}
+
+// A search for a byte goes on when blocks come by another way.
+func TestASearchGoesOnWithBlocksThatCome(t *testing.T) {
+	d := newDesk(t, 16, 10)
+	p := d.peer(runs.Range{Start: 8, End: 9})
+	d.want(runs.Range{Start: 8, End: 9}, true)
+	requests := d.asked(p)
+	d.sent()
+	w := newWaiter()
+	// The only block that a peer has is on its way, and then here.
+	d.m.wantSeek(&seekWant{bytes: 100, among: runs.Range{Start: 8, End: 16}, waiter: w})
+	for _, r := range d.asked(p) {
+		d.give(p, msgNoData, appendNoData(nil, r.id, notAvailable))
+	}
+	for _, r := range requests {
+		d.answer(p, r)
+	}
+	d.x.flushJobs()
+	if !w.settled {
+		t.Error("it waits, with the nodes at hand")
+	}
+}
+
+// A fork that nobody helps with keeps nobody waiting, and another one is followed.
+func TestAForkWithoutHelpIsGivenUp(t *testing.T) {
+	d := newDesk(t, 64, 10)
+	if err := d.w.log.Truncate(t.Context(), 37, hypercore.TruncateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.w.log.Append(t.Context(), make([][]byte, 30)...); err != nil {
+		t.Fatal(err)
+	}
+	p := d.peer()
+	d.give(p, msgRange, appendRange(nil, true, runs.Range{End: 64}))
+	d.sent()
+	// It proves the fork, and has no block of it.
+	d.give(p, msgSync, (&syncMessage{fork: 1, length: 67, uploading: true}).append(nil))
+	for _, r := range d.asked(p) {
+		d.answer(p, r)
+	}
+	d.x.flushJobs()
+	if d.m.fork == nil || d.m.fork.reorg == nil {
+		t.Fatal("the fork is not followed")
+	}
+	w := newWaiter()
+	d.m.wantUpdate(w)
+	for range 3 {
+		d.pass(newsFor)
+	}
+	if d.m.fork != nil || !w.settled || d.m.waiting() {
+		t.Errorf("given up: %v, an update ends: %v, time matters still: %v", d.m.fork == nil, w.settled, d.m.waiting())
+	}
+	// Once it has something, it goes on.
+	d.sent()
+	d.give(p, msgRange, appendRange(nil, false, runs.Range{End: 67}))
+	for range 20 {
+		requests := d.asked(p)
+		d.sent()
+		for _, r := range requests {
+			d.answer(p, r)
+		}
+		d.x.flushJobs()
+	}
+	if d.x.log.Fork() != 1 || d.x.log.Length() != 67 {
+		t.Errorf("fork %d, length %d", d.x.log.Fork(), d.x.log.Length())
+	}
+}
+
+// Answers that are right and not what was asked for are told from help: a peer that
+// gives nothing else ends.
+func TestAnswersWithoutWhatWasAskedForAreRefusals(t *testing.T) {
+	for what, change := range map[string]func(p *hypercore.Proof){
+		"a manifest": func(p *hypercore.Proof) { *p = hypercore.Proof{Manifest: p.Manifest} },
+		"nothing":    func(p *hypercore.Proof) { *p = hypercore.Proof{} },
+		"an older head": func(*hypercore.Proof) {},
+	} {
+		d := newDesk(t, 10, 10)
+		old, err := d.w.log.Prove(t.Context(), merkle.Request{Upgrade: &merkle.UpgradeRequest{Length: 10}}, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.w.log.Append(t.Context(), make([][]byte, 10)...); err != nil {
+			t.Fatal(err)
+		}
+		p := d.peer()
+		rounds := 0
+		for ; rounds < 2*maxRefused && !p.closed; rounds++ {
+			d.give(p, msgSync, (&syncMessage{length: 20 + uint64(rounds), remoteLength: 10, canUpgrade: true, uploading: true}).append(nil))
+			requests := d.asked(p)
+			d.sent()
+			for _, r := range requests {
+				proof := *old
+				change(&proof)
+				d.give(p, msgData, proof.AppendData(nil, r.id))
+			}
+			d.x.flushJobs()
+		}
+		if !p.closed || !errors.Is(p.stats.Dropped, ErrPeer) || p.stats.Proofs > 0 {
+			t.Errorf("%s: after %d rounds it is not dropped; %d proofs count", what, rounds, p.stats.Proofs)
+		}
+	}
+}
