@@ -671,8 +671,8 @@ func TestAForkWithoutHelpIsGivenUp(t *testing.T) {
 // gives nothing else ends.
 func TestAnswersWithoutWhatWasAskedForAreRefusals(t *testing.T) {
 	for what, change := range map[string]func(p *hypercore.Proof){
-		"a manifest": func(p *hypercore.Proof) { *p = hypercore.Proof{Manifest: p.Manifest} },
-		"nothing":    func(p *hypercore.Proof) { *p = hypercore.Proof{} },
+		"a manifest":    func(p *hypercore.Proof) { *p = hypercore.Proof{Manifest: p.Manifest} },
+		"nothing":       func(p *hypercore.Proof) { *p = hypercore.Proof{} },
 		"an older head": func(*hypercore.Proof) {},
 	} {
 		d := newDesk(t, 10, 10)
