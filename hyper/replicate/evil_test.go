@@ -292,7 +292,7 @@ func hugeBlocks(_ *evil, _ *wireEnd, m message) []message {
 // Whatever liars do in a network, honest peers end with the same log, hold nothing
 // that is not proven, and don't take each other for liars.
 func TestHonestPeersConvergeAmongLiars(t *testing.T) {
-	seeds(t, 60, func(t *testing.T, seed uint64) {
+	seeds(t, 30, func(t *testing.T, seed uint64) {
 		n := newNetwork(t, seed)
 		n.trace = os.Getenv("TRACE") != ""
 		size := 3 + n.rng.IntN(5)
@@ -328,7 +328,7 @@ func TestLiarsAreDroppedWithAReason(t *testing.T) {
 	for i, v := range kinds {
 		t.Run(v.kind, func(t *testing.T) {
 			reasons := map[string]bool{}
-			seeds(t, 5, func(t *testing.T, seed uint64) {
+			seeds(t, 3, func(t *testing.T, seed uint64) {
 				n := newNetwork(t, seed)
 				defer n.close()
 				n.o.NoPush, n.trace = true, os.Getenv("TRACE") != ""
