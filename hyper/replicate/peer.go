@@ -57,8 +57,9 @@ type peer struct {
 	free      []uint64
 	lingering []lingering
 	ticks     uint64
-	open      int // requests that are neither answered nor cancelled
-	inflight  int // their bytes
+	open      int      // requests that are neither answered nor cancelled
+	inflight  int      // their bytes
+	alone     *request // may bring a huge block; nothing else is asked for meanwhile
 	claim     runs.Range
 	reaches   bool           // see machine.reaches
 	planned   map[uint64]int // tree nodes that answers on their way bring
@@ -488,6 +489,9 @@ func (p *peer) finish(id uint64) *request {
 	}
 	p.unasked = 0
 	m, r := p.m, p.requests[id-1]
+	if p.alone == r {
+		p.alone = nil
+	}
 	p.requests[id-1] = nil
 	p.free = append(p.free, id)
 	p.progress, p.stalled = m.now, false
@@ -774,6 +778,9 @@ func (m *machine) cancel(r *request) {
 		return
 	}
 	r.cancelled = true
+	if p.alone == r {
+		p.alone = nil
+	}
 	p.open--
 	p.stalled = p.stalled && p.open > 0
 	p.inflight -= r.size

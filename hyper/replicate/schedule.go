@@ -67,12 +67,11 @@ func (m *machine) scheduleFor(p *peer) {
 		m.askSeek(p, s)
 	}
 	window := p.window()
-	for p.mayAsk() && p.inflight < window && !m.full() {
+	for p.mayAsk() && p.inflight < window && !m.full() && p.alone == nil {
 		index, again, ok := m.pick(p)
-		if !ok {
+		if !ok || !m.askBlock(p, index, again) {
 			break
 		}
-		m.askBlock(p, index, again)
 	}
 	m.askWants(p)
 }
@@ -122,13 +121,15 @@ func (p *peer) patience() time.Duration {
 	return min(due, p.m.o.StallLimit)
 }
 
+// answerAround is about what is around a block in its message.
+const answerAround = 64
+
 // blockSize returns about how many bytes the answer with a block has.
 func (m *machine) blockSize() int {
-	const around = 64 // what is around a block in its message
 	if m.head.Length == 0 {
-		return around
+		return answerAround
 	}
-	return around + int(min(m.head.ByteLength()/m.head.Length, hypercore.MaxBlock))
+	return answerAround + int(min(m.head.ByteLength()/m.head.Length, hypercore.MaxBlock))
 }
 
 // request sends a request.
@@ -212,8 +213,39 @@ func (m *machine) fly(r *request, index uint64) {
 	}
 }
 
-// askBlock asks for a block, for a second time if again is set.
-func (m *machine) askBlock(p *peer, index uint64, again bool) {
+// Peers in Node.js put answers into one frame as long as they have less than 8 MiB,
+// and fail when it gets over 16 MiB (protomux index.js, _pushBatch).
+const (
+	hugeBlock   = 8 << 20
+	hugeAverage = 256 << 10
+)
+
+// expect returns about how many bytes the answer with a block has, when the node
+// that many levels above it is held or on its way, and whether it may be huge.
+func (m *machine) expect(index, levels uint64) (size int, huge bool) {
+	size = m.blockSize()
+	at := 2 * index
+	for range levels {
+		at = merkle.Parent(at)
+	}
+	// Of nodes that answers on their way bring the size is not known, but that of
+	// one above them is.
+	for ; !merkle.Contains(at, 2*m.head.Length); at = merkle.Parent(at) {
+		n, err := m.log.Node(at)
+		if err != nil {
+			continue
+		}
+		if at == 2*index {
+			size = answerAround + int(min(n.Size, hypercore.MaxBlock))
+		}
+		return size, n.Size >= hugeBlock && n.Size/merkle.Leaves(at) >= hugeAverage
+	}
+	return size, false
+}
+
+// askBlock asks for a block, for a second time if again is set. It reports false
+// if that has to wait until the peer has answered all else.
+func (m *machine) askBlock(p *peer, index uint64, again bool) bool {
 	nodes := logNodes{log: m.log, planned: p.planned, leans: new(bool)}
 	if again || m.tries[index] > 0 {
 		nodes.planned = nil
@@ -221,15 +253,26 @@ func (m *machine) askBlock(p *peer, index uint64, again bool) {
 	n, err := m.head.MissingNodes(2*index, nodes)
 	if err != nil {
 		m.fail(fmt.Errorf("read tree of log %s: %w", m.log.Key(), err))
-		return
+		return false
 	}
-	r := &request{msg: requestMessage{fork: m.head.Fork}, size: m.blockSize()}
+	size, huge := m.expect(index, n)
+	if huge && p.open > 0 {
+		if m.blocks[index] == nil && !again {
+			m.todo.Add(runs.Range{Start: index, End: index + 1})
+		}
+		return false
+	}
+	r := &request{msg: requestMessage{fork: m.head.Fork}, size: size}
+	if huge {
+		p.alone = r
+	}
 	r.block = merkle.NodeRequest{Index: index, Nodes: n}
 	r.msg.want.Block = &r.block
 	r.leans = *nodes.leans
 	m.fly(r, index)
 	m.plan(p, r, n)
 	m.request(p, r)
+	return true
 }
 
 // plan notes which nodes the answer to a request for a block will bring. A peer
