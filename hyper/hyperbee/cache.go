@@ -1,0 +1,98 @@
+package hyperbee
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// A cache keeps decoded blocks of one fork of a log, those used last, up to a
+// number of bytes.
+type cache struct {
+	max int
+
+	mu     sync.RWMutex
+	fork   uint64
+	blocks map[uint64]*cached
+	ring   []*cached // all of them; hand goes round, and removes what was not used since it last came by
+	hand   int
+	bytes  int
+}
+
+type cached struct {
+	b    *block
+	size int
+	used atomic.Bool
+}
+
+func newCache(max int) *cache {
+	return &cache{max: max, blocks: make(map[uint64]*cached)}
+}
+
+// turn makes the cache one of a fork, and reports false if it is that of a later
+// one already.
+func (c *cache) turn(fork uint64) bool {
+	c.mu.RLock()
+	have := c.fork
+	c.mu.RUnlock()
+	if have >= fork {
+		return have == fork
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fork < fork {
+		c.fork = fork
+		clear(c.blocks)
+		clear(c.ring)
+		c.ring, c.hand, c.bytes = c.ring[:0], 0, 0
+	}
+	return c.fork == fork
+}
+
+// get returns a block, or nil.
+func (c *cache) get(fork, seq uint64) *block {
+	c.mu.RLock()
+	e := c.blocks[seq]
+	same := c.fork == fork
+	c.mu.RUnlock()
+	if e == nil || !same {
+		return nil
+	}
+	if !e.used.Load() { // no write to shared memory where none is needed
+		e.used.Store(true)
+	}
+	return e.b
+}
+
+// add keeps a block. One that is large beside the cache is not worth what it
+// would push out.
+func (c *cache) add(fork uint64, b *block) {
+	size := b.cost()
+	if size > c.max/8 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fork != fork || c.blocks[b.seq] != nil {
+		return
+	}
+	c.bytes += size
+	for c.bytes > c.max {
+		if c.hand >= len(c.ring) {
+			c.hand = 0
+		}
+		e := c.ring[c.hand]
+		if e.used.Swap(false) {
+			c.hand++
+			continue
+		}
+		last := len(c.ring) - 1
+		c.ring[c.hand] = c.ring[last]
+		c.ring[last] = nil
+		c.ring = c.ring[:last]
+		delete(c.blocks, e.b.seq)
+		c.bytes -= e.size
+	}
+	e := &cached{b: b, size: size}
+	c.blocks[b.seq] = e
+	c.ring = append(c.ring, e)
+}

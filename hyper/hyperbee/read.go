@@ -1,0 +1,295 @@
+package hyperbee
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/cloudbevy/bevy/hyper/hypercore"
+)
+
+// A view is a version of the tree while it is read. It may be copied.
+type view struct {
+	s       *shared
+	log     *hypercore.Log
+	cache   *cache
+	fork    uint64
+	version uint64
+	ahead   *ahead // fetches what may be read next; nil if everything is here
+}
+
+// view begins to read. end must be called when that is over.
+func (t *Tree) view(ctx context.Context) (view, error) {
+	if err := ctx.Err(); err != nil {
+		return view{}, err
+	}
+	if t.closed.Load() {
+		return view{}, ErrClosed
+	}
+	v := view{s: t.s, log: t.s.log, cache: t.s.cache}
+	if t.pin != nil {
+		v.log, v.version, v.fork = t.pin.log, t.version, t.pin.log.Head().Fork
+		if !v.cache.turn(v.fork) {
+			v.cache = t.pin.ownCache(v.fork, t.s.o.CacheBytes)
+		}
+	} else {
+		if err := t.learn(ctx); err != nil {
+			return view{}, err
+		}
+		head := v.log.Head()
+		v.version, v.fork = max(1, head.Length), head.Fork
+		v.cache.turn(v.fork) // false: the log was truncated just now, as the next read will tell
+	}
+	if v.log.Contiguous() < v.version {
+		v.ahead = newAhead(ctx, t.s.log)
+	}
+	return v, nil
+}
+
+// ownCache is for a snapshot of a fork that is no more.
+func (p *pin) ownCache(fork uint64, size int) *cache {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cache == nil {
+		p.cache = newCache(size)
+		p.cache.turn(fork)
+	}
+	return p.cache
+}
+
+func (v *view) end() {
+	if v.ahead != nil {
+		v.ahead.end()
+	}
+}
+
+// block returns a block of the log, decoded.
+func (v *view) block(ctx context.Context, seq uint64) (*block, error) {
+	if b := v.cache.get(v.fork, seq); b != nil {
+		return b, nil
+	}
+	if err := v.same(); err != nil {
+		return nil, err
+	}
+	raw, err := v.log.Get(ctx, seq)
+	if err := v.same(); err != nil {
+		return nil, err
+	}
+	if err != nil {
+		return nil, err
+	}
+	b, err := decode(seq, raw)
+	if err != nil {
+		return nil, v.invalid(seq, err)
+	}
+	v.cache.add(v.fork, b)
+	return b, nil
+}
+
+// same fails once the log is of another fork: its blocks are of another tree.
+func (v *view) same() error {
+	if v.log.Head().Fork != v.fork {
+		return fmt.Errorf("read log %s: %w meanwhile", v.log.Key(), ErrTruncated)
+	}
+	return nil
+}
+
+// invalid says which block of which log makes no sense.
+func (v *view) invalid(seq uint64, err error) error {
+	return fmt.Errorf("%w: block %d of log %s: %w", ErrInvalid, seq, v.log.Key(), err)
+}
+
+// node reads a node at a depth of the tree.
+func (v *view) node(ctx context.Context, at place, depth int, n *node) error {
+	if depth >= maxDepth {
+		return v.invalid(at.seq, fmt.Errorf("the tree is deeper than %d nodes there", maxDepth))
+	}
+	b, err := v.block(ctx, at.seq)
+	if err != nil {
+		return err
+	}
+	if err := b.node(at.level, depth == 0, n); err != nil {
+		return v.invalid(at.seq, err)
+	}
+	if v.ahead != nil {
+		v.ahead.want(n)
+	}
+	return nil
+}
+
+// root returns where the tree's root is, if it has one.
+func (v *view) root() (place, bool) {
+	return place{seq: v.version - 1}, v.version > 1
+}
+
+// key returns the key of a block's entry. It must not be changed.
+func (v *view) key(ctx context.Context, seq uint64) ([]byte, error) {
+	b, err := v.block(ctx, seq)
+	if err != nil {
+		return nil, err
+	}
+	return b.key, nil
+}
+
+// search looks for a key in a node. It returns the key's place, or that of the
+// child which may lead to it.
+func (v *view) search(ctx context.Context, n *node, key []byte) (i int, found bool, err error) {
+	lo, hi := 0, n.nkeys
+	for lo < hi {
+		mid := int(uint(lo+hi) >> 1)
+		k, err := v.key(ctx, n.keys[mid])
+		if err != nil {
+			return 0, false, err
+		}
+		switch c := bytes.Compare(key, k); {
+		case c == 0:
+			return mid, true, nil
+		case c < 0:
+			hi = mid
+		default:
+			lo = mid + 1
+		}
+	}
+	return lo, false, nil
+}
+
+// find returns the block with the entry of a key, or nil.
+func (v *view) find(ctx context.Context, key []byte) (*block, error) {
+	at, ok := v.root()
+	if !ok {
+		return nil, nil
+	}
+	var n node
+	for depth := 0; ; depth++ {
+		if err := v.node(ctx, at, depth, &n); err != nil {
+			return nil, err
+		}
+		i, found, err := v.search(ctx, &n, key)
+		if err != nil {
+			return nil, err
+		}
+		if found {
+			return v.block(ctx, n.keys[i])
+		}
+		if n.nchildren == 0 {
+			return nil, nil
+		}
+		at = n.children[i]
+	}
+}
+
+// entry returns the entry of a block, under its key without the prefix.
+func (b *block) entry(prefix []byte) Entry {
+	return newEntry(b.seq, b.key[len(prefix):], b.value)
+}
+
+// newEntry makes an entry that shares no memory.
+func newEntry(seq uint64, key, value []byte) Entry {
+	own := make([]byte, len(key)+len(value))
+	copy(own, key)
+	copy(own[len(key):], value)
+	e := Entry{Seq: seq, Key: own[:len(key):len(key)]}
+	if value != nil {
+		e.Value = own[len(key):]
+	}
+	return e
+}
+
+// Get returns the entry of a key, or ErrNotFound.
+func (t *Tree) Get(ctx context.Context, key []byte) (Entry, error) {
+	if len(t.prefix) > 0 {
+		key = joined(t.prefix, key)
+	}
+	for tries := 0; ; tries++ {
+		e, err := t.get(ctx, key)
+		switch {
+		case err == nil || err == ErrNotFound:
+			return e, err
+		case errors.Is(err, ErrTruncated) && t.pin == nil && tries < 3:
+			// The present is another one by now.
+		default:
+			return Entry{}, fmt.Errorf("get: %w", err)
+		}
+	}
+}
+
+func (t *Tree) get(ctx context.Context, key []byte) (Entry, error) {
+	v, err := t.view(ctx)
+	if err != nil {
+		return Entry{}, err
+	}
+	defer v.end()
+	b, err := v.find(ctx, key)
+	if err != nil {
+		return Entry{}, err
+	}
+	if b == nil {
+		return Entry{}, ErrNotFound
+	}
+	return b.entry(t.prefix), nil
+}
+
+// maxAhead bounds how many nodes a reader fetches the neighbours of at once.
+const maxAhead = 16
+
+// ahead fetches, in the background, the blocks that reading will want next: the
+// keys and children of nodes that were come by. A search in a node would
+// otherwise wait for one key after the other.
+type ahead struct {
+	log   *hypercore.Log
+	fetch func(ranges []hypercore.DownloadRange)
+	stop  context.CancelFunc
+	slots chan struct{}
+	wg    sync.WaitGroup
+}
+
+func newAhead(ctx context.Context, log *hypercore.Log) *ahead {
+	ctx, cancel := context.WithCancel(ctx)
+	return &ahead{
+		log:   log,
+		slots: make(chan struct{}, maxAhead),
+		stop:  cancel,
+		fetch: func(ranges []hypercore.DownloadRange) {
+			// Who needs a block asks for it again, and gets the error.
+			_ = log.Download(ctx, ranges...)
+		},
+	}
+}
+
+// want fetches what a node speaks of. It does nothing when enough is on its way.
+func (a *ahead) want(n *node) {
+	var ranges []hypercore.DownloadRange
+	add := func(seq uint64) {
+		if !a.log.Has(seq) {
+			ranges = append(ranges, hypercore.DownloadRange{From: seq, To: seq + 1})
+		}
+	}
+	for _, seq := range n.keys[:n.nkeys] {
+		add(seq)
+	}
+	for _, c := range n.children[:n.nchildren] {
+		add(c.seq)
+	}
+	if len(ranges) < 2 { // the one will be asked for anyway
+		return
+	}
+	select {
+	case a.slots <- struct{}{}:
+	default:
+		return
+	}
+	a.wg.Go(func() {
+		defer func() { <-a.slots }()
+		a.fetch(ranges)
+	})
+}
+
+func (a *ahead) end() {
+	a.stop()
+	a.wg.Wait()
+}
+
+// errOrder: keys are not in the order that they are promised in.
+var errOrder = errors.New("its key is out of order")
