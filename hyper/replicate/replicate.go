@@ -607,7 +607,7 @@ func (r *Replicator) answerOne(p *peer, channel *protomux.Channel, q *requestMes
 			return 0
 		}
 		reason := uint64(notAvailable)
-		if errors.Is(err, merkle.ErrRequest) || errors.Is(err, merkle.ErrNoNode) {
+		if errors.Is(err, merkle.ErrRequest) {
 			reason = invalidRequest
 		}
 		buf = appendNoData(buf, q.id, reason)

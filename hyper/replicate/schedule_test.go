@@ -1,6 +1,7 @@
 package replicate
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -31,7 +32,7 @@ func newDesk(t *testing.T, blocks, size int) *desk {
 	t.Cleanup(n.close)
 	list := make([][]byte, blocks)
 	for i := range list {
-		list[i] = fmt.Appendf(make([]byte, 0, size), "%0*d", size, i)
+		list[i] = fmt.Appendf(bytes.Repeat([]byte("0"), size-8), "%08d", i)
 	}
 	if _, err := w.log.Append(t.Context(), list...); err != nil {
 		t.Fatal(err)
@@ -699,5 +700,42 @@ func TestAnswersWithoutWhatWasAskedForAreRefusals(t *testing.T) {
 		if !p.closed || !errors.Is(p.stats.Dropped, ErrPeer) || p.stats.Proofs > 0 {
 			t.Errorf("%s: after %d rounds it is not dropped; %d proofs count", what, rounds, p.stats.Proofs)
 		}
+	}
+}
+
+// Two answers of over 8 MiB in one frame are more than a peer in Node.js can send.
+func TestHugeBlocksAreAskedForOneAtATime(t *testing.T) {
+	d := newDesk(t, 8, 3<<20) // 12 MiB under each half
+	p := d.peer(runs.Range{End: 8})
+	d.sent()
+	w := d.want(runs.Range{End: 8}, true)
+	var got []uint64
+	for round := 0; len(got) < 8 && round < 100; round++ {
+		asked := d.asked(p)
+		d.sent()
+		huge := 0
+		for _, r := range asked {
+			// What is known of the size of the block is that of the node over it.
+			at := 2 * r.want.Block.Index
+			n, err := d.x.log.Node(at)
+			for err != nil {
+				at = merkle.Parent(at)
+				n, err = d.x.log.Node(at)
+			}
+			if n.Size >= hugeBlock {
+				huge++
+			}
+		}
+		if huge > 0 && p.open > 1 {
+			t.Fatalf("%d requests are open, and a block of %v may be huge", p.open, blocksOf(asked))
+		}
+		got = append(got, blocksOf(asked)...)
+		for _, r := range asked {
+			d.answer(p, r)
+		}
+		d.pass(time.Millisecond)
+	}
+	if !w.settled || !slices.Equal(got, []uint64{0, 1, 2, 3, 4, 5, 6, 7}) || p.alone != nil {
+		t.Errorf("asked for %v, all are here: %v", got, w.settled)
 	}
 }

@@ -373,7 +373,7 @@ func (x *node) reply(p *peer, q *requestMessage) (int, []byte) {
 		return 0, nil
 	}
 	reason := uint64(notAvailable)
-	if errors.Is(err, merkle.ErrRequest) || errors.Is(err, merkle.ErrNoNode) {
+	if errors.Is(err, merkle.ErrRequest) {
 		reason = invalidRequest
 		other := x.end(p).other.node
 		if p.invalid++; other.evil == nil && x.evil == nil && (p.invalid >= maxInvalid || q.want.Hash == nil || len(other.m.unsure) == 0) && !x.cleared {
