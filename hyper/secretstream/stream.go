@@ -263,7 +263,7 @@ func (s *Stream) Flush() error {
 
 // CloseWrite sends what is queued and tells the other side that there will be
 // no more. Reading goes on. It fails with [errors.ErrUnsupported] if the
-// connection has no CloseWrite method.
+// connection has no CloseWrite method, or that says so; then nothing changes.
 func (s *Stream) CloseWrite() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -274,11 +274,13 @@ func (s *Stream) CloseWrite() error {
 	if !ok {
 		return fmt.Errorf("close for writing: %w", errors.ErrUnsupported)
 	}
-	s.halfShut = true
-	s.beats.stop()
-	if err := half.CloseWrite(); err != nil {
+	if err := half.CloseWrite(); errors.Is(err, errors.ErrUnsupported) {
+		return fmt.Errorf("close for writing: %w", err)
+	} else if err != nil {
 		return s.end(fmt.Errorf("close for writing: %w", err))
 	}
+	s.halfShut = true
+	s.beats.stop()
 	return nil
 }
 

@@ -527,7 +527,19 @@ func TestHalfCloseEndsOneDirection(t *testing.T) {
 	c, _ = connect(t, x, y, quiet(1), quiet(2))
 	go io.Copy(io.Discard, y)
 	expectError(t, "half close of a pipe that cannot", c.CloseWrite(), errors.ErrUnsupported)
+	a, b = pipe(0)
+	c, s = connect(t, whole{a}, b, quiet(1), quiet(2))
+	expectError(t, "half close of a pipe that says it cannot", c.CloseWrite(), errors.ErrUnsupported)
+	if err := c.WriteMessage([]byte("still there")); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, s, []byte("still there"))
 }
+
+// whole has a CloseWrite that it can't do.
+type whole struct{ io.ReadWriteCloser }
+
+func (whole) CloseWrite() error { return errors.ErrUnsupported }
 
 func TestCloseEndsWhatWaits(t *testing.T) {
 	before := runtime.NumGoroutine()

@@ -3,8 +3,6 @@ package transport
 import (
 	"bufio"
 	"context"
-	"crypto/rand"
-	"crypto/sha1"
 	"crypto/tls"
 	"encoding/base64"
 	"errors"
@@ -13,52 +11,87 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/coder/websocket"
+
+	"github.com/cloudbevy/bevy/hyper/clock"
 )
 
 // maxAnswer is the most bytes of what a proxy or a server answers, before the
 // WebSocket begins.
 const maxAnswer = 64 << 10
 
-// dialWebSocket connects as RFC 6455 §4.1 says.
-func dialWebSocket(ctx context.Context, u *url.URL, o DialOptions) (_ Conn, err error) {
-	req := &http.Request{Method: http.MethodGet, URL: &url.URL{}, Host: u.Host, Header: o.Header.Clone()}
-	*req.URL = *u
-	req.URL.Scheme = map[string]string{"ws": "http", "wss": "https"}[u.Scheme]
+// dialWebSocket connects, through a proxy if there is one for it.
+func dialWebSocket(ctx context.Context, u *url.URL, o DialOptions) (Conn, error) {
+	plainURL := *u
+	plainURL.Scheme = map[string]string{"ws": "http", "wss": "https"}[u.Scheme]
 	if o.Proxy == nil {
 		o.Proxy = http.ProxyFromEnvironment
 	}
-	proxy, err := o.Proxy(req)
+	proxy, err := o.Proxy(&http.Request{Method: http.MethodGet, URL: &plainURL, Host: u.Host, Header: o.Header.Clone()})
 	if err != nil {
 		return nil, fmt.Errorf("find the proxy: %w", err)
 	}
-	tunnel, err := dialThrough(ctx, proxy, hostPort(u), o)
+	up := &upgrader{clock: o.Clock}
+	var s *socket // up is not to be kept for as long as the connection
+	up.http = &http.Transport{
+		// Of itself it asks a proxy for a tunnel only if that is for https.
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			conn, err := dialThrough(ctx, proxy, hostPort(u), o)
+			up.raw = conn
+			return conn, err
+		},
+		TLSClientConfig:        configFor(u, o.TLS),
+		DisableKeepAlives:      true,
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: maxAnswer,
+	}
+	ws, resp, err := websocket.Dial(ctx, u.String(), &websocket.DialOptions{
+		HTTPClient:     &http.Client{Transport: up, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
+		HTTPHeader:     o.Header,
+		OnPingReceived: func(ctx context.Context, p []byte) bool { return s.pong(ctx, p) },
+	})
+	if err == nil {
+		s = up.socket
+		return newWebSocket(ws, s, u.Redacted()), nil
+	}
+	var inner *url.Error // it repeats the address
+	switch {
+	case resp != nil && resp.StatusCode != http.StatusSwitchingProtocols:
+		return nil, refusal(resp)
+	case resp != nil:
+		return nil, errors.New("the server's answer is not that of a WebSocket")
+	case errors.As(err, &inner):
+		err = inner.Err
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, errors.New("the connection was closed instead of an answer")
+	}
+	return nil, printable(plain(err))
+}
+
+// An upgrader puts a socket between the library and a connection.
+type upgrader struct {
+	http   *http.Transport
+	clock  clock.Clock
+	raw    net.Conn
+	socket *socket
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (u *upgrader) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := u.http.RoundTrip(r)
 	if err != nil {
 		return nil, err
 	}
-	conn := tunnel
-	stop := context.AfterFunc(ctx, func() { tunnel.SetDeadline(past) })
-	defer func() {
-		if !stop() && err == nil {
-			err = context.Cause(ctx)
-		}
-		if err != nil {
-			conn.Close() // the error that matters is the first
-		}
-	}()
-	if u.Scheme == "wss" {
-		if conn, err = startTLS(ctx, conn, u, o.TLS); err != nil {
-			return nil, err
-		}
+	if conn, ok := resp.Body.(io.ReadWriteCloser); ok {
+		u.socket = newSocket(conn, u.raw, u.clock)
+		resp.Body = u.socket
 	}
-	in, err := upgrade(conn, req)
-	if err != nil {
-		return nil, err
-	}
-	return newWebSocket(conn, in, true, u.Redacted(), o.Clock), nil
+	return resp, nil
 }
 
 // dialThrough connects to a host, through a proxy if that is not nil.
@@ -116,6 +149,12 @@ func connect(ctx context.Context, raw net.Conn, proxy *url.URL, host string, con
 
 // startTLS shakes hands with the host of u.
 func startTLS(ctx context.Context, conn net.Conn, u *url.URL, config *tls.Config) (net.Conn, error) {
+	secure := tls.Client(conn, configFor(u, config))
+	return secure, secure.HandshakeContext(ctx)
+}
+
+// configFor completes what a caller wants of TLS.
+func configFor(u *url.URL, config *tls.Config) *tls.Config {
 	if config == nil {
 		config = &tls.Config{}
 	}
@@ -124,41 +163,7 @@ func startTLS(ctx context.Context, conn net.Conn, u *url.URL, config *tls.Config
 		config.ServerName = u.Hostname()
 	}
 	config.NextProtos = []string{"http/1.1"}
-	secure := tls.Client(conn, config)
-	return secure, secure.HandshakeContext(ctx)
-}
-
-// upgrade makes a WebSocket of a connection to an HTTP server. What has come
-// after the answer is in the reader.
-func upgrade(conn net.Conn, req *http.Request) (*bufio.Reader, error) {
-	var nonce [16]byte
-	rand.Read(nonce[:])
-	key := base64.StdEncoding.EncodeToString(nonce[:])
-	if req.Header == nil {
-		req.Header = http.Header{}
-	}
-	if user := req.URL.User; user != nil {
-		password, _ := user.Password()
-		req.SetBasicAuth(user.Username(), password)
-	}
-	req.Header.Set("Upgrade", "websocket")
-	req.Header.Set("Connection", "Upgrade")
-	req.Header.Set("Sec-WebSocket-Version", "13")
-	req.Header.Set("Sec-WebSocket-Key", key)
-	in, resp, err := ask(conn, req)
-	if err != nil {
-		return nil, err
-	}
-	switch {
-	case resp.StatusCode != http.StatusSwitchingProtocols:
-		return nil, refusal(resp)
-	case !hasToken(resp.Header, "Upgrade", "websocket") || !hasToken(resp.Header, "Connection", "upgrade"),
-		resp.Header.Get("Sec-WebSocket-Accept") != acceptKey(key):
-		return nil, errors.New("the server's answer is not that of a WebSocket")
-	case resp.Header.Get("Sec-WebSocket-Extensions") != "" || resp.Header.Get("Sec-WebSocket-Protocol") != "":
-		return nil, errors.New("the server wants an extension or a protocol that was not offered")
-	}
-	return in, nil
+	return config
 }
 
 // ask sends a request and reads the head of the answer.
@@ -175,7 +180,7 @@ func ask(conn net.Conn, req *http.Request) (*bufio.Reader, *http.Response, error
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the answer: %w", printable(plain(err)))
 	}
-	if resp.StatusCode == http.StatusSwitchingProtocols || resp.StatusCode/100 == 2 && req.Method == http.MethodConnect {
+	if resp.StatusCode/100 == 2 {
 		limited.n = -1 // what follows is something else
 	}
 	return in, resp, nil
@@ -227,19 +232,4 @@ func printable(err error) error {
 		}
 		return r
 	}, err.Error()))
-}
-
-// acceptKey is what proves that a server understood a key (RFC 6455 §4.2.2).
-func acceptKey(key string) string {
-	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
-	return base64.StdEncoding.EncodeToString(sum[:])
-}
-
-// hasToken tells whether a header's list has a word.
-func hasToken(h http.Header, name, token string) bool {
-	return slices.ContainsFunc(h.Values(name), func(value string) bool {
-		return slices.ContainsFunc(strings.Split(value, ","), func(word string) bool {
-			return strings.EqualFold(strings.TrimSpace(word), token)
-		})
-	})
 }

@@ -29,8 +29,8 @@ func ExampleHandler() {
 	}
 	defer conn.Close()
 	fmt.Fprint(conn, "hello")
-	conn.CloseWrite()
-	answer, err := io.ReadAll(conn)
+	answer := make([]byte, 5)
+	_, err = io.ReadFull(conn, answer)
 	fmt.Println(string(answer), err)
 	// Output: hello <nil>
 }

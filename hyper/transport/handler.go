@@ -2,13 +2,13 @@ package transport
 
 import (
 	"bufio"
-	"encoding/base64"
-	"errors"
-	"fmt"
+	"context"
+	"net"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/coder/websocket"
 
 	"github.com/cloudbevy/bevy/hyper/clock"
 )
@@ -40,71 +40,77 @@ func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// accept makes a WebSocket of a request (RFC 6455 §4.2), or answers that it
-// can't. Hijacked tells that the connection is the server's no more.
+// accept makes a WebSocket of a request, or answers that it can't. Hijacked
+// tells that the connection is the server's no more.
 func (e *Endpoint) accept(w http.ResponseWriter, r *http.Request) (c Conn, hijacked bool) {
-	key, status, err := e.check(r)
-	if err != nil {
-		if status == http.StatusUpgradeRequired {
-			w.Header().Set("Upgrade", "websocket")
-			w.Header().Set("Connection", "Upgrade")
-			w.Header().Set("Sec-WebSocket-Version", "13")
-		}
-		http.Error(w, err.Error(), status)
-		return nil, false
-	}
-	conn, buffered, err := http.NewResponseController(w).Hijack()
-	if err != nil {
+	if !canHijack(w) {
 		http.Error(w, "this server can't hand over a connection", http.StatusNotImplemented)
 		return nil, false
 	}
-	if _, err := fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
-		"Sec-WebSocket-Accept: %s\r\n\r\n", acceptKey(key)); err != nil {
-		conn.Close()
-		return nil, true
+	h := &hijacker{ResponseWriter: w, clock: e.Clock}
+	var s *socket // h is not to be kept for as long as the connection
+	o := &websocket.AcceptOptions{
+		InsecureSkipVerify: slices.Contains(e.AllowOrigins, "*"),
+		OnPingReceived:     func(ctx context.Context, p []byte) bool { return s.pong(ctx, p) },
 	}
+	for _, origin := range e.AllowOrigins {
+		o.OriginPatterns = append(o.OriginPatterns, literal.Replace(origin))
+	}
+	ws, err := websocket.Accept(h, r, o)
+	if err != nil {
+		return nil, h.socket != nil
+	}
+	s = h.socket
 	scheme := "ws://"
 	if r.TLS != nil {
 		scheme = "wss://"
 	}
-	clk := e.Clock
-	if clk == nil {
-		clk = clock.System
-	}
-	// Frames that the client sent along are in the buffer.
-	return newWebSocket(conn, bufio.NewReaderSize(buffered.Reader, 4<<10), false, scheme+r.RemoteAddr, clk), true
+	return newWebSocket(ws, s, scheme+r.RemoteAddr), true
 }
 
-// check returns the key of a request for a WebSocket, or what is wrong with it.
-func (e *Endpoint) check(r *http.Request) (key string, status int, err error) {
-	switch {
-	case !hasToken(r.Header, "Upgrade", "websocket") || !hasToken(r.Header, "Connection", "upgrade"):
-		return "", http.StatusUpgradeRequired, errors.New("only WebSockets are spoken here")
-	case r.Method != http.MethodGet || r.ProtoMajor != 1 || !r.ProtoAtLeast(1, 1):
-		return "", http.StatusBadRequest, fmt.Errorf("a WebSocket begins with GET of HTTP/1.1, not with %s of %s", r.Method, r.Proto)
-	case r.Header.Get("Sec-WebSocket-Version") != "13":
-		return "", http.StatusUpgradeRequired, errors.New("only version 13 of WebSocket is spoken here")
-	}
-	keys := r.Header.Values("Sec-WebSocket-Key")
-	if len(keys) != 1 {
-		return "", http.StatusBadRequest, errors.New("a WebSocket needs one Sec-WebSocket-Key")
-	}
-	key = strings.TrimSpace(keys[0])
-	if raw, err := base64.StdEncoding.DecodeString(key); err != nil || len(raw) != 16 {
-		return "", http.StatusBadRequest, errors.New("a Sec-WebSocket-Key is 16 bytes in base64")
-	}
-	for _, origin := range r.Header.Values("Origin") {
-		if !e.allows(origin, r.Host) {
-			return "", http.StatusForbidden, fmt.Errorf("pages of %q may not connect here", origin)
+// literal makes a pattern of the library that matches nothing else.
+var literal = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`)
+
+// canHijack tells whether a [http.ResponseController] could hijack, without
+// doing it.
+func canHijack(w http.ResponseWriter) bool {
+	for {
+		switch t := w.(type) {
+		case http.Hijacker:
+			return true
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = t.Unwrap()
+		default:
+			return false
 		}
 	}
-	return key, 0, nil
 }
 
-func (e *Endpoint) allows(origin, host string) bool {
-	if slices.ContainsFunc(e.AllowOrigins, func(o string) bool { return o == "*" || strings.EqualFold(o, origin) }) {
-		return true
-	}
-	u, err := url.Parse(origin)
-	return err == nil && u.Host != "" && strings.EqualFold(u.Host, host)
+// A hijacker puts a socket between the library and a connection.
+type hijacker struct {
+	http.ResponseWriter
+	clock  clock.Clock
+	socket *socket
 }
+
+var _ http.Hijacker = (*hijacker)(nil)
+
+// Hijack implements [http.Hijacker].
+func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buffered, err := http.NewResponseController(h.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	h.socket = newSocket(conn, conn, h.clock)
+	return hijacked{conn, h.socket}, bufio.NewReadWriter(buffered.Reader, bufio.NewWriter(h.socket)), nil
+}
+
+// hijacked is a connection that reads, writes and closes as its socket does.
+type hijacked struct {
+	net.Conn
+	s *socket
+}
+
+func (h hijacked) Read(p []byte) (int, error)  { return h.s.Read(p) }
+func (h hijacked) Write(p []byte) (int, error) { return h.s.Write(p) }
+func (h hijacked) Close() error                { return h.s.Close() }

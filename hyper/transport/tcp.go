@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/cloudbevy/bevy/hyper/clock"
 )
@@ -106,7 +105,7 @@ func (c *tcpConn) linger() {
 	defer c.writeMu.Unlock()
 	defer c.conn.Close()
 	defer c.clock.AfterFunc(lingerTime, func() { c.conn.Close() }).Stop()
-	if c.conn.CloseWrite() != nil || c.conn.SetDeadline(time.Time{}) != nil {
+	if c.conn.CloseWrite() != nil || c.conn.SetDeadline(noDeadline) != nil {
 		return
 	}
 	io.CopyN(io.Discard, c.conn, lingerBytes)

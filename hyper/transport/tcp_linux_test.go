@@ -29,7 +29,7 @@ func TestTCPIsKeptAliveAndSendsAtOnce(t *testing.T) {
 			case *tcpConn:
 				conn = c.conn
 			case *wsConn:
-				conn = c.conn.(*net.TCPConn)
+				conn = c.socket.raw.(*net.TCPConn)
 			}
 			raw, err := conn.SyscallConn()
 			if err != nil {

@@ -17,15 +17,13 @@
 // # WebSocket
 //
 // WebSockets are there for browsers, and for networks that let nothing else
-// through. They are those of RFC 6455, in binary messages whose borders mean
-// nothing, and without extensions. A client goes through the HTTP proxy of the
-// environment, by CONNECT, as browsers do.
+// through. They are those of github.com/coder/websocket, with binary messages
+// whose borders mean nothing, and without compression. A client goes through
+// the HTTP proxy of the environment, by CONNECT, as browsers do.
 //
-// The end of what one side writes is a Close frame. The RFC lets the other
-// side put off its own until it has sent what it is sending, so the two
-// directions can end one after the other, as over TCP. A peer that is not of
-// this package, or a proxy that speaks WebSocket itself, may answer at once;
-// then what it sent before is still read, and there is no more.
+// A WebSocket ends in both directions at once: CloseWrite fails with
+// [errors.ErrUnsupported], and when the other side has closed there is nobody
+// to write to. Who wants an answer reads it before it closes.
 package transport
 
 import (
@@ -50,8 +48,8 @@ import (
 type Conn interface {
 	// Read returns what has come, at least a byte. After everything that the
 	// other side wrote before it ended in order it returns [io.EOF]; writing may
-	// go on then. An end in the middle is [io.ErrUnexpectedEOF] over WebSocket,
-	// and whatever the system says over TCP.
+	// go on then, but not over WebSocket. An end in the middle is
+	// [io.ErrUnexpectedEOF] over WebSocket, and whatever the system says over TCP.
 	//
 	// Write returns once all of p is on its way. It waits while the other side
 	// doesn't read. It does not keep p.
@@ -62,7 +60,8 @@ type Conn interface {
 	// lingers for that, for up to five seconds. Closing again does nothing.
 	io.ReadWriteCloser
 	// CloseWrite tells the other side that there will be no more, after what was
-	// written. Reading goes on.
+	// written. Reading goes on. Over WebSocket it fails with
+	// [errors.ErrUnsupported], and changes nothing.
 	CloseWrite() error
 	// Remote is the address of the other side, to be shown to people: the one
 	// that was dialed, or where the connection came from.
@@ -100,7 +99,7 @@ const (
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 6}
 
 // past is a deadline that makes what waits return.
-var past = time.Unix(1, 0)
+var past, noDeadline = time.Unix(1, 0), time.Time{}
 
 // Dial connects to tcp://HOST:PORT, ws://HOST:PORT/PATH or wss://HOST:PORT/PATH.
 // The end of ctx ends the attempt; later it changes nothing. Without a deadline

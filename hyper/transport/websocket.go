@@ -1,63 +1,44 @@
 package transport
 
 import (
-	"bufio"
-	"crypto/rand"
-	"encoding/binary"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
-	"time"
+
+	"github.com/coder/websocket"
 
 	"github.com/cloudbevy/bevy/hyper/clock"
 )
 
-// maxFrame is the most bytes of a frame that is sent, with its header.
-const maxFrame = 64 << 10
-
-// frames are buffers for what is sent, so that who is idle has none.
-var frames = sync.Pool{New: func() any { return new([maxFrame]byte) }}
+// maxMessage is the most bytes of a message that is sent.
+const maxMessage = 64 << 10
 
 // A wsConn is one side of a WebSocket.
 type wsConn struct {
-	conn   net.Conn
-	client bool
+	ws     *websocket.Conn
+	socket *socket
 	remote string
-	clock  clock.Clock
 	closed atomic.Bool
-
-	// ping is the content of a ping that was not answered, if not nil. answering
-	// is true while a goroutine is about to.
-	ping      atomic.Pointer[[]byte]
-	answering atomic.Bool
 
 	// readMu is held while reading, and guards what follows. Who takes readMu and
 	// writeMu takes readMu first.
 	readMu   sync.Mutex
-	in       *bufio.Reader
-	left     uint64 // bytes of the frame that are to come
-	mask     uint32 // for them
-	partial  bool   // the message has more frames
-	finished error  // io.EOF after a Close frame in order, or what went wrong
-	theyLeft bool   // a Close frame was read
-	status   int    // why this side would close
+	message  io.Reader            // what is left of one, or nil
+	finished error                // io.EOF after an end in order, or what went wrong
+	status   websocket.StatusCode // why this side would close
 
-	// writeMu is held while writing, and guards what follows.
-	writeMu sync.Mutex
-	broken  error // what went wrong
-	bye     bool  // a Close frame was sent
+	writeMu sync.Mutex // held while writing, so that the parts of a long write stay together
 }
 
 var _ Conn = (*wsConn)(nil)
 
-// newWebSocket takes a connection on which a handshake was held. The reader may
-// have read ahead; it holds a frame header and the content of a control frame.
-func newWebSocket(conn net.Conn, in *bufio.Reader, client bool, remote string, c clock.Clock) *wsConn {
-	return &wsConn{conn: conn, in: in, client: client, remote: remote, clock: c, status: statusNormal}
+func newWebSocket(ws *websocket.Conn, s *socket, remote string) *wsConn {
+	ws.SetReadLimit(-1) // messages are not kept, so they may have any length
+	return &wsConn{ws: ws, socket: s, remote: remote, status: websocket.StatusNormalClosure}
 }
 
 func (c *wsConn) Remote() string { return c.remote }
@@ -65,254 +46,298 @@ func (c *wsConn) Remote() string { return c.remote }
 func (c *wsConn) Read(p []byte) (int, error) {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
+	for !c.closed.Load() && c.finished == nil && len(p) > 0 {
+		n, err := c.readLocked(p)
+		if err != nil && !c.closed.Load() {
+			c.finished = c.reasonLocked(err)
+		}
+		if n > 0 {
+			return n, nil // an error comes again
+		}
+	}
 	if c.closed.Load() {
 		return 0, net.ErrClosed
-	}
-	n, err := c.readLocked(p)
-	if err != nil && c.closed.Load() {
-		err = net.ErrClosed
-	}
-	return n, err
-}
-
-// readLocked reads content as it comes. An error that is not kept in finished,
-// such as a deadline, leaves everything as it was.
-func (c *wsConn) readLocked(p []byte) (int, error) {
-	for len(p) > 0 && c.left == 0 {
-		if c.finished != nil {
-			return 0, c.finished
-		}
-		if err := c.nextLocked(); err != nil {
-			return 0, c.finishLocked(err)
-		}
 	}
 	if len(p) == 0 {
 		return 0, nil
 	}
-	n, err := c.in.Read(p[:min(uint64(len(p)), c.left)])
-	if !c.client {
-		c.mask = applyMask(p[:n], c.mask)
-	}
-	c.left -= uint64(n)
-	if n > 0 || err == nil {
-		return n, nil // an error comes again
-	}
-	return 0, c.finishLocked(err)
+	return 0, c.finished
 }
 
-// finishLocked keeps what ends the reading for good.
-func (c *wsConn) finishLocked(err error) error {
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return err // Close wants the lock
+// readLocked reads of the message that has begun, or begins the next. It may
+// return nothing.
+func (c *wsConn) readLocked(p []byte) (n int, err error) {
+	if c.message == nil {
+		kind, message, err := c.ws.Reader(context.Background())
+		if err != nil {
+			return 0, err
+		}
+		if kind != websocket.MessageBinary {
+			c.status = websocket.StatusUnsupportedData
+			return 0, errors.New("WebSocket: a message is text, and only binary ones are spoken here")
+		}
+		c.message = message
 	}
-	if !c.theyLeft && (err == io.EOF || err == io.ErrUnexpectedEOF) {
-		err = fmt.Errorf("the WebSocket ended without a Close frame: %w", io.ErrUnexpectedEOF)
-	}
-	if c.finished == nil {
-		c.finished = plain(err)
-	}
-	c.left = 0
-	return c.finished
-}
-
-// nextLocked reads the header of the next frame, and control frames whole.
-func (c *wsConn) nextLocked() error {
-	b, err := c.in.Peek(2)
-	if err != nil {
-		return err
-	}
-	if b, err = c.in.Peek(headerLength(b[1])); err != nil {
-		return err
-	}
-	h, fault := parseHeader(b, !c.client)
+	n, err = c.message.Read(p)
 	switch {
-	case fault != "":
-	case h.op >= opClose:
-		return c.controlLocked(h)
-	case h.op == opText:
-		c.status = statusNotBinary
-		return fmt.Errorf("%w: a message is text, and only binary ones are spoken here", errProtocol)
-	case (h.op == opContinuation) != c.partial:
-		fault = "a message begins before the one before has ended, or goes on after it has"
+	case err == io.EOF:
+		c.message, err = nil, nil
+	case err != nil:
+		n = 0 // the library has not unmasked them
 	}
-	if fault != "" {
-		return c.faultLocked(fault)
-	}
-	c.in.Discard(h.length)
-	c.left, c.mask, c.partial = h.size, h.mask, !h.fin
-	return nil
+	return n, err
 }
 
-var errProtocol = errors.New("WebSocket violation")
-
-func (c *wsConn) faultLocked(what string) error {
-	c.status = statusProtocol
-	return fmt.Errorf("%w: %s", errProtocol, what)
-}
-
-func (c *wsConn) controlLocked(h header) error {
-	b, err := c.in.Peek(h.length + int(h.size))
-	if err != nil {
-		return err
-	}
-	var content [maxControl]byte
-	p := content[:copy(content[:], b[h.length:])]
-	c.in.Discard(len(b))
-	if h.masked {
-		applyMask(p, h.mask)
-	}
-	switch h.op {
-	case opPing:
-		c.pong(append([]byte(nil), p...))
-	case opClose:
-		status, reason, fault := parseClose(p)
-		switch {
-		case fault != "":
-			return c.faultLocked(fault)
-		case status != statusNormal && status != statusGoingAway && status != statusNone:
-			c.finished = fmt.Errorf("the other side closed the WebSocket with status %d %q", status, reason)
-		case c.partial:
-			c.finished = fmt.Errorf("the other side closed the WebSocket within a message: %w", io.ErrUnexpectedEOF)
-		default:
-			c.finished = io.EOF
+// reasonLocked is what a reader is told of an error that ends the reading.
+func (c *wsConn) reasonLocked(err error) error {
+	var end websocket.CloseError
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("the WebSocket ended without a Close frame: %w", io.ErrUnexpectedEOF)
+	case !errors.As(err, &end):
+		if c.status != websocket.StatusNormalClosure {
+			return err
 		}
-		c.theyLeft = true
-		return c.finished
+		return fmt.Errorf("WebSocket: %w", printable(err))
+	case end.Code != websocket.StatusNormalClosure && end.Code != websocket.StatusGoingAway && end.Code != websocket.StatusNoStatusRcvd:
+		return fmt.Errorf("the other side closed the WebSocket with status %d %q", end.Code, end.Reason)
+	case c.message != nil:
+		return fmt.Errorf("the other side closed the WebSocket within a message: %w", io.ErrUnexpectedEOF)
 	}
-	return nil
-}
-
-// pong answers a ping without keeping the reader waiting. Of pings that come
-// faster than answers go out, the newest is answered (RFC 6455 §5.5.3).
-func (c *wsConn) pong(content []byte) {
-	c.ping.Store(&content)
-	if c.answering.Swap(true) {
-		return
-	}
-	go func() {
-		c.writeMu.Lock()
-		defer c.writeMu.Unlock()
-		c.answering.Store(false)
-		if content := c.ping.Swap(nil); content != nil && !c.closed.Load() && !c.bye && c.broken == nil {
-			c.sendLocked(opPong, *content)
-		}
-	}()
+	return io.EOF
 }
 
 func (c *wsConn) Write(p []byte) (n int, err error) {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
 	for len(p) > 0 {
-		switch {
-		case c.closed.Load() || c.bye:
-			return n, net.ErrClosed
-		case c.broken != nil:
-			return n, c.broken
+		err := c.socket.waitForRoom(&c.closed)
+		some := p[:min(len(p), maxMessage)]
+		if err == nil {
+			err = c.ws.Write(context.Background(), websocket.MessageBinary, some)
 		}
-		some := p[:min(len(p), maxFrame-maxHeader)]
-		if err := c.sendLocked(opBinary, some); err != nil {
-			if c.closed.Load() {
-				err = net.ErrClosed
-			}
+		switch {
+		case err == nil:
+			p, n = p[len(some):], n+len(some)
+		case c.closed.Load():
+			return n, net.ErrClosed
+		case errors.Is(err, net.ErrClosed): // by the other side
+			return n, io.ErrClosedPipe
+		default:
 			return n, err
 		}
-		p, n = p[len(some):], n+len(some)
 	}
 	return n, nil
 }
 
-// sendLocked sends one frame. After an error nothing can follow.
-func (c *wsConn) sendLocked(op byte, content []byte) error {
-	buf := frames.Get().(*[maxFrame]byte)
-	defer frames.Put(buf)
-	var mask uint32
-	if c.client {
-		var key [4]byte
-		rand.Read(key[:])
-		mask = binary.LittleEndian.Uint32(key[:])
-	}
-	frame := appendHeader(buf[:0], op, c.client, mask, len(content))
-	at := len(frame)
-	frame = append(frame, content...)
-	if c.client {
-		applyMask(frame[at:], mask)
-	}
-	if _, err := c.conn.Write(frame); err != nil {
-		c.broken = plain(err)
-	}
-	return c.broken
-}
-
+// CloseWrite fails: the library ends both directions at once.
 func (c *wsConn) CloseWrite() error {
-	c.writeMu.Lock()
-	defer c.writeMu.Unlock()
-	switch {
-	case c.closed.Load():
+	if c.closed.Load() {
 		return net.ErrClosed
-	case c.bye:
-		return nil
-	case c.broken != nil:
-		return c.broken
 	}
-	return c.byeLocked(statusNormal)
-}
-
-func (c *wsConn) byeLocked(status int) error {
-	c.bye = true
-	return c.sendLocked(opClose, binary.BigEndian.AppendUint16(nil, uint16(status)))
+	return fmt.Errorf("end one direction of a WebSocket: %w", errors.ErrUnsupported)
 }
 
 func (c *wsConn) Close() error {
 	if c.closed.Swap(true) {
 		return nil
 	}
-	c.conn.SetDeadline(past) // what waits returns, and gives up its lock
-	if c.readMu.TryLock() {
-		defer c.readMu.Unlock()
-		if c.writeMu.TryLock() {
-			defer c.writeMu.Unlock()
-			if c.theyLeft && c.bye { // both sides have said goodbye
-				return plain(c.conn.Close())
-			}
-		}
-	}
+	c.socket.interrupt()
 	go c.linger()
 	return nil
 }
 
-// linger sends the Close frame, and waits for that of the other side.
+// linger shakes hands on the end, within lingerTime.
 func (c *wsConn) linger() {
-	c.readMu.Lock()
+	c.readMu.Lock() // a reader that was interrupted gives it up
 	defer c.readMu.Unlock()
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
-	defer c.conn.Close()
-	defer c.clock.AfterFunc(lingerTime, func() { c.conn.Close() }).Stop()
-	if c.conn.SetDeadline(time.Time{}) != nil {
+	c.socket.resume()
+	c.ws.Close(c.status, "") // it closes the socket, whatever comes of it
+}
+
+// outSize is how many bytes wait for the system to take them before writers
+// wait too. Answers of the library to pings may go above.
+const outSize, outSpare = 64 << 10, 16 << 10
+
+// outs are buffers for what is sent, so that who is idle has none.
+var outs = sync.Pool{New: func() any { b := make([]byte, 0, outSize+maxMessage+outSpare); return &b }}
+
+// A socket is the connection below a WebSocket. The library holds a lock while
+// it writes, and gives up the connection when the answer to a ping can't be
+// sent at once, so writes to the socket never wait: they fill a buffer, which a
+// goroutine empties that ends when it has. Closing sends what is in the buffer
+// and waits for the other side's end.
+type socket struct {
+	conn  io.ReadWriteCloser
+	raw   net.Conn // conn or below it: its deadlines and its end are those of conn
+	clock clock.Clock
+
+	reading sync.Mutex // held while reading conn
+
+	mu       sync.Mutex
+	moved    sync.Cond   // something of what follows has changed
+	out      *[]byte     // what is to be written, if not nil
+	flushing bool        // a goroutine writes
+	broken   error       // why writing failed
+	closed   bool        // by the library
+	bound    clock.Timer // closes raw, if not nil; set before closed
+}
+
+func newSocket(conn io.ReadWriteCloser, raw net.Conn, c clock.Clock) *socket {
+	if c == nil {
+		c = clock.System
+	}
+	s := &socket{conn: conn, raw: raw, clock: c}
+	s.moved.L = &s.mu
+	return s
+}
+
+// Read implements [io.Reader]. That the connection has ended is never in order
+// here: the library would take it for the end of a message.
+func (s *socket) Read(p []byte) (int, error) {
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	if s.isClosed() {
+		return 0, net.ErrClosed
+	}
+	n, err := s.conn.Read(p)
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, plain(err)
+}
+
+func (s *socket) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
+// Write implements [io.Writer].
+func (s *socket) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return 0, net.ErrClosed
+	}
+	if s.broken != nil {
+		return 0, s.broken
+	}
+	if s.out == nil {
+		s.out = outs.Get().(*[]byte)
+	}
+	*s.out = append(*s.out, p...)
+	if !s.flushing {
+		s.flushing = true
+		go s.flush()
+	}
+	return len(p), nil
+}
+
+// flush writes until there is no more to write.
+func (s *socket) flush() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.out != nil {
+		p := s.out
+		s.out = nil
+		s.moved.Broadcast()
+		if s.broken == nil {
+			s.mu.Unlock()
+			_, err := s.conn.Write(*p)
+			s.mu.Lock()
+			s.broken = plain(err)
+		}
+		*p = (*p)[:0]
+		outs.Put(p)
+	}
+	s.flushing = false
+	s.moved.Broadcast()
+}
+
+// waitForRoom waits until the buffer has room, or the socket or its owner is
+// closed.
+func (s *socket) waitForRoom(closed *atomic.Bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for !s.closed && !closed.Load() && s.broken == nil && s.out != nil && len(*s.out) >= outSize {
+		s.moved.Wait()
+	}
+	if s.closed || closed.Load() {
+		return net.ErrClosed
+	}
+	return s.broken
+}
+
+// pong tells whether a ping is answered. Of pings that come faster than the
+// answers go out, some are not (RFC 6455 §5.5.3).
+func (s *socket) pong(context.Context, []byte) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.out == nil || len(*s.out) < outSize+maxMessage
+}
+
+// interrupt makes what waits return, and bounds how long the rest takes.
+func (s *socket) interrupt() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.interruptLocked()
+}
+
+func (s *socket) interruptLocked() {
+	if s.closed {
 		return
 	}
-	// Both sides may be doing this with all buffers full, so who writes the frame
-	// has to read on.
+	s.raw.SetReadDeadline(past)
+	if s.bound == nil {
+		s.bound = s.clock.AfterFunc(lingerTime, func() { s.raw.Close() })
+	}
+	s.moved.Broadcast()
+}
+
+// resume lets the library read again.
+func (s *socket) resume() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.raw.SetReadDeadline(noDeadline)
+	}
+}
+
+// Close implements [io.Closer] for the library. It returns at once, and the
+// connection lingers.
+func (s *socket) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.interruptLocked()
+		s.closed = true
+		go s.linger()
+	}
+	return nil
+}
+
+// linger ends both directions. Systems that are told to close a connection with
+// something to be read forget what they still have to send.
+func (s *socket) linger() {
+	s.reading.Lock() // a reader that was interrupted gives it up
+	defer s.reading.Unlock()
+	s.raw.SetReadDeadline(noDeadline)
 	var writing sync.WaitGroup
-	defer writing.Wait()
 	writing.Go(func() {
-		if c.broken == nil && !c.bye {
-			c.byeLocked(c.status)
+		s.mu.Lock()
+		for s.flushing {
+			s.moved.Wait()
 		}
-		if half, ok := c.conn.(interface{ CloseWrite() error }); ok && c.broken != nil {
-			half.CloseWrite() // the frame that was cut off ends what there is
+		s.mu.Unlock()
+		if half, ok := s.conn.(interface{ CloseWrite() error }); ok {
+			half.CloseWrite()
 		}
 	})
-	buf := frames.Get().(*[maxFrame]byte)
-	defer frames.Put(buf)
-	left := int64(lingerBytes)
-	for left > 0 {
-		n, err := c.readLocked(buf[:])
-		if left -= int64(n); err != nil {
-			break
-		}
-	}
-	if left > 0 && !c.theyLeft { // its frames can't be told apart any more
-		io.CopyN(io.Discard, c.in, left)
-	}
+	io.CopyN(io.Discard, s.conn, lingerBytes)
+	writing.Wait()
+	s.bound.Stop()
+	s.conn.Close()
 }

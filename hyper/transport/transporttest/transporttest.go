@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -38,27 +39,40 @@ const (
 	mostInFlight = 64 << 20
 )
 
-// Run runs the suite. Open returns both ends of a new connection; Run closes
-// them.
-func Run(t *testing.T, open func(t *testing.T) (a, b transport.Conn)) {
-	for _, part := range []struct {
-		name string
-		test func(t *testing.T, p *pair)
-	}{
+// A Lack is something that a kind of connection says it can't do.
+type Lack string
+
+// NoHalfClose is for connections that end in both directions at once. Their
+// CloseWrite has to fail with [errors.ErrUnsupported].
+const NoHalfClose Lack = "half close"
+
+// Run runs the suite, without what the connection lacks. Open returns both ends
+// of a new connection; Run closes them.
+func Run(t *testing.T, open func(t *testing.T) (a, b transport.Conn), lacks ...Lack) {
+	parts := []part{
 		{"bytes arrive in order both ways at once", bothWays},
 		{"small writes are not held back", smallWrites},
 		{"a read takes what there is", partialReads},
-		{"the end is read after all bytes", end},
-		{"one direction ends, the other goes on", halfClose},
 		{"close ends what waits", closeUnblocks},
 		{"the other side's close ends what waits", remoteCloseUnblocks},
 		{"close loses nothing that was written", closeLosesNothing},
+		{"an answer of the last moment arrives", lastAnswer},
 		{"both sides close with much on the way", bothClose},
 		{"after close everything fails", afterClose},
 		{"calls race with close", closeRaces},
 		{"a slow reader stops the writer", backpressure},
 		{"a stream with channels works over it", stream},
-	} {
+	}
+	if slices.Contains(lacks, NoHalfClose) {
+		parts = append(parts, part{"half a close is refused and changes nothing", noHalfClose})
+	} else {
+		parts = append(parts,
+			part{"the end is read after all bytes", end},
+			part{"one direction ends, the other goes on", halfClose},
+			part{"both sides end with much on the way", bothEnd},
+		)
+	}
+	for _, part := range parts {
 		t.Run(part.name, func(t *testing.T) {
 			a, b := open(t)
 			both := [][2]transport.Conn{{a, b}}
@@ -85,6 +99,11 @@ func Run(t *testing.T, open func(t *testing.T) (a, b transport.Conn)) {
 			}
 		})
 	}
+}
+
+type part struct {
+	name string
+	test func(t *testing.T, p *pair)
 }
 
 // A pair is both ends of a connection under test.
@@ -354,7 +373,48 @@ func closeLosesNothing(t *testing.T, p *pair) {
 	))
 }
 
+func lastAnswer(t *testing.T, p *pair) {
+	// Who answers and closes does not know whether the other side reads already.
+	data := bytesOf(8, 1<<20)
+	p.must(together(
+		func() error {
+			return errors.Join(writeChunks(p.a, []byte("what is new?")), wants(p.a, data), wantsEnd(p.a))
+		},
+		func() error {
+			return errors.Join(wants(p.b, []byte("what is new?")), writeChunks(p.b, data), p.b.Close())
+		},
+	))
+	p.must(p.a.Close())
+}
+
 func bothClose(t *testing.T, p *pair) {
+	data := bytesOf(9, 50_000)
+	p.must(writeChunks(p.a, data))
+	p.must(writeChunks(p.b, data))
+	for _, c := range []transport.Conn{p.a, p.b} {
+		p.must(c.Close())
+		if _, err := c.Read(data); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("read after Close: %v", err)
+		}
+	}
+}
+
+func noHalfClose(t *testing.T, p *pair) {
+	for range 2 {
+		if err := p.a.CloseWrite(); !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("CloseWrite: %v, want %v", err, errors.ErrUnsupported)
+		}
+	}
+	data := bytesOf(5, 300_000)
+	p.must(together(
+		func() error { return writeChunks(p.a, data) },
+		func() error { return wants(p.b, data) },
+		func() error { return writeChunks(p.b, data) },
+		func() error { return wants(p.a, data) },
+	))
+}
+
+func bothEnd(t *testing.T, p *pair) {
 	// Each side writes, doesn't read before it has closed its direction, and
 	// still gets everything: what is on the way fits into the buffers.
 	data := bytesOf(7, 50_000)
