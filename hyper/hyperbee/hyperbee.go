@@ -231,7 +231,16 @@ func (t *Tree) Sub(prefix []byte) *Tree {
 
 // Snapshot returns the tree as it is now. It must be closed, and stays readable
 // when the log is truncated.
-func (t *Tree) Snapshot() (*Tree, error) { return t.Checkout(t.Version()) }
+func (t *Tree) Snapshot() (*Tree, error) {
+	if t.pin != nil {
+		return t.Checkout(t.version)
+	}
+	log, err := t.s.log.Snapshot()
+	if err != nil {
+		return nil, fmt.Errorf("snapshot: %w", err)
+	}
+	return &Tree{s: t.s, prefix: t.prefix, version: max(1, log.Length()), pin: &pin{log: log, users: 1}}, nil
+}
 
 // Checkout returns the tree as it was at a version, read-only. It must be
 // closed, and so must what Sub makes of it.

@@ -239,7 +239,7 @@ const maxAhead = 16
 // otherwise wait for one key after the other.
 type ahead struct {
 	log   *hypercore.Log
-	fetch func(ranges []hypercore.DownloadRange)
+	fetch func(ranges ...hypercore.DownloadRange)
 	stop  context.CancelFunc
 	slots chan struct{}
 	wg    sync.WaitGroup
@@ -251,7 +251,7 @@ func newAhead(ctx context.Context, log *hypercore.Log) *ahead {
 		log:   log,
 		slots: make(chan struct{}, maxAhead),
 		stop:  cancel,
-		fetch: func(ranges []hypercore.DownloadRange) {
+		fetch: func(ranges ...hypercore.DownloadRange) {
 			// Who needs a block asks for it again, and gets the error.
 			_ = log.Download(ctx, ranges...)
 		},
@@ -272,9 +272,13 @@ func (a *ahead) want(n *node) {
 	for _, c := range n.children[:n.nchildren] {
 		add(c.seq)
 	}
-	if len(ranges) < 2 { // the one will be asked for anyway
-		return
+	if len(ranges) > 1 { // one will be asked for anyway
+		a.start(ranges...)
 	}
+}
+
+// start fetches ranges, unless enough is on its way.
+func (a *ahead) start(ranges ...hypercore.DownloadRange) {
 	select {
 	case a.slots <- struct{}{}:
 	default:
@@ -282,7 +286,7 @@ func (a *ahead) want(n *node) {
 	}
 	a.wg.Go(func() {
 		defer func() { <-a.slots }()
-		a.fetch(ranges)
+		a.fetch(ranges...)
 	})
 }
 

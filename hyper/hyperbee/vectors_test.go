@@ -62,6 +62,23 @@ func (e *vectorEntry) String() string {
 	return fmt.Sprintf("%d:%s=%s", e.Seq, e.Key, e.Value)
 }
 
+func changeText(c Change) string {
+	if c.Value == nil {
+		return fmt.Sprintf("%d:%s deleted %v", c.Seq, c.Key, c.Deleted)
+	}
+	return fmt.Sprintf("%d:%s=%s deleted %v", c.Seq, c.Key, c.Value, c.Deleted)
+}
+
+func diffText(d Difference) string {
+	side := func(e *Entry) string {
+		if e == nil {
+			return "-"
+		}
+		return fmt.Sprintf("%d:%s=%s", e.Seq, e.Key, e.Value)
+	}
+	return side(d.Left) + " " + side(d.Right)
+}
+
 func loadVectors(t testing.TB) (v vectors) {
 	t.Helper()
 	raw, err := os.ReadFile("testdata/hyperbee.json")
@@ -126,6 +143,34 @@ func TestBlocksAreThoseOfHyperbee(t *testing.T) {
 		must(t, err)
 		defer old.Close()
 		checkEntries(t, "checkout", list(t, old, RangeOptions{}), s.Checkout)
+
+		var history []string
+		for c, err := range tree.History(ctx, HistoryOptions{}) {
+			must(t, err)
+			history = append(history, changeText(c))
+		}
+		var want []string
+		for _, c := range s.History {
+			e := Entry{Seq: c.Seq, Key: []byte(*c.Key)}
+			if c.Value != nil {
+				e.Value = []byte(*c.Value)
+			}
+			want = append(want, changeText(Change{e, c.Type == "del"}))
+		}
+		if fmt.Sprint(history) != fmt.Sprint(want) {
+			t.Errorf("history:\n got %v\nwant %v", history, want)
+		}
+		var diff, wantDiff []string
+		for d, err := range tree.Diff(ctx, 6, RangeOptions{}) {
+			must(t, err)
+			diff = append(diff, diffText(d))
+		}
+		for _, d := range s.Diff {
+			wantDiff = append(wantDiff, d.Left.String()+" "+d.Right.String())
+		}
+		if fmt.Sprint(diff) != fmt.Sprint(wantDiff) {
+			t.Errorf("diff:\n got %v\nwant %v", diff, wantDiff)
+		}
 	})
 
 	t.Run("batches", func(t *testing.T) {
