@@ -419,6 +419,7 @@ type pair struct {
 	// fresh makes the sides, for cores without a store if single.
 	fresh func(t *testing.T, single bool) (w, r side)
 	back  bool // the reader connects to the writer
+	again bool // and both do so whenever they are apart
 }
 
 // sub runs a test with sides of its own.
@@ -520,11 +521,12 @@ func nodePairs() map[string]func(t *testing.T, single bool) (w, r side) {
 			return startNodeSide(t, writer, single), startNodeSide(t, reader, single)
 		}
 	}
-	return map[string]func(t *testing.T, single bool) (w, r side){
-		"Node 11 to Node 11": of("11", "11"),
-		"Node 10 to Node 11": of("10", "11"),
-		"Node 11 to Node 10": of("11", "10"),
+	pairs := map[string]func(t *testing.T, single bool) (w, r side){"Node 11 to Node 11": of("11", "11")}
+	if long(2) > 1 {
+		pairs["Node 10 to Node 11"] = of("10", "11")
+		pairs["Node 11 to Node 10"] = of("11", "10")
 	}
+	return pairs
 }
 
 func TestNodeReplicatesWithNode(t *testing.T) {

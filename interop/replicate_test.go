@@ -207,7 +207,19 @@ func (p pair) cutAndGrow(rounds, rest int) {
 		p.w.append("cut", blocks...)
 		length += uint64(n)
 	}
-	await := func() { p.r.await("cut", condition{Length: length, Fork: fork, ContiguousLength: length}) }
+	await := func() {
+		if p.again {
+			eventually(func() bool {
+				if p.r.counted("cut").peers == 0 {
+					p.r.cut()
+					p.join()
+				}
+				h := p.r.head("cut")
+				return h.Length == length && h.Fork == fork
+			})
+		}
+		p.r.await("cut", condition{Length: length, Fork: fork, ContiguousLength: length})
+	}
 	for range rounds {
 		grow(1 + rng.IntN(40))
 		if rng.IntN(rest) == 0 {

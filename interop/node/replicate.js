@@ -39,7 +39,7 @@
 //       once it is at least that much (fork too), or rejects with TIMEOUT and what there is instead.
 //       peers may be 0: once they are gone.
 //       Kinds of event: append, truncate, conflict, peer-add, peer-remove, download, upload, verification-error,
-//       invalid-request, extension, close; and downloadBytes, uploadBytes.
+//       invalid-request, extension, close; and downloadBytes, uploadBytes, pushed (blocks that nobody asked for).
 //   extension {core, name}                              -> null; what comes is kept
 //   extend {core, name, value}                          -> null, to all peers
 //   extensions {core}                                   -> {messages: [{name, value, from}]}
@@ -141,7 +141,11 @@ function register (name, face, more) {
   for (const kind of ['append', 'truncate', 'conflict', 'peer-add', 'peer-remove', 'close', 'verification-error', 'invalid-request']) {
     e.core.on(kind, () => count(kind))
   }
-  e.core.on('download', (index, byteLength) => { count('download'); count('downloadBytes', byteLength) })
+  e.core.on('download', (index, byteLength, from, req) => {
+    count('download')
+    count('downloadBytes', byteLength)
+    if (req === null) count('pushed')
+  })
   e.core.on('upload', (index, byteLength) => { count('upload'); count('uploadBytes', byteLength) })
   e.core.on('peer-add', (peer) => { if (e.lie) spoil(e, peer) })
   return e
