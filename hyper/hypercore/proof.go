@@ -177,7 +177,7 @@ func (l *Log) Apply(ctx context.Context, d Durability, proofs ...*Proof) ([]erro
 	if err := c.writable(); err != nil {
 		return fail(err)
 	}
-	a := applier{c: c, tree: c.tree, signature: c.signature, verifier: c.verifier, nodes: overlay{c.reader(), map[uint64]merkle.Node{}}, blocks: map[uint64]bool{}}
+	a := applier{c: c, tree: c.tree, signature: c.signature, verifier: c.verifier, nodes: overlay{c.reader(), make(map[uint64]merkle.Node, 2*len(proofs))}, blocks: make(map[uint64]bool, len(proofs))}
 	for i, p := range proofs {
 		errs[i] = a.add(p)
 	}

@@ -350,7 +350,7 @@ func (m *machine) addTodo(r runs.Range) {
 func (m *machine) makeTodo() {
 	m.todo = runs.Set{}
 	for _, p := range m.peers {
-		p.claim = runs.Range{}
+		p.claim, p.small = runs.Range{}, runs.Range{}
 	}
 	maps.DeleteFunc(m.tries, func(index uint64, _ int) bool { return m.blocks[index] == nil && !m.inRanges(index) })
 	for _, r := range m.ranges {

@@ -61,6 +61,7 @@ type peer struct {
 	inflight  int      // their bytes
 	alone     *request // may bring a huge block; nothing else is asked for meanwhile
 	claim     runs.Range
+	small     runs.Range     // of the last claim, if no block in it may be huge
 	reaches   bool           // see machine.reaches
 	planned   map[uint64]int // tree nodes that answers on their way bring
 

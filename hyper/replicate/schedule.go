@@ -220,27 +220,19 @@ const (
 	hugeAverage = 256 << 10
 )
 
-// expect returns about how many bytes the answer with a block has, when the node
-// that many levels above it is held or on its way, and whether it may be huge.
-func (m *machine) expect(index, levels uint64) (size int, huge bool) {
-	size = m.blockSize()
-	at := 2 * index
-	for range levels {
+// mayBeHuge reports whether blocks of a range may be huge, as far as is known from
+// the lowest node held that is over all of them. It returns that node, too.
+func (m *machine) mayBeHuge(r runs.Range) (over merkle.Node, huge bool) {
+	at := 2 * r.Start
+	for merkle.RightSpan(at) < 2*(r.End-1) {
 		at = merkle.Parent(at)
 	}
-	// Of nodes that answers on their way bring the size is not known, but that of
-	// one above them is.
 	for ; !merkle.Contains(at, 2*m.head.Length); at = merkle.Parent(at) {
-		n, err := m.log.Node(at)
-		if err != nil {
-			continue
+		if n, err := m.log.Node(at); err == nil {
+			return n, n.Size >= hugeBlock && n.Size/merkle.Leaves(at) >= hugeAverage
 		}
-		if at == 2*index {
-			size = answerAround + int(min(n.Size, hypercore.MaxBlock))
-		}
-		return size, n.Size >= hugeBlock && n.Size/merkle.Leaves(at) >= hugeAverage
 	}
-	return size, false
+	return over, false
 }
 
 // askBlock asks for a block, for a second time if again is set. It reports false
@@ -255,7 +247,14 @@ func (m *machine) askBlock(p *peer, index uint64, again bool) bool {
 		m.fail(fmt.Errorf("read tree of log %s: %w", m.log.Key(), err))
 		return false
 	}
-	size, huge := m.expect(index, n)
+	size, huge := m.blockSize(), false
+	if !p.small.Contains(index) {
+		var over merkle.Node
+		over, huge = m.mayBeHuge(runs.Range{Start: index, End: index + 1})
+		if over.Size > 0 && over.Index == 2*index {
+			size = answerAround + int(min(over.Size, hypercore.MaxBlock))
+		}
+	}
 	if huge && p.open > 0 {
 		if m.blocks[index] == nil && !again {
 			m.todo.Add(runs.Range{Start: index, End: index + 1})
@@ -431,7 +430,10 @@ func (m *machine) claim(p *peer) bool {
 	// Claims end at multiples of their size, so that proofs share nodes.
 	best.End = min(best.End, best.Start-best.Start%size+size)
 	m.todo.Remove(best)
-	p.claim = best
+	p.claim, p.small = best, runs.Range{}
+	if _, huge := m.mayBeHuge(best); !huge {
+		p.small = best
+	}
 	return true
 }
 
