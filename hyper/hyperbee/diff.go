@@ -70,9 +70,6 @@ func (d *differ) run(ctx context.Context, prefix []byte, o RangeOptions, yield f
 		}
 	}
 	for n := 0; o.Limit <= 0 || n < o.Limit; n++ {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
 		l, r, err := d.next(ctx)
 		if err != nil {
 			return err
@@ -100,6 +97,9 @@ func (d *differ) run(ctx context.Context, prefix []byte, o RangeOptions, yield f
 func (d *differ) next(ctx context.Context) (l, r *block, err error) {
 	a, b := &d.left, &d.right
 	for {
+		if err := ctx.Err(); err != nil {
+			return nil, nil, err
+		}
 		la, lkey, lok := a.peek()
 		rb, rkey, rok := b.peek()
 		switch {

@@ -183,7 +183,7 @@ func (c *cursor) take(ctx context.Context, seq uint64) (*block, error) {
 		before = bound{key: c.prev}
 	}
 	if before.beyond(b.key, !c.down) {
-		return nil, c.v.invalid(seq, errOrder)
+		return nil, c.v.invalid(c.stack[len(c.stack)-1].at.seq, fmt.Errorf("its tree has the key of block %d out of order", seq))
 	}
 	c.prev = b.key
 	c.skip()

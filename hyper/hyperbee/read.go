@@ -104,7 +104,7 @@ func (v *view) invalid(seq uint64, err error) error {
 // node reads a node at a depth of the tree.
 func (v *view) node(ctx context.Context, at place, depth int, n *node) error {
 	if depth >= maxDepth {
-		return v.invalid(at.seq, fmt.Errorf("the tree is deeper than %d nodes there", maxDepth))
+		return v.invalid(at.seq, errDeep)
 	}
 	b, err := v.block(ctx, at.seq)
 	if err != nil {
@@ -295,5 +295,4 @@ func (a *ahead) end() {
 	a.wg.Wait()
 }
 
-// errOrder: keys are not in the order that they are promised in.
-var errOrder = errors.New("its key is out of order")
+var errDeep = fmt.Errorf("its tree is deeper than %d nodes", maxDepth)

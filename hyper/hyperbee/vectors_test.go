@@ -249,3 +249,11 @@ func TestBlocksAreThoseOfHyperbee(t *testing.T) {
 		}
 	})
 }
+
+func hexBytes(s string) []byte {
+	b, err := hex.DecodeString(s)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}

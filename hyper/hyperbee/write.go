@@ -4,13 +4,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"fmt"
+	"errors"
 	"slices"
 )
 
 // The tree is a B-tree, and changes it as hyperbee 2 does, step by step (Batch in
 // index.js): where a node is split, which neighbour lends a key, which nodes are
 // written again. Otherwise the blocks would be as good, but not the same.
+
+var errUneven = errors.New("the leaves of its tree are not all as deep")
 
 // A draftNode is a node that may be changed. It is read when it is come by.
 type draftNode struct {
@@ -221,6 +223,9 @@ func (d *draft) put(ctx context.Context, key, value []byte, when condition) (boo
 			n.keys = slices.Insert(n.keys, i, target)
 			break
 		}
+		if depth == len(path) {
+			return false, d.v.invalid(d.v.version-1, errDeep)
+		}
 		path[depth] = turn{n, i}
 		if n, err = d.child(ctx, n, i, depth); err != nil {
 			return false, err
@@ -367,7 +372,7 @@ func (d *draft) rebalance(ctx context.Context, path []*draftNode) (*draftNode, e
 		}
 		for _, other := range []*draftNode{left, right} {
 			if other != nil && (len(other.children) > 0) != (len(n.children) > 0) {
-				return nil, d.v.invalid(d.v.version-1, fmt.Errorf("leaves of the tree are not at the same depth"))
+				return nil, d.v.invalid(d.v.version-1, errUneven)
 			}
 		}
 		switch {
@@ -394,8 +399,10 @@ func (d *draft) rebalance(ctx context.Context, path []*draftNode) (*draftNode, e
 			return root, nil
 		case left != nil:
 			parent.merge(i-1, left, n)
-		default:
+		case right != nil:
 			parent.merge(i, n, right)
+		default:
+			return nil, d.v.invalid(d.v.version-1, errUneven)
 		}
 	}
 	if len(root.keys) == 0 && len(root.children) > 0 {
