@@ -40,7 +40,7 @@ type machine struct {
 	blocks  map[uint64]*blockWant
 	urgent  []*blockWant // those not asked for, the most urgent first
 	seeks   []*seekWant
-	updates []*Waiter // who waits for the newest head
+	updates []*waiter // who waits for the newest head
 
 	// What is under way.
 	flights   map[uint64]*flight // blocks that were asked for
@@ -70,16 +70,16 @@ type outgoing struct {
 	start, end int
 }
 
-// A Waiter waits for something that was asked of a machine.
-type Waiter struct {
+// A waiter waits for something that was asked of a machine.
+type waiter struct {
 	done    chan error // holds the result
 	settled bool
 	forget  func() // takes back what was asked
 }
 
-func newWaiter() *Waiter { return &Waiter{done: make(chan error, 1)} }
+func newWaiter() *waiter { return &waiter{done: make(chan error, 1)} }
 
-func (w *Waiter) settle(err error) {
+func (w *waiter) settle(err error) {
 	if !w.settled {
 		w.settled = true
 		w.done <- err
@@ -91,7 +91,7 @@ type blockWant struct {
 	index    uint64
 	deadline time.Time // zero is none
 	seq      uint64
-	waiters  []*Waiter
+	waiters  []*waiter
 	queued   bool // in urgent
 }
 
@@ -100,7 +100,7 @@ type rangeWant struct {
 	runs.Range // End is noBlock where it goes on with the log
 	linear     bool
 	next       uint64 // blocks of it before this one are held
-	waiter     *Waiter
+	waiter     *waiter
 }
 
 // A seekWant looks for the block that has a byte.
@@ -108,7 +108,7 @@ type seekWant struct {
 	bytes, padding uint64
 	among          runs.Range
 	request        *request
-	waiter         *Waiter
+	waiter         *waiter
 }
 
 // A flight is a block on its way here.
@@ -215,7 +215,7 @@ func (m *machine) waiting() bool {
 
 // --- what is wanted ---
 
-func (m *machine) wantBlock(index uint64, deadline time.Time, w *Waiter) {
+func (m *machine) wantBlock(index uint64, deadline time.Time, w *waiter) {
 	if index < m.head.Length && m.log.Has(index) {
 		w.settle(nil)
 		return
@@ -393,9 +393,9 @@ func (m *machine) settleSeek(s *seekWant, err error) {
 	}
 }
 
-func (m *machine) wantUpdate(w *Waiter) {
+func (m *machine) wantUpdate(w *waiter) {
 	w.forget = func() {
-		m.updates = slices.DeleteFunc(m.updates, func(x *Waiter) bool { return x == w })
+		m.updates = slices.DeleteFunc(m.updates, func(x *waiter) bool { return x == w })
 	}
 	m.updates = append(m.updates, w)
 	m.changedWants()

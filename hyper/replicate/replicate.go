@@ -713,7 +713,7 @@ func (r *Replicator) reopenLocked() {
 }
 
 // fetch makes the machine want something, and waits for it.
-func (r *Replicator) fetch(ctx context.Context, want func(*Waiter)) error {
+func (r *Replicator) fetch(ctx context.Context, want func(*waiter)) error {
 	w := newWaiter()
 	var err error
 	r.step(func() {
@@ -755,7 +755,7 @@ func (r *Replicator) fetch(ctx context.Context, want func(*Waiter)) error {
 // as long as ctx lasts; one with a deadline comes before others.
 func (r *Replicator) FetchBlock(ctx context.Context, index uint64) error {
 	deadline, _ := ctx.Deadline()
-	return r.fetch(ctx, func(w *Waiter) { r.m.wantBlock(index, deadline, w) })
+	return r.fetch(ctx, func(w *waiter) { r.m.wantBlock(index, deadline, w) })
 }
 
 // FetchRange implements hypercore.Source.
@@ -764,14 +764,14 @@ func (r *Replicator) FetchRange(ctx context.Context, d hypercore.DownloadRange) 
 	if end == 0 && d.Live {
 		end = noBlock
 	}
-	return r.fetch(ctx, func(w *Waiter) {
+	return r.fetch(ctx, func(w *waiter) {
 		r.m.wantRange(&rangeWant{Range: runs.Range{Start: d.From, End: end}, linear: d.Linear, waiter: w})
 	})
 }
 
 // FetchSeek implements hypercore.Source.
 func (r *Replicator) FetchSeek(ctx context.Context, pos, padding uint64, among hypercore.Range) error {
-	return r.fetch(ctx, func(w *Waiter) {
+	return r.fetch(ctx, func(w *waiter) {
 		r.m.wantSeek(&seekWant{bytes: pos, padding: padding, among: among, waiter: w})
 	})
 }

@@ -146,7 +146,7 @@ func (x *node) flushJobs() {
 	}
 }
 
-func (d *desk) want(r runs.Range, linear bool) *Waiter {
+func (d *desk) want(r runs.Range, linear bool) *waiter {
 	w := newWaiter()
 	d.m.now = d.now
 	d.m.wantRange(&rangeWant{Range: r, linear: linear, waiter: w})
@@ -306,7 +306,7 @@ func TestSlowBlocksAreAskedOfOthersToo(t *testing.T) {
 func TestIDsAreUsedAgainOnlyAfterARoundTrip(t *testing.T) {
 	d := newDesk(t, 100, 100)
 	p := d.peer(runs.Range{End: 100})
-	get := func(index uint64) (requestMessage, *Waiter) {
+	get := func(index uint64) (requestMessage, *waiter) {
 		d.sent()
 		w := newWaiter()
 		d.m.wantBlock(index, time.Time{}, w)

@@ -151,7 +151,7 @@ type verdict struct {
 // A wait is what a node waits for.
 type wait struct {
 	what string
-	w    *Waiter
+	w    *waiter
 	live bool // it has no end
 	seek uint64
 	over bool
@@ -624,7 +624,7 @@ func (x *node) books() {
 
 // --- what nodes want ---
 
-func (x *node) want(what string, f func(*Waiter)) *wait {
+func (x *node) want(what string, f func(*waiter)) *wait {
 	w := &wait{what: what, w: newWaiter()}
 	x.waits = append(x.waits, w)
 	x.step(func() { f(w.w) })
@@ -636,11 +636,11 @@ func (x *node) wantBlock(index uint64) {
 	if x.net.rng.IntN(2) == 0 {
 		deadline = x.net.now.Add(x.net.upTo(time.Minute))
 	}
-	x.want(fmt.Sprintf("block %d", index), func(w *Waiter) { x.m.wantBlock(index, deadline, w) })
+	x.want(fmt.Sprintf("block %d", index), func(w *waiter) { x.m.wantBlock(index, deadline, w) })
 }
 
 func (x *node) wantRange(start, end uint64, linear bool) *wait {
-	w := x.want(fmt.Sprintf("blocks %d to %d", start, end), func(w *Waiter) {
+	w := x.want(fmt.Sprintf("blocks %d to %d", start, end), func(w *waiter) {
 		x.m.wantRange(&rangeWant{Range: runs.Range{Start: start, End: end}, linear: linear, waiter: w})
 	})
 	w.live = end == noBlock
@@ -665,7 +665,7 @@ func (x *node) wantSeek(pos uint64) {
 		}
 		return
 	}
-	w := x.want(fmt.Sprintf("byte %d", pos), func(w *Waiter) {
+	w := x.want(fmt.Sprintf("byte %d", pos), func(w *waiter) {
 		x.m.wantSeek(&seekWant{bytes: pos, among: runs.Range{Start: s.Start, End: s.End}, waiter: w})
 	})
 	w.seek = pos
