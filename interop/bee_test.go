@@ -1,10 +1,14 @@
 package interop_test
 
 import (
+	"bytes"
+	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/cloudbevy/bevy/hyper/corestore"
@@ -249,4 +253,225 @@ func TestNodeAndBevyWriteTheSameTrees(t *testing.T) {
 		}
 		call[any](n, "close", args{"handle": handle})
 	}
+}
+
+// theirs is an entry of ours as Node tells it.
+func theirs(kind string, e hyperbee.Entry) beeEntry {
+	out := beeEntry{Type: kind, Seq: e.Seq, Key: hex.EncodeToString(e.Key)}
+	if e.Value != nil {
+		v := hex.EncodeToString(e.Value)
+		out.Value = &v
+	}
+	return out
+}
+
+func sameEntries(t *testing.T, what string, got, want []beeEntry) {
+	t.Helper()
+	text := func(list []beeEntry) (out []string) {
+		for _, e := range list {
+			value := "none"
+			if e.Value != nil {
+				value = *e.Value
+			}
+			out = append(out, fmt.Sprintf("%s %d %s=%s", e.Type, e.Seq, e.Key, value))
+		}
+		return out
+	}
+	if g, w := text(got), text(want); !slices.Equal(g, w) {
+		t.Fatalf("%s: %d and %d entries:\n got %v\nwant %v", what, len(g), len(w), g, w)
+	}
+}
+
+func listOf(t *testing.T, tree *hyperbee.Tree, o hyperbee.RangeOptions) (out []beeEntry) {
+	t.Helper()
+	for e, err := range tree.Range(t.Context(), o) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, theirs("", e))
+	}
+	return out
+}
+
+// sameAnswers asks both sides the same random questions.
+func sameAnswers(t *testing.T, rng *rand.Rand, n node, handle string, tree *hyperbee.Tree, versions []uint64) {
+	t.Helper()
+	ctx := t.Context()
+	check := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	type entries struct{ Entries []beeEntry }
+	for range 15 * long(10) {
+		v := versions[rng.IntN(len(versions))]
+		old, err := tree.Checkout(v)
+		check(err)
+		db := args{"handle": handle, "version": v}
+
+		key := fmt.Append(nil, "key ", rng.IntN(100))
+		got, err := old.Get(ctx, key)
+		want := call[struct{ Entry *beeEntry }](n, "get", args{"database": db, "key": hex.EncodeToString(key)}).Entry
+		if (err == nil) != (want != nil) {
+			t.Fatalf("get %q of version %d: %v, %v, want %v", key, v, got, err, want)
+		}
+		if want != nil {
+			sameEntries(t, "get", []beeEntry{theirs("", got)}, []beeEntry{*want})
+		}
+
+		from, to := fmt.Append(nil, "key ", rng.IntN(100)), fmt.Append(nil, "key ", rng.IntN(100))
+		o := hyperbee.RangeOptions{Reverse: rng.IntN(2) == 0, Limit: rng.IntN(30)}
+		r := args{"reverse": o.Reverse, "limit": o.Limit}
+		switch rng.IntN(3) {
+		case 0:
+			o.Gt, r["gt"] = from, hex.EncodeToString(from)
+		case 1:
+			o.Gte, r["gte"] = from, hex.EncodeToString(from)
+		}
+		switch rng.IntN(3) {
+		case 0:
+			o.Lt, r["lt"] = to, hex.EncodeToString(to)
+		case 1:
+			o.Lte, r["lte"] = to, hex.EncodeToString(to)
+		}
+		sameEntries(t, fmt.Sprintf("range %v of version %d", r, v), listOf(t, old, o), call[entries](n, "range", args{"database": db, "range": r}).Entries)
+
+		other := versions[rng.IntN(len(versions))]
+		type pair struct{ Left, Right *beeEntry }
+		var diff []pair
+		delete(r, "reverse")
+		delete(r, "limit")
+		o.Reverse, o.Limit = false, 0
+		for d, err := range old.Diff(ctx, other, o) {
+			check(err)
+			var p pair
+			if d.Left != nil {
+				e := theirs("", *d.Left)
+				p.Left = &e
+			}
+			if d.Right != nil {
+				e := theirs("", *d.Right)
+				p.Right = &e
+			}
+			diff = append(diff, p)
+		}
+		wantDiff := call[struct{ Diff []pair }](n, "diff", args{"database": db, "other": other, "range": r}).Diff
+		side := func(list []pair, right bool) (out []beeEntry) {
+			for _, p := range list {
+				e := p.Left
+				if right {
+					e = p.Right
+				}
+				if e == nil {
+					e = &beeEntry{}
+				}
+				out = append(out, *e)
+			}
+			return out
+		}
+		what := fmt.Sprintf("diff of %d with %d in %v", v, other, r)
+		sameEntries(t, what, side(diff, false), side(wantDiff, false))
+		sameEntries(t, what, side(diff, true), side(wantDiff, true))
+		check(old.Close())
+	}
+	var history []beeEntry
+	for c, err := range tree.History(ctx, hyperbee.HistoryOptions{}) {
+		check(err)
+		kind := "put"
+		if c.Deleted {
+			kind = "del"
+		}
+		history = append(history, theirs(kind, c.Entry))
+	}
+	sameEntries(t, "history", history, call[entries](n, "history", args{"database": args{"handle": handle}}).Entries)
+}
+
+// versionsOf are the lengths after groups: in the middle of a batch is no version.
+func versionsOf(groups []beeGroup, written []bool) []uint64 {
+	versions, length := []uint64{1}, uint64(1)
+	for _, g := range groups {
+		for _, w := range written[:len(g.Ops)] {
+			if w {
+				length++
+			}
+			if !g.Batch {
+				versions = append(versions, length)
+			}
+		}
+		written = written[len(g.Ops):]
+		versions = append(versions, length)
+	}
+	return versions
+}
+
+func TestBevyReadsTreesOfNode(t *testing.T) {
+	n := startBees(t)
+	s := startOurSide(t, replicate.Options{})
+	rng := random(t, 1)
+	o := call[struct{ Key string }](n, "open", args{"handle": "theirs", "seed": seed(1)})
+	groups := randomGroups(rng, 1500)
+	written := call[struct{ Written []bool }](n, "apply", args{"handle": "theirs", "groups": groups}).Written
+	key := hypercore.Key(key32(t, o.Key))
+	tree := ourBee(t, s, "theirs", corestore.LogOptions{Key: &key}, hyperbee.Options{})
+	s.connect(int(call[struct{ Port int }](n, "listen", args{"handle": "theirs"}).Port))
+
+	ctx, cancel := s.patient()
+	defer cancel()
+	// Nothing is known yet: the first read asks.
+	if _, err := tree.Get(ctx, []byte("none")); !errors.Is(err, hyperbee.ErrNotFound) {
+		t.Fatalf("get what is not there: %v", err)
+	}
+	want := call[beeHead](n, "head", args{"handle": "theirs"})
+	if tree.Version() != want.Version {
+		t.Fatalf("version %d, want %d", tree.Version(), want.Version)
+	}
+	held := 0
+	for _, r := range s.held("theirs") {
+		held += int(r.End - r.Start)
+	}
+	if held > 120 {
+		t.Errorf("one get brought %d blocks of %d", held, want.Length)
+	}
+	sameAnswers(t, rng, n, "theirs", tree, versionsOf(groups, written))
+
+	// It goes on as the writer does.
+	changes := make(chan hyperbee.Difference, 1)
+	watched, stop := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer stop()
+	from := tree.Version()
+	watching.Go(func() {
+		for d, err := range tree.Watch(watched, from, hyperbee.RangeOptions{Gte: []byte("news"), Lte: []byte("news")}) {
+			if err != nil {
+				return
+			}
+			changes <- d
+		}
+	})
+	news, value := hex.EncodeToString([]byte("news")), "01"
+	call[any](n, "apply", args{"handle": "theirs", "groups": []beeGroup{{Sub: []string{}, Ops: []beeOp{{Put: &news, Value: &value}}}}})
+	select {
+	case d := <-changes:
+		if d.Left == nil || d.Right != nil || !bytes.Equal(d.Left.Value, []byte{1}) {
+			t.Errorf("the change is told as %+v", d)
+		}
+	case <-ctx.Done():
+		t.Fatal("the change did not come")
+	}
+}
+
+func TestNodeReadsTreesOfBevy(t *testing.T) {
+	n := startBees(t)
+	s := startOurSide(t, replicate.Options{})
+	rng := random(t, 1)
+	tree := ourBee(t, s, "ours", beeWriter(1), hyperbee.Options{})
+	groups := randomGroups(rng, 1500)
+	written := applyGroups(t, tree, groups)
+	key := tree.Log().Key()
+	call[any](n, "open", args{"handle": "ours", "key": hex.EncodeToString(key[:])})
+	call[any](n, "connect", args{"handle": "ours", "port": s.listen()})
+	call[any](n, "update", args{"handle": "ours", "length": tree.Log().Length()})
+	sameAnswers(t, rng, n, "ours", tree, versionsOf(groups, written))
 }

@@ -231,21 +231,15 @@ func (t *Tree) Sub(prefix []byte) *Tree {
 
 // Snapshot returns the tree as it is now. It must be closed, and stays readable
 // when the log is truncated.
-func (t *Tree) Snapshot() (*Tree, error) {
-	if t.pin != nil {
-		return t.Checkout(t.version)
-	}
-	log, err := t.s.log.Snapshot()
-	if err != nil {
-		return nil, fmt.Errorf("snapshot: %w", err)
-	}
-	return &Tree{s: t.s, prefix: t.prefix, version: max(1, log.Length()), pin: &pin{log: log, users: 1}}, nil
-}
+func (t *Tree) Snapshot() (*Tree, error) { return t.checkout(0) }
 
 // Checkout returns the tree as it was at a version, read-only. It must be
-// closed, and so must what Sub makes of it.
-func (t *Tree) Checkout(version uint64) (*Tree, error) {
-	version = max(1, version)
+// closed, and so must what Sub makes of it. Between the changes of one batch
+// there is no version that makes sense.
+func (t *Tree) Checkout(version uint64) (*Tree, error) { return t.checkout(max(1, version)) }
+
+// checkout is Checkout, of the newest version when it is 0.
+func (t *Tree) checkout(version uint64) (*Tree, error) {
 	fail := func(err error) (*Tree, error) {
 		return nil, fmt.Errorf("checkout version %d of log %s: %w", version, t.s.log.Key(), err)
 	}
@@ -253,21 +247,25 @@ func (t *Tree) Checkout(version uint64) (*Tree, error) {
 		return fail(ErrClosed)
 	}
 	view := &Tree{s: t.s, prefix: t.prefix, version: version}
-	if t.pin != nil {
-		if version > t.version {
-			return fail(fmt.Errorf("%w: this is version %d", hypercore.ErrLength, t.version))
+	newest := t.version
+	if t.pin == nil {
+		// The whole log, of which all roots are held, is kept: those of an earlier
+		// length may not be here.
+		log, err := t.s.log.Snapshot()
+		if err != nil {
+			return fail(err)
 		}
+		newest = max(1, log.Length())
+		view.pin = &pin{log: log, users: 1}
+	} else {
 		view.pin = t.pin.with()
-		return view, nil
 	}
-	length := version
-	if version == 1 {
-		length = min(1, t.s.log.Length())
+	if version == 0 {
+		view.version = newest
 	}
-	log, err := t.s.log.Checkout(length)
-	if err != nil {
-		return fail(err)
+	if version > newest {
+		view.Close()
+		return fail(fmt.Errorf("%w: the newest is %d", hypercore.ErrLength, newest))
 	}
-	view.pin = &pin{log: log, users: 1}
 	return view, nil
 }
