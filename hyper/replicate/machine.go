@@ -820,6 +820,10 @@ func (m *machine) applied(a *answer, stored error) {
 	case err == nil:
 		p.misfits = 0
 		p.stats.Proofs++
+		if b := a.proof.Block; r == nil && b != nil {
+			p.stats.Blocks++
+			p.stats.Bytes += uint64(len(b.Value))
+		}
 	case errors.Is(err, hypercore.ErrConflict), errors.Is(err, hypercore.ErrFork), errors.Is(err, merkle.ErrNoNode):
 		// The log has changed since it was asked for, or another proof that it
 		// was to build on did not come.
@@ -829,6 +833,11 @@ func (m *machine) applied(a *answer, stored error) {
 		}
 		m.misfit(p, err)
 	case errors.Is(err, merkle.ErrProof), errors.Is(err, hypercore.ErrSignature), errors.Is(err, hypercore.ErrManifest):
+		if r != nil && r.msg.fork != p.remote.fork {
+			p.stats.Misfits++ // it was cut while it answered, and may have mixed two trees
+			m.misfit(p, err)
+			return
+		}
 		if r == nil { // pushed: it may be older than what came in between
 			p.stats.Misfits++
 			if p.misfits++; p.misfits > maxMisfits {

@@ -304,6 +304,11 @@ func (m *machine) onSync(p *peer, s syncMessage) {
 	if s.fork != p.remote.fork {
 		p.forkFailed = false
 		clear(p.planned)
+		if p.suspected != nil {
+			// It was cut while it answered, and may have mixed two trees.
+			p.suspected = nil
+			m.misfit(p, hypercore.ErrFork)
+		}
 		if s.fork > p.remote.fork && p.synced {
 			p.have.set(runs.Range{Start: s.length, End: merkle.MaxSize}, false)
 		}

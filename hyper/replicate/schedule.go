@@ -603,8 +603,8 @@ func (m *machine) askFork(p *peer) {
 
 // askForkHash asks for the node that tells how much the two forks share.
 func (m *machine) askForkHash(p *peer, f *forkChange) {
-	if f.reorg == nil || f.reorg.Done() || f.request != nil || f.working || f.proof != nil {
-		return
+	if f.working || f.request != nil || f.proof != nil || f.reorg == nil || f.reorg.Done() {
+		return // whoever works on it has it for himself
 	}
 	w := f.reorg.Want()
 	index := p.have.next(w.Start, true)
@@ -653,15 +653,18 @@ func (m *machine) forkRefused(f *forkChange) {
 	f.request = nil
 	if f.reorg == nil {
 		m.fork = nil
-		m.forkNot(f.peer)
+		m.forkNot(f.peer, f.fork)
 	}
 }
 
 // maxForks is how many forks a peer may tell of that it does not prove.
 const maxForks = 16
 
-// forkNot notes that a fork can't be had of a peer.
-func (m *machine) forkNot(p *peer) {
+// forkNot notes that a fork can't be had of a peer, if it still tells of it.
+func (m *machine) forkNot(p *peer, fork uint64) {
+	if p.remote.fork != fork {
+		return
+	}
 	p.forkFailed = true
 	if p.forksTried++; p.forksTried > maxForks {
 		m.drop(p, fmt.Errorf("%w: it told of %d forks and did not prove them", ErrPeer, p.forksTried))
@@ -709,7 +712,7 @@ func (m *machine) forkDone(f *forkChange) {
 		m.drop(f.peer, fmt.Errorf("%w: it lies about fork %d: %w", ErrPeer, f.fork, err))
 	case errors.Is(err, merkle.ErrNoNode):
 		m.fork = nil
-		m.forkNot(f.peer)
+		m.forkNot(f.peer, f.fork)
 	default:
 		m.fork = nil
 		m.notStored(err)
