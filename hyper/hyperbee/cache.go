@@ -1,9 +1,6 @@
 package hyperbee
 
-import (
-	"sync"
-	"sync/atomic"
-)
+import "sync"
 
 // A cache keeps decoded blocks of one fork of a log, those used last, up to a
 // number of bytes.
@@ -12,20 +9,14 @@ type cache struct {
 
 	mu     sync.RWMutex
 	fork   uint64
-	blocks map[uint64]*cached
-	ring   []*cached // all of them; hand goes round, and removes what was not used since it last came by
+	blocks map[uint64]*block
+	ring   []*block // all of them; hand goes round, and removes what was not used since it last came by
 	hand   int
 	bytes  int
 }
 
-type cached struct {
-	b    *block
-	size int
-	used atomic.Bool
-}
-
 func newCache(max int) *cache {
-	return &cache{max: max, blocks: make(map[uint64]*cached)}
+	return &cache{max: max, blocks: make(map[uint64]*block)}
 }
 
 // turn makes the cache one of a fork, and reports false if it is that of a later
@@ -51,16 +42,16 @@ func (c *cache) turn(fork uint64) bool {
 // get returns a block, or nil.
 func (c *cache) get(fork, seq uint64) *block {
 	c.mu.RLock()
-	e := c.blocks[seq]
+	b := c.blocks[seq]
 	same := c.fork == fork
 	c.mu.RUnlock()
-	if e == nil || !same {
+	if b == nil || !same {
 		return nil
 	}
-	if !e.used.Load() { // no write to shared memory where none is needed
-		e.used.Store(true)
+	if !b.used.Load() { // no write to shared memory where none is needed
+		b.used.Store(true)
 	}
-	return e.b
+	return b
 }
 
 // add keeps a block. One that is large beside the cache is not worth what it
@@ -89,10 +80,9 @@ func (c *cache) add(fork uint64, b *block) {
 		c.ring[c.hand] = c.ring[last]
 		c.ring[last] = nil
 		c.ring = c.ring[:last]
-		delete(c.blocks, e.b.seq)
-		c.bytes -= e.size
+		delete(c.blocks, e.seq)
+		c.bytes -= e.cost()
 	}
-	e := &cached{b: b, size: size}
-	c.blocks[b.seq] = e
-	c.ring = append(c.ring, e)
+	c.blocks[b.seq] = b
+	c.ring = append(c.ring, b)
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync/atomic"
 )
 
 // Blocks are protocol buffers, as lib/messages.js of hyperbee 2 says:
@@ -111,15 +112,28 @@ func decode(seq uint64, raw []byte) (*block, error) {
 // written with it. It never changes once it is made.
 type block struct {
 	seq    uint64
-	format format
+	raw    []byte // as stored; all else is a part of it
 	key    []byte
-	value  []byte   // nil if there is none
-	levels [][]byte // a node each, as read by node
-	size   int      // of the stored block, which all of these are parts of
+	value  []byte // nil if there is none
+	levels []span // of raw, a node each, as read by node
+	few    [6]span
+	format format
+	used   atomic.Bool // for the cache
 }
 
+// A span is a part of a block.
+type span struct{ from, to uint32 }
+
 // cost is about what the block takes in memory.
-func (b *block) cost() int { return 256 + b.size + 24*cap(b.levels) }
+func (b *block) cost() int {
+	n := 256 + len(b.raw) // with what the cache adds
+	if len(b.levels) > len(b.few) {
+		n += 8 * cap(b.levels)
+	}
+	return n
+}
+
+func (b *block) level(i int) []byte { return b.raw[b.levels[i].from:b.levels[i].to] }
 
 // A node is one of the tree, as a block has it.
 type node struct {
@@ -140,7 +154,7 @@ func (b *block) node(level uint64, root bool, n *node) error {
 	if level >= uint64(len(b.levels)) {
 		return fmt.Errorf("it has %d nodes, and number %d was wanted", len(b.levels), level)
 	}
-	if err := n.read(b.format, b.levels[level]); err != nil {
+	if err := n.read(b.format, b.level(int(level))); err != nil {
 		return fmt.Errorf("node %d: %w", level, err)
 	}
 	if err := n.check(b.seq, root); err != nil {
@@ -182,9 +196,9 @@ func (n *node) check(seq uint64, root bool) error {
 
 // has tells whether a node of the block has the entry of a block as its key.
 func (b *block) has(seq uint64) (bool, error) {
-	for i, level := range b.levels {
+	for i := range b.levels {
 		var n node
-		if err := n.read(b.format, level); err != nil {
+		if err := n.read(b.format, b.level(i)); err != nil {
 			return false, fmt.Errorf("node %d: %w", i, err)
 		}
 		for _, s := range n.keys[:n.nkeys] {
@@ -197,8 +211,9 @@ func (b *block) has(seq uint64) (bool, error) {
 }
 
 func decodeV1(seq uint64, raw []byte) (*block, error) {
-	b := &block{seq: seq, format: formatV1, size: len(raw)}
+	b := &block{seq: seq, format: formatV1, raw: raw}
 	var index []byte
+	start := 0 // of the index in raw
 	for rest := raw; len(rest) > 0; {
 		tag, body, after, err := field(rest)
 		if err != nil {
@@ -207,7 +222,7 @@ func decodeV1(seq uint64, raw []byte) (*block, error) {
 		rest = after
 		switch tag {
 		case tag1:
-			index = body
+			index, start = body, len(raw)-len(rest)-len(body)
 		case tag2:
 			b.key = body
 		case tag3:
@@ -217,25 +232,21 @@ func decodeV1(seq uint64, raw []byte) (*block, error) {
 	if index == nil || b.key == nil {
 		return nil, errors.New("it has no index, or no key")
 	}
-	count := 0
+	b.levels = b.few[:0]
 	for rest := index; len(rest) > 0; {
-		tag, _, after, err := field(rest)
+		tag, body, after, err := field(rest)
 		if err != nil {
 			return nil, fmt.Errorf("its index: %w", err)
 		}
-		if rest = after; tag == tag1 {
-			count++
+		rest = after
+		if tag != tag1 {
+			continue
 		}
-	}
-	if count > maxLevels {
-		return nil, fmt.Errorf("it has %d nodes", count)
-	}
-	b.levels = make([][]byte, 0, count)
-	for rest := index; len(rest) > 0; {
-		tag, body, after, _ := field(rest)
-		if rest = after; tag == tag1 {
-			b.levels = append(b.levels, body)
+		if len(b.levels) == maxLevels {
+			return nil, fmt.Errorf("it has more than %d nodes", maxLevels)
 		}
+		end := start + len(index) - len(rest)
+		b.levels = append(b.levels, span{uint32(end - len(body)), uint32(end)})
 	}
 	return b, nil
 }

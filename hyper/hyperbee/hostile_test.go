@@ -219,7 +219,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if len(b.key)+len(b.value) > len(raw) || b.cost() > 1000+40*len(raw) {
+		if len(b.key)+len(b.value) > len(raw) || b.cost() > 1000+10*len(raw) {
 			t.Fatalf("%d bytes cost %d", len(raw), b.cost())
 		}
 		for i := range b.levels {

@@ -43,37 +43,46 @@ func (t *Tree) watch(ctx context.Context, from uint64, o RangeOptions, yield fun
 	defer func() { before.Close() }()
 
 	fork := before.pin.log.Fork() // that the events are at
+	// Blocks below the lowest cut are the same before and after.
+	same := uint64(math.MaxUint64)
 	limit := o.Limit
 	for {
 		after, err := t.Snapshot()
 		if err != nil {
 			return err
 		}
-		// Blocks below the lowest cut are the same before and after.
-		same := uint64(math.MaxUint64)
-		for fork < after.pin.log.Fork() {
-			var e hypercore.Event
-			if e, err = w.Next(ctx); err != nil {
-				after.Close()
-				return err
-			}
+		next := func() error {
+			e, err := w.Next(ctx)
 			switch {
+			case err != nil:
+				return err
 			case e.Kind == hypercore.Lagged:
-				same, fork = 0, after.pin.log.Fork()
+				same, fork = 0, t.s.log.Fork() // what comes of later ones is still to come
 			case e.Kind == hypercore.Truncated && e.Fork > fork:
 				same, fork = min(same, e.Length), e.Fork
+			}
+			return nil
+		}
+		for fork < after.pin.log.Fork() {
+			if err := next(); err != nil {
+				after.Close()
+				return err
 			}
 		}
 		going := true
 		if after.version != before.version || same != math.MaxUint64 {
 			going, err = t.tell(ctx, after, before, same, &o, yield)
 		}
+		// Cuts that the snapshot does not have yet are still to be told of.
+		if fork == after.pin.log.Fork() {
+			same = math.MaxUint64
+		}
 		before.Close()
 		before = after
 		if err != nil || !going || limit > 0 && o.Limit <= 0 {
 			return err
 		}
-		if _, err := w.Next(ctx); err != nil {
+		if err := next(); err != nil {
 			return err
 		}
 	}

@@ -35,6 +35,20 @@ type link struct {
 	node *draftNode
 }
 
+// Nodes as they are read, each in one piece, with room for one key more.
+type (
+	draftLeaf struct {
+		node draftNode
+		keys [maxKeys + 1]draftKey
+	}
+	draftInner struct {
+		node     draftNode
+		keys     [maxKeys + 1]draftKey
+		children [maxKeys + 2]*link
+		links    [maxKeys + 1]link
+	}
+)
+
 // A draft is the tree in the middle of a batch.
 type draft struct {
 	v    view
@@ -58,17 +72,23 @@ func (d *draft) load(ctx context.Context, at place, depth int) (*draftNode, erro
 	if err := d.v.node(ctx, at, depth, &n); err != nil {
 		return nil, err
 	}
-	out := &draftNode{keys: make([]draftKey, n.nkeys, maxKeys+1)}
+	var out *draftNode
+	if n.nchildren == 0 {
+		leaf := new(draftLeaf)
+		out = &leaf.node
+		out.keys = leaf.keys[:n.nkeys]
+	} else {
+		inner := new(draftInner)
+		out = &inner.node
+		out.keys = inner.keys[:n.nkeys]
+		out.children = inner.children[:n.nchildren]
+		for i := range out.children {
+			inner.links[i].place = n.children[i]
+			out.children[i] = &inner.links[i]
+		}
+	}
 	for i := range out.keys {
 		out.keys[i].seq = n.keys[i]
-	}
-	if n.nchildren > 0 {
-		out.children = make([]*link, n.nchildren, maxKeys+2)
-		links := make([]link, n.nchildren)
-		for i := range links {
-			links[i].place = n.children[i]
-			out.children[i] = &links[i]
-		}
 	}
 	return out, nil
 }

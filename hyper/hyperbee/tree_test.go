@@ -1,0 +1,352 @@
+package hyperbee
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/cloudbevy/bevy/hyper/hypercore"
+)
+
+func TestGettingDoesNotAllocateForEachLevel(t *testing.T) {
+	tree := filled(t, 20_000, Options{CacheBytes: 64 << 20})
+	ctx := context.Background()
+	keys := make([][]byte, 100)
+	for i := range keys {
+		keys[i] = benchKey(nil, i*173)
+	}
+	get := func() {
+		for _, key := range keys {
+			_, err := tree.Get(ctx, key)
+			must(t, err)
+		}
+	}
+	get()
+	// The entry is one allocation: its key and value.
+	if n := testing.AllocsPerRun(10, get) / float64(len(keys)); n > 1 {
+		t.Errorf("a get allocates %.2f times, want once", n)
+	}
+}
+
+func TestTheCacheIsBoundedAndKeepsWhatIsUsed(t *testing.T) {
+	c := newCache(20_000)
+	c.turn(1)
+	one := func(seq uint64) *block {
+		b, err := decode(seq, rawBlock("key", make([]byte, 100), leaf(1)))
+		must(t, err)
+		return b
+	}
+	c.add(1, one(7))
+	for seq := uint64(100); seq < 2000; seq++ {
+		if c.get(1, 7) == nil {
+			t.Fatalf("a block that is always used is gone after %d others", seq-100)
+		}
+		c.add(1, one(seq))
+		c.add(1, one(seq))
+		sum := 0
+		for _, b := range c.blocks {
+			sum += b.cost()
+		}
+		if c.bytes > c.max || sum != c.bytes || len(c.ring) != len(c.blocks) {
+			t.Fatalf("%d bytes of %d in %d blocks, which cost %d", c.bytes, c.max, len(c.blocks), sum)
+		}
+	}
+	if len(c.blocks) < 20 {
+		t.Errorf("it keeps %d blocks only", len(c.blocks))
+	}
+	big, err := decode(5, rawBlock("key", make([]byte, 10_000), leaf(1)))
+	must(t, err)
+	if c.add(1, big); c.get(1, 5) != nil {
+		t.Error("a block that is half of it is kept")
+	}
+	if c.get(2, 7) != nil {
+		t.Error("another fork has the block")
+	}
+	if !c.turn(2) || len(c.blocks) != 0 || c.bytes != 0 || c.turn(1) {
+		t.Error("it does not turn to a new fork, or turns back")
+	}
+	c.add(1, one(8))
+	if c.add(2, one(9)); c.get(2, 8) != nil || c.get(2, 9) == nil {
+		t.Error("it keeps what is of another fork")
+	}
+}
+
+func TestDatabasesInATreeAreApart(t *testing.T) {
+	tree := newTree(t, 1, Options{})
+	a, b := tree.Sub([]byte("a")), tree.Sub([]byte("b"))
+	aa := a.Sub([]byte("a"))
+	for _, db := range []*Tree{tree, a, b, aa} {
+		for _, key := range []string{"", "k", "\x00", "\xff\xff"} {
+			put(t, db, key, string(db.prefix)+"!"+key)
+		}
+	}
+	for _, db := range []*Tree{a, b, aa} {
+		var got []string
+		for _, e := range list(t, db, RangeOptions{}) {
+			if !strings.HasPrefix(string(e.Key), "a\x00") { // of the one in it
+				got = append(got, string(e.Key))
+			}
+			if want := string(db.prefix) + string(e.Key); strings.ReplaceAll(string(e.Value), "!", "") != want {
+				t.Errorf("%q has %q", want, e.Value)
+			}
+		}
+		if fmt.Sprintf("%q", got) != `["" "\x00" "k" "\xff\xff"]` {
+			t.Errorf("the database %q has %q", db.prefix, got)
+		}
+	}
+	if got := list(t, a, RangeOptions{Reverse: true, Limit: 1}); len(got) != 1 || string(got[0].Key) != "\xff\xff" {
+		t.Errorf("the last of it is %v", got)
+	}
+	del(t, b, "k")
+	if _, err := a.Get(context.Background(), []byte("k")); err != nil {
+		t.Errorf("what was deleted in another is gone here: %v", err)
+	}
+	n := 0
+	for c, err := range b.History(context.Background(), HistoryOptions{}) {
+		must(t, err)
+		if n++; n == 5 && (string(c.Key) != "k" || !c.Deleted) {
+			t.Errorf("the last change is %+v", c)
+		}
+	}
+	if n != 5 {
+		t.Errorf("its history has %d changes, want 5", n)
+	}
+}
+
+func TestVersionsOfThePastStay(t *testing.T) {
+	ctx := context.Background()
+	tree := newTree(t, 1, Options{})
+	put(t, tree, "a", "1")
+	put(t, tree, "b", "2")
+	snapshot, err := tree.Snapshot()
+	must(t, err)
+	defer snapshot.Close()
+	sub := snapshot.Sub([]byte("none"))
+	defer sub.Close()
+	earlier, err := snapshot.Checkout(2)
+	must(t, err)
+	must(t, tree.Log().Truncate(ctx, 1, hypercore.TruncateOptions{}))
+	put(t, tree, "c", "3")
+	if got := list(t, snapshot, RangeOptions{}); len(got) != 2 || string(got[1].Value) != "2" {
+		t.Errorf("after the truncation the snapshot has %v", got)
+	}
+	if got := list(t, earlier, RangeOptions{}); len(got) != 1 || string(got[0].Key) != "a" {
+		t.Errorf("after the truncation the checkout has %v", got)
+	}
+	if got := list(t, tree, RangeOptions{}); len(got) != 1 || string(got[0].Key) != "c" {
+		t.Errorf("after the truncation the tree has %v", got)
+	}
+	must(t, earlier.Close())
+	must(t, earlier.Close())
+	if _, err := earlier.Get(ctx, []byte("a")); !errors.Is(err, ErrClosed) {
+		t.Errorf("get from a closed checkout: %v", err)
+	}
+	if _, err := snapshot.Get(ctx, []byte("a")); err != nil {
+		t.Errorf("get from the snapshot that it was of: %v", err)
+	}
+	if err := snapshot.Put(ctx, []byte("a"), nil); !errors.Is(err, ErrReadOnly) {
+		t.Errorf("put to a snapshot: %v", err)
+	}
+	if _, err := tree.Checkout(99); !errors.Is(err, hypercore.ErrLength) {
+		t.Errorf("checkout of the future: %v", err)
+	}
+}
+
+func TestOthersWhoAppendAreNoticed(t *testing.T) {
+	ctx := context.Background()
+	tree := newTree(t, 1, Options{})
+	put(t, tree, "a", "1")
+	b, err := tree.Batch(ctx)
+	must(t, err)
+	must(t, b.Put(ctx, []byte("b"), nil))
+	_, err = tree.Log().Append(ctx, []byte("not of the tree"))
+	must(t, err)
+	if err := b.Flush(ctx); !errors.Is(err, ErrConflict) {
+		t.Errorf("flush: %v, want ErrConflict", err)
+	}
+	must(t, tree.Log().Truncate(ctx, 2, hypercore.TruncateOptions{}))
+	put(t, tree, "b", "2")
+	if n := len(list(t, tree, RangeOptions{})); n != 2 {
+		t.Errorf("there are %d entries, want 2", n)
+	}
+	if err := b.Put(ctx, []byte("b"), nil); !errors.Is(err, ErrClosed) {
+		t.Errorf("put to a flushed batch: %v", err)
+	}
+}
+
+func TestReadingGoesOnWhileSomebodyWrites(t *testing.T) {
+	ctx := context.Background()
+	tree := newTree(t, 1, Options{CacheBytes: 30_000})
+	const n, rounds = 200, 30
+	write := func(round int) error {
+		b, err := tree.Batch(ctx)
+		if err != nil {
+			return err
+		}
+		defer b.Close()
+		for i := range n {
+			if err := b.Put(ctx, benchKey(nil, i), fmt.Append(nil, round)); err != nil {
+				return err
+			}
+		}
+		return b.Flush(ctx)
+	}
+	must(t, write(0))
+	var writing, reading sync.WaitGroup
+	stop := make(chan bool)
+	writing.Go(func() {
+		for round := range rounds {
+			if err := write(round); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for range 2 {
+		reading.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				// A range is of one version: all values are of one batch.
+				seen := map[string]int{}
+				for e, err := range tree.Range(ctx, RangeOptions{}) {
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					seen[string(e.Value)]++
+				}
+				if len(seen) != 1 {
+					t.Errorf("a range has entries of %d batches", len(seen))
+				}
+			}
+		})
+	}
+	writing.Wait()
+	close(stop)
+	reading.Wait()
+}
+
+func TestWatchTellsWhatChanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(context.Background())
+		store := memoryStore(t)
+		log := openLog(t, store, 1)
+		tree, err := Open(log, Options{})
+		must(t, err)
+		put(t, tree, "a", "1")
+		put(t, tree, "b", "1")
+		put(t, tree, "z", "1")
+		var mu sync.Mutex
+		var told []string
+		var watching sync.WaitGroup
+		watching.Go(func() {
+			for d, err := range tree.Watch(ctx, 0, RangeOptions{Lt: []byte("m")}) {
+				mu.Lock()
+				if err != nil {
+					told = append(told, errors.Unwrap(err).Error())
+				} else {
+					told = append(told, diffText(d))
+				}
+				mu.Unlock()
+			}
+		})
+		want := func(want ...string) {
+			t.Helper()
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			if fmt.Sprintf("%q", told) != fmt.Sprintf("%q", want) {
+				t.Errorf("told %q, want %q", told, want)
+			}
+			told = nil
+		}
+		want()
+		put(t, tree, "a", "2")
+		want("4:a=2 1:a=1")
+		put(t, tree, "z", "2") // out of the range
+		del(t, tree, "b")
+		want("- 2:b=1")
+		b, err := tree.Batch(ctx)
+		must(t, err)
+		for _, key := range []string{"c", "d", "c"} {
+			must(t, b.Put(ctx, []byte(key), []byte("3")))
+		}
+		must(t, b.Flush(ctx))
+		want("9:c=3 -", "8:d=3 -")
+		// Back to where b was there, and on with what has the numbers of blocks that
+		// were others.
+		must(t, log.Truncate(ctx, 4, hypercore.TruncateOptions{}))
+		want("1:a=1 4:a=2", "2:b=1 -", "- 9:c=3", "- 8:d=3")
+		for _, key := range []string{"a", "b"} {
+			put(t, tree, key, "5")
+			want(fmt.Sprintf("%d:%s=5 %d:%s=1", tree.Version()-1, key, map[string]int{"a": 1, "b": 2}[key], key))
+		}
+		cancel()
+		want("context canceled")
+		watching.Wait()
+	})
+}
+
+func TestHistoryFollowsTheTree(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tree := newTree(t, 1, Options{})
+		put(t, tree, "a", "1")
+		var mu sync.Mutex
+		var got []string
+		var following sync.WaitGroup
+		following.Go(func() {
+			for c, err := range tree.History(context.Background(), HistoryOptions{Live: true, Limit: 3}) {
+				must(t, err)
+				mu.Lock()
+				got = append(got, changeText(c))
+				mu.Unlock()
+			}
+		})
+		synctest.Wait()
+		del(t, tree, "a")
+		put(t, tree, "b", "2")
+		following.Wait()
+		if fmt.Sprint(got) != "[1:a=1 deleted false 2:a deleted true 3:b=2 deleted false]" {
+			t.Errorf("history %q", got)
+		}
+	})
+}
+
+func TestWhatIsNotHereIsNotTakenForMissing(t *testing.T) {
+	ctx := context.Background()
+	tree := filled(t, 500, Options{})
+	_, err := tree.Log().Clear(ctx, 1, 400)
+	must(t, err)
+	again, err := Open(tree.Log(), Options{})
+	must(t, err)
+	_, err = again.Get(ctx, benchKey(nil, 3))
+	if !errors.Is(err, hypercore.ErrNotFound) || errors.Is(err, ErrNotFound) {
+		t.Errorf("get what may be in blocks that are not here: %v, want hypercore.ErrNotFound", err)
+	}
+}
+
+func TestEncryptedLogsAreTrees(t *testing.T) {
+	ctx := context.Background()
+	kp, key := keyPairN(1), [32]byte{7}
+	log, err := hypercore.Open(memoryStore(t), hypercore.Options{KeyPair: &kp, Session: hypercore.SessionOptions{EncryptionKey: &key}})
+	must(t, err)
+	defer log.Close()
+	tree, err := Open(log, Options{})
+	must(t, err)
+	put(t, tree, "secret", "value")
+	stored, err := log.Stored(ctx, 1)
+	must(t, err)
+	if strings.Contains(string(stored), "secret") {
+		t.Error("the key is stored as it is")
+	}
+	if again, err := Open(log, Options{}); err != nil || len(list(t, again, RangeOptions{})) != 1 {
+		t.Errorf("opened again: %v", err)
+	}
+}
