@@ -71,8 +71,7 @@ func startOurSide(t *testing.T, o replicate.Options) *ourSide {
 
 func (s *ourSide) String() string { return "Bevy" }
 
-// takes leaves out those that a store does not make.
-func (s *ourSide) takes(k kind, write bool) bool { return !write || !k.compat() }
+func (s *ourSide) takes(kind, bool) bool { return true }
 
 func (s *ourSide) patient() (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(s.ctx, patience, errors.New("it took too long"))
@@ -107,7 +106,7 @@ func (s *ourSide) open(name string, k kind, key string) string {
 	s.t.Helper()
 	o := corestore.LogOptions{Durability: hypercore.Soon, Session: k.ours.Session}
 	if key == "" {
-		o.KeyPair, o.Manifest = k.ours.KeyPair, k.ours.Manifest
+		o.KeyPair, o.Manifest, o.Compat = k.ours.KeyPair, k.ours.Manifest, k.ours.Compat
 	} else {
 		k := hypercore.Key(key32(s.t, key))
 		o.Key = &k

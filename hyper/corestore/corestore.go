@@ -230,6 +230,8 @@ type LogOptions struct {
 	Manifest  *hypercore.Manifest
 	KeyPair   *hypercore.KeyPair
 
+	// Compat makes the log of KeyPair one of the old kind, see hypercore.Options.
+	Compat bool
 	// MustExist makes it an error, storage.ErrNotFound, when the log is not in the
 	// store.
 	MustExist bool
@@ -260,7 +262,7 @@ func (s *Store) Get(o LogOptions) (*hypercore.Log, error) {
 
 // entryLocked returns the open log that is asked for.
 func (s *Store) entryLocked(o LogOptions) (*entry, error) {
-	ho := hypercore.Options{Key: o.Key, Manifest: o.Manifest, KeyPair: o.KeyPair, MustExist: o.MustExist, Durability: o.Durability}
+	ho := hypercore.Options{Key: o.Key, Manifest: o.Manifest, KeyPair: o.KeyPair, Compat: o.Compat, MustExist: o.MustExist, Durability: o.Durability}
 	switch {
 	case o.Name != "":
 		alias := storage.Alias{Namespace: s.namespace, Name: o.Name}
@@ -274,7 +276,7 @@ func (s *Store) entryLocked(o LogOptions) (*entry, error) {
 		kp := s.KeyPair(o.Name)
 		m := hypercore.SingleSigner(kp.Public)
 		m.Version = s.version
-		ho.Key, ho.Manifest, ho.KeyPair, ho.Alias = nil, m, &kp, &alias
+		ho.Key, ho.Manifest, ho.KeyPair, ho.Compat, ho.Alias = nil, m, &kp, false, &alias
 		if _, err := s.storage.Find(m.Key().Discovery()); err == nil {
 			// It came by its key before it was called by its name.
 			if err := s.storage.SetAlias(alias, m.Key().Discovery()); err != nil {
