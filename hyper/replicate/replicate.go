@@ -151,7 +151,6 @@ type link struct {
 	channel *protomux.Channel // nil while there is none
 	peer    *peer
 	banned  error // why there will be none any more
-	idle    bool  // closed, as neither side needed it
 }
 
 // New returns a replicator of a log and makes it the log's source. The session is
@@ -258,8 +257,6 @@ func (r *Replicator) closeLocked(p *peer) {
 	if p.stats.Dropped != nil {
 		l.banned = p.stats.Dropped
 		r.dropped = append(r.dropped, r.infoLocked(l))
-	} else {
-		l.idle = true
 	}
 	if l.channel != nil && l.peer == p {
 		l.channel.Close()
@@ -453,14 +450,11 @@ func (r *Replicator) openLocked(l *link) error {
 	for n := range o.Messages {
 		o.Messages[n] = func(_ *protomux.Channel, b []byte) error { return r.receive(p, n, b) }
 	}
-	if r.m.ready {
-		p.stats.Since = r.m.now
-	}
 	channel, err := c.Mux.Open(o)
 	if err != nil {
 		return fmt.Errorf("replicate log %s with %s: %w", r.log.Key(), c.Name, err)
 	}
-	l.channel, l.peer, l.idle = channel, p, false
+	l.channel, l.peer = channel, p
 	p.stats.Since = r.m.now
 	r.m.addPeer(p)
 	return nil
