@@ -192,6 +192,8 @@ func applyGroups(t *testing.T, tree *hyperbee.Tree, groups []beeGroup) (written 
 	return written
 }
 
+type beeHints struct{ Gets, Iterators, Blocks int }
+
 type beeHead struct {
 	Length, Version     uint64
 	TreeHash, Signature string
@@ -414,7 +416,12 @@ func TestBevyReadsTreesOfNode(t *testing.T) {
 	written := call[struct{ Written []bool }](n, "apply", args{"handle": "theirs", "groups": groups}).Written
 	key := hypercore.Key(key32(t, o.Key))
 	tree := ourBee(t, s, "theirs", corestore.LogOptions{Key: &key}, hyperbee.Options{})
-	s.connect(int(call[struct{ Port int }](n, "listen", args{"handle": "theirs"}).Port))
+	done := s.store.FindingPeers()
+	stopHints, err := tree.Hint(s.store.Replicator(key))
+	s.must(err)
+	defer stopHints()
+	s.connect(call[struct{ Port int }](n, "listen", args{"handle": "theirs"}).Port)
+	done()
 
 	ctx, cancel := s.patient()
 	defer cancel()
@@ -429,6 +436,9 @@ func TestBevyReadsTreesOfNode(t *testing.T) {
 	held := 0
 	for _, r := range s.held("theirs") {
 		held += int(r.End - r.Start)
+	}
+	if h := call[beeHints](n, "hints", args{"handle": "theirs"}); h.Gets != 1 {
+		t.Errorf("Node was asked %+v, want one get", h)
 	}
 	if held > 120 {
 		t.Errorf("one get brought %d blocks of %d", held, want.Length)
@@ -470,8 +480,15 @@ func TestNodeReadsTreesOfBevy(t *testing.T) {
 	groups := randomGroups(rng, 1500)
 	written := applyGroups(t, tree, groups)
 	key := tree.Log().Key()
+	defer s.store.FindingPeers()()
+	stopHints, err := tree.Hint(s.store.Replicator(key))
+	s.must(err)
+	defer stopHints()
 	call[any](n, "open", args{"handle": "ours", "key": hex.EncodeToString(key[:])})
 	call[any](n, "connect", args{"handle": "ours", "port": s.listen()})
 	call[any](n, "update", args{"handle": "ours", "length": tree.Log().Length()})
 	sameAnswers(t, rng, n, "ours", tree, versionsOf(groups, written))
+	if h := call[beeHints](n, "hints", args{"handle": "ours"}); h.Blocks == 0 {
+		t.Error("Node's questions got no answer")
+	}
 }

@@ -69,14 +69,14 @@ func (h Header) Append(b []byte) []byte {
 // ReadHeader reads a header, whatever its protocol. It aliases the input.
 func ReadHeader(b []byte) (h Header, err error) {
 	found := false
-	err = fields(b, func(tag uint64, body []byte) error {
+	err = fields(b, func(tag, _ uint64, body []byte) error {
 		switch tag {
 		case tag1:
 			h.Protocol, found = string(body), true
 		case tag2:
 			m := &Metadata{}
 			h.Metadata = m
-			return fields(body, func(tag uint64, body []byte) error {
+			return fields(body, func(tag, _ uint64, body []byte) error {
 				switch tag {
 				case tag1:
 					m.ContentFeed = body
@@ -215,7 +215,7 @@ func decodeV1(seq uint64, raw []byte) (*block, error) {
 	var index []byte
 	start := 0 // of the index in raw
 	for rest := raw; len(rest) > 0; {
-		tag, body, after, err := field(rest)
+		tag, _, body, after, err := field(rest)
 		if err != nil {
 			return nil, err
 		}
@@ -234,7 +234,7 @@ func decodeV1(seq uint64, raw []byte) (*block, error) {
 	}
 	b.levels = b.few[:0]
 	for rest := index; len(rest) > 0; {
-		tag, body, after, err := field(rest)
+		tag, _, body, after, err := field(rest)
 		if err != nil {
 			return nil, fmt.Errorf("its index: %w", err)
 		}
@@ -255,7 +255,7 @@ func (n *node) readV1(b []byte) error {
 	n.nkeys, n.nchildren = 0, 0
 	var odd bool
 	for len(b) > 0 {
-		tag, body, after, err := field(b)
+		tag, _, body, after, err := field(b)
 		if err != nil {
 			return err
 		}
@@ -303,46 +303,46 @@ func number(b []byte) (v uint64, rest []byte, err error) {
 	return v, b[n:], nil
 }
 
-// field reads one field. body is nil for one that is no bytes.
-func field(b []byte) (tag uint64, body, rest []byte, err error) {
+// field reads one field: v is a number, body is bytes and nil for a number.
+func field(b []byte) (tag, v uint64, body, rest []byte, err error) {
 	tag, b, err = number(b)
 	if err != nil {
-		return 0, nil, nil, err
+		return 0, 0, nil, nil, err
 	}
 	switch tag & 7 {
 	case 0:
-		_, rest, err = number(b)
-		return tag, nil, rest, err
+		v, rest, err = number(b)
+		return tag, v, nil, rest, err
 	case 1, 5:
 		size := 8
 		if tag&7 == 5 {
 			size = 4
 		}
 		if len(b) < size {
-			return 0, nil, nil, errCut
+			return 0, 0, nil, nil, errCut
 		}
-		return tag, nil, b[size:], nil
+		return tag, 0, nil, b[size:], nil
 	case 2:
 		size, b, err := number(b)
 		if err != nil {
-			return 0, nil, nil, err
+			return 0, 0, nil, nil, err
 		}
 		if size > uint64(len(b)) {
-			return 0, nil, nil, errCut
+			return 0, 0, nil, nil, errCut
 		}
-		return tag, b[:size:size], b[size:], nil
+		return tag, 0, b[:size:size], b[size:], nil
 	}
-	return 0, nil, nil, fmt.Errorf("it has a field of the unknown type %d", tag&7)
+	return 0, 0, nil, nil, fmt.Errorf("it has a field of the unknown type %d", tag&7)
 }
 
 // fields calls f with each field.
-func fields(b []byte, f func(tag uint64, body []byte) error) error {
+func fields(b []byte, f func(tag, v uint64, body []byte) error) error {
 	for len(b) > 0 {
-		tag, body, rest, err := field(b)
+		tag, v, body, rest, err := field(b)
 		if err != nil {
 			return err
 		}
-		if err := f(tag, body); err != nil {
+		if err := f(tag, v, body); err != nil {
 			return err
 		}
 		b = rest

@@ -102,6 +102,7 @@ type shared struct {
 	o      Options
 	cache  *cache
 	writer chan struct{} // holds a token while somebody writes
+	hints  atomic.Pointer[hints]
 }
 
 // A pin holds a snapshot of the log for the trees of one checkout.

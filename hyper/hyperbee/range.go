@@ -79,6 +79,8 @@ type cursor struct {
 	last  bound  // where it ends
 	stack []step // from the root to the node where it is
 	prev  []byte // the key last come by
+	// passed is how many keys were come by.
+	passed int
 }
 
 // A step is a node with a position in it: child 0, key 0, child 1, key 1, … or
@@ -186,6 +188,7 @@ func (c *cursor) take(ctx context.Context, seq uint64) (*block, error) {
 		return nil, c.v.invalid(c.stack[len(c.stack)-1].at.seq, fmt.Errorf("its tree has the key of block %d out of order", seq))
 	}
 	c.prev = b.key
+	c.passed++
 	c.skip()
 	if c.last.beyond(b.key, c.down) {
 		c.stack = c.stack[:0]
@@ -226,6 +229,7 @@ func (t *Tree) Range(ctx context.Context, o RangeOptions) iter.Seq2[Entry, error
 			low, high = high, low
 		}
 		c := cursor{v: v, down: o.Reverse, first: low, last: high}
+		c.hint(o.Limit)
 		if err := c.open(ctx); err != nil {
 			yield(Entry{}, fmt.Errorf("range: %w", err))
 			return

@@ -18,6 +18,8 @@ type view struct {
 	fork    uint64
 	version uint64
 	ahead   *ahead // fetches what may be read next; nil if everything is here
+	// For who answers the hints of peers: only what is here is read, and told of.
+	told func(seq uint64)
 }
 
 // view begins to read. end must be called when that is over.
@@ -67,8 +69,17 @@ func (v *view) end() {
 
 // block returns a block of the log, decoded.
 func (v *view) block(ctx context.Context, seq uint64) (*block, error) {
+	if v.told != nil {
+		if !v.log.Has(seq) {
+			return nil, hypercore.ErrNotFound
+		}
+		v.told(seq)
+	}
 	if b := v.cache.get(v.fork, seq); b != nil {
 		return b, nil
+	}
+	if v.ahead != nil && v.ahead.ask != nil && !v.s.log.Has(seq) {
+		v.ahead.ask()
 	}
 	if err := v.same(); err != nil {
 		return nil, err
@@ -221,6 +232,7 @@ func (t *Tree) get(ctx context.Context, key []byte) (Entry, error) {
 		return Entry{}, err
 	}
 	defer v.end()
+	v.hintGet(key)
 	b, err := v.find(ctx, key)
 	if err != nil {
 		return Entry{}, err
@@ -240,6 +252,8 @@ const maxAhead = 16
 type ahead struct {
 	log   *hypercore.Log
 	fetch func(ranges ...hypercore.DownloadRange)
+	ask   func() // asks peers what else will be wanted; nil if nobody can be asked
+	asked func() // called at the end, if somebody was asked
 	stop  context.CancelFunc
 	slots chan struct{}
 	wg    sync.WaitGroup
@@ -293,6 +307,9 @@ func (a *ahead) start(ranges ...hypercore.DownloadRange) {
 func (a *ahead) end() {
 	a.stop()
 	a.wg.Wait()
+	if a.asked != nil {
+		a.asked()
+	}
 }
 
 var errDeep = fmt.Errorf("its tree is deeper than %d nodes", maxDepth)

@@ -20,6 +20,8 @@
 //   history {database, options: {gte?, lt?, reverse?, limit?}} -> {entries: [{type, seq, key, value}]}
 //   diff {database, other, range}                       -> {diff: [{left, right}]}
 //   held {handle}                                       -> {blocks}, how many of them are here
+//   hints {handle}                                      -> {gets, iterators, blocks}, what came with the extension: the
+//       questions, and the blocks that answers named
 //   listen {handle}                                     -> {port}
 //   connect {handle, port}                              -> null
 //   close {handle}                                      -> null
@@ -32,7 +34,7 @@ const crypto = createRequire(require.resolve('hypercore'))('hypercore-crypto')
 const { hex, bytes, plain } = require('./lib/hex')
 const { serve, tempDir, removeDir, coded } = require('./lib/lines')
 
-const handles = new Map() // handle => {core, bee, dir, server, sockets}
+const handles = new Map() // handle => {core, bee, dir, server, sockets, hints}
 
 function entry (handle) {
   const e = handles.get(handle)
@@ -72,6 +74,12 @@ function carry (e, initiator, socket) {
   socket.pipe(stream).pipe(socket)
 }
 
+// counted calls f before a method of an object.
+function counted (object, method, f) {
+  const real = object[method].bind(object)
+  object[method] = (...args) => { f(...args); return real(...args) }
+}
+
 const methods = {
   versions () {
     return {
@@ -93,7 +101,11 @@ const methods = {
     }
     const bee = new Hyperbee(core, options)
     await bee.ready()
-    handles.set(handle, { core, bee, dir, server: null, sockets: new Set() })
+    const hints = { gets: 0, iterators: 0, blocks: 0 }
+    counted(bee.extension, 'onget', () => hints.gets++)
+    counted(bee.extension, 'oniterator', () => hints.iterators++)
+    counted(bee.extension, 'oncache', (message) => { hints.blocks += message.blocks.length })
+    handles.set(handle, { core, bee, dir, server: null, sockets: new Set(), hints })
     return { key: hex(core.key) }
   },
 
@@ -162,6 +174,10 @@ const methods = {
     let blocks = 0
     for (let i = 0; i < core.length; i++) if (core.core.bitfield.get(i)) blocks++
     return { blocks }
+  },
+
+  hints ({ handle }) {
+    return entry(handle).hints
   },
 
   async listen ({ handle }) {
