@@ -290,6 +290,13 @@ func FuzzTree(f *testing.F) {
 			}
 			return
 		}
+		for _, o := range []RangeOptions{{}, {Gt: []byte("k"), Reverse: true}} {
+			for _, err := range b.Range(ctx, o) {
+				if err != nil && !errors.Is(err, ErrInvalid) {
+					t.Fatal(err)
+				}
+			}
+		}
 		must(t, b.Flush(ctx))
 	})
 }

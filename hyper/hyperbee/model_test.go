@@ -274,6 +274,16 @@ func TestTreesAreOrderedMaps(t *testing.T) {
 							t.Fatalf("get %q in a batch: %v, %v, want %v", key, got, err, want)
 						}
 					}
+					r := m.randomRange()
+					r.Reverse = rng.IntN(2) == 0
+					var all []Entry
+					for e, err := range b.Range(ctx, r) {
+						must(t, err)
+						all = append(all, e)
+					}
+					if want := wantRange(m.now, "", r); !slices.EqualFunc(all, want, same) {
+						t.Fatalf("range %+v of a batch:\n got %v\nwant %v", r, all, want)
+					}
 					if rng.IntN(5) == 0 { // forget it
 						b.Close()
 						m.now, m.changes = before, m.changes[:n]

@@ -3,6 +3,7 @@ package hyperbee
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 )
@@ -215,7 +216,8 @@ func (c *cursor) next(ctx context.Context) (*block, error) {
 }
 
 // Range returns entries in the order of their keys, of the version there is when
-// it begins. It ends with the first error.
+// it begins. It ends with the first error, which is ErrTruncated when the log is
+// truncated meanwhile; ranges of a Snapshot are not troubled by that.
 func (t *Tree) Range(ctx context.Context, o RangeOptions) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		v, err := t.view(ctx)
@@ -252,4 +254,102 @@ func (t *Tree) Range(ctx context.Context, o RangeOptions) iter.Seq2[Entry, error
 			}
 		}
 	}
+}
+
+// Range is Tree.Range, with the changes of the batch, which must not be changed
+// meanwhile.
+func (b *Batch) Range(ctx context.Context, o RangeOptions) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		err := b.check()
+		var root *draftNode
+		if err == nil {
+			root, err = b.d.getRoot(ctx)
+		}
+		if root != nil && err == nil {
+			w := draftWalk{b: b, o: o, yield: yield}
+			w.low, w.high = o.bounds(b.t.prefix)
+			_, err = w.walk(ctx, root, 0)
+		}
+		if err != nil {
+			yield(Entry{}, fmt.Errorf("range: %w", err))
+		}
+	}
+}
+
+// A draftWalk goes through the entries of a batch in order.
+type draftWalk struct {
+	b         *Batch
+	o         RangeOptions
+	low, high bound
+	yield     func(Entry, error) bool
+	n         int
+	prev      []byte
+}
+
+// walk yields what is in the range of a node and those below it, and returns
+// false when no more is wanted.
+func (w *draftWalk) walk(ctx context.Context, n *draftNode, depth int) (more bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	d := &w.b.d
+	// Positions are those of a step. What is before the near end is left out.
+	i, step, first := 0, 1, w.low
+	if w.o.Reverse {
+		i, step, first = 2*len(n.keys), -1, w.high
+	}
+	if first.key != nil {
+		at, found, err := d.search(ctx, n, first.key)
+		if err != nil {
+			return false, err
+		}
+		if i = 2 * at; found {
+			i++
+		}
+	}
+	for ; i >= 0 && i <= 2*len(n.keys); i += step {
+		if i&1 == 0 {
+			if len(n.children) == 0 {
+				continue
+			}
+			l := n.children[i/2]
+			child := l.node
+			if child == nil { // not kept: the batch need not grow by what is read
+				if child, err = d.load(ctx, l.place, depth+1); err != nil {
+					return false, err
+				}
+			}
+			if more, err := w.walk(ctx, child, depth+1); !more || err != nil {
+				return false, err
+			}
+			continue
+		}
+		key, err := d.key(ctx, n, i/2)
+		if err != nil {
+			return false, err
+		}
+		if w.prev != nil && (bound{key: w.prev}).beyond(key, !w.o.Reverse) {
+			return false, d.v.invalid(n.keys[i/2].seq, errors.New("its key is out of order"))
+		}
+		w.prev = key
+		if first.beyond(key, !w.o.Reverse) {
+			continue
+		}
+		last := w.high
+		if w.o.Reverse {
+			last = w.low
+		}
+		if last.beyond(key, w.o.Reverse) {
+			return false, nil
+		}
+		e, err := w.b.entry(ctx, n.keys[i/2].seq)
+		if err != nil {
+			return false, err
+		}
+		w.n++
+		if !w.yield(e, nil) || w.o.Limit > 0 && w.n >= w.o.Limit {
+			return false, nil
+		}
+	}
+	return true, nil
 }
