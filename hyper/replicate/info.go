@@ -88,7 +88,9 @@ type Message struct {
 func (m *Message) Reply(payload []byte) error { return m.reply(payload) }
 
 // Extension makes f get the messages of an extension, one after the other for
-// each connection; nil ends that. What f blocks keeps the connection waiting.
+// each connection; nil ends that. What f blocks keeps the connection waiting. In
+// Node.js an extension whose encoding is not said puts the length of a message
+// before it.
 func (r *Replicator) Extension(name string, f func(Message)) error {
 	if name == "" || len(name) > maxExtensionName {
 		return fmt.Errorf("extension %q: a name has 1 to %d bytes", name, maxExtensionName)
