@@ -597,7 +597,7 @@ func (m *machine) onData(p *peer, d dataMessage) error {
 	p.measure(r, a.size)
 	if !r.matches(proof) {
 		p.stats.Misfits++
-		m.failRequest(r)
+		m.release(r)
 		m.misfit(p, errors.New("the data is not what was asked for"))
 		return nil
 	}
@@ -611,7 +611,7 @@ func (m *machine) onData(p *peer, d dataMessage) error {
 		return nil
 	}
 	if m.unapplied > m.o.MaxInFlight+2*hypercore.MaxBlock {
-		m.failRequest(r) // blocks are far larger than expected: it is asked for again
+		m.release(r) // blocks are far larger than expected: it is asked for again
 		return nil
 	}
 	if f := r.flight; f != nil && proof.Block != nil && !f.done {
@@ -693,7 +693,7 @@ func (m *machine) onRefused(r *request, reason uint64) {
 	p := r.peer
 	p.stats.Refused++
 	if r.msg.fork != p.remote.fork {
-		m.failRequest(r)
+		m.release(r)
 		return // it is somewhere else by now
 	}
 	index := noBlock
@@ -711,7 +711,7 @@ func (m *machine) onRefused(r *request, reason uint64) {
 	if r.msg.want.Upgrade != nil && r.fork == nil {
 		p.remote.canUpgrade = false // until it says so again
 	}
-	m.failRequest(r)
+	m.release(r)
 	if !promised {
 		return
 	}
@@ -720,13 +720,8 @@ func (m *machine) onRefused(r *request, reason uint64) {
 	}
 }
 
-// failRequest gives back what a request that is over was for.
-func (m *machine) failRequest(r *request) {
-	m.release(r)
-}
-
-// release gives back what a request was to bring, so that others can be asked.
-// The request itself goes on.
+// release gives back what a request was to bring, so that others can be asked. If
+// the request is not over, it goes on, and what it brings is taken.
 func (m *machine) release(r *request) {
 	m.unplan(r)
 	if m.upgrade == r {
