@@ -511,12 +511,12 @@ func (m *machine) changed(head hypercore.Head, events []hypercore.Event) {
 		case hypercore.Lagged:
 			lost.Add(runs.Range{End: max(old.Length, head.Length)})
 			held.Add(runs.Range{End: head.Length})
-		case hypercore.Appended:
-			held.Add(runs.Range{Start: min(old.Length, head.Length), End: head.Length})
 		case hypercore.Froze:
 			froze = true
 		}
 	}
+	// The head may be newer than the events, so that is asked and not they.
+	held.Add(runs.Range{Start: from, End: max(from, head.Length)})
 	for r := range lost.All() { // before peers hear of another fork, and ask for it
 		for _, p := range m.peers {
 			m.tellDropped(p, r)

@@ -739,3 +739,27 @@ func TestHugeBlocksAreAskedForOneAtATime(t *testing.T) {
 		t.Errorf("asked for %v, all are here: %v", got, w.settled)
 	}
 }
+
+// The head can be newer than the events that are told with it.
+func TestBlocksOfANewHeadAreToldWhateverTheEvents(t *testing.T) {
+	d := newDesk(t, 3, 10)
+	d.m, d.x = d.w.m, d.w
+	d.w.step(func() {})
+	d.x.flushJobs()
+	p := d.peer()
+	d.sent()
+	if _, err := d.w.log.Append(t.Context(), []byte("new")); err != nil {
+		t.Fatal(err)
+	}
+	d.m.changed(d.w.log.Head(), []hypercore.Event{{Kind: hypercore.Cleared}})
+	told := false
+	for _, o := range d.m.out {
+		if o.peer == p && o.number == msgRange {
+			drop, r, err := readRange(d.m.buf[o.start:o.end])
+			told = told || err == nil && !drop && r.Contains(3)
+		}
+	}
+	if !told {
+		t.Errorf("the peer hears nothing of block 3: %d messages", len(d.m.out))
+	}
+}
