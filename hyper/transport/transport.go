@@ -150,6 +150,10 @@ func parse(addr string) (*url.URL, error) {
 		}
 		return nil, fmt.Errorf("%s address: %w", scheme, err)
 	}
+	// Package url takes zones that it can't write, such as those with odd bytes.
+	if again, err := url.Parse(u.String()); err != nil || again.Host != u.Host {
+		return nil, fmt.Errorf("%s address: there is no host %q", scheme, u.Hostname())
+	}
 	if port := u.Port(); port != "" {
 		if n, err := strconv.Atoi(port); err != nil || n > 65535 {
 			return nil, fmt.Errorf("%s: no port %s: they end at 65535", u.Redacted(), port)
