@@ -125,19 +125,25 @@ func TestSecretStreamWithNodeCarriesEverySizeBothWays(t *testing.T) {
 				state.PublicKey != hex.EncodeToString(remote[:]) || remote != peerKeys(2).Public || s.Initiator() != client {
 				t.Errorf("the sides disagree on who they are: %+v", state)
 			}
-			sent := make(chan error, 1)
-			go func() { sent <- n.p.Call(t.Context(), "send", args{"handle": "s", "sizes": streamSizes}, nil) }()
-			for i, size := range streamSizes {
-				got, err := s.Next()
-				if err != nil || !bytes.Equal(got, bytes.Repeat([]byte{byte(i + 1)}, size)) {
-					t.Fatalf("message %d: %d bytes, %v, want %d", i, len(got), err, size)
-				}
-			}
-			if err := <-sent; err != nil {
-				t.Error(err)
-			}
+			takesSizes(t, n, s)
 		})
 	})
+}
+
+// takesSizes lets Node send a message of each size, and reads them.
+func takesSizes(t *testing.T, n node, s *secretstream.Stream) {
+	t.Helper()
+	sent := make(chan error, 1)
+	go func() { sent <- n.p.Call(t.Context(), "send", args{"handle": "s", "sizes": streamSizes}, nil) }()
+	for i, size := range streamSizes {
+		got, err := s.Next()
+		if err != nil || !bytes.Equal(got, bytes.Repeat([]byte{byte(i + 1)}, size)) {
+			t.Fatalf("message %d: %d bytes, %v, want %d", i, len(got), err, size)
+		}
+	}
+	if err := <-sent; err != nil {
+		t.Error(err)
+	}
 }
 
 func TestSecretStreamWithNodeEchoes(t *testing.T) {

@@ -78,17 +78,7 @@ func TestWebSocketWithNodeCarriesEverySizeBothWays(t *testing.T) {
 			if hash := s.HandshakeHash(); state.HandshakeHash != hex.EncodeToString(hash[:]) || s.RemoteKey() != peerKeys(2).Public {
 				t.Errorf("the sides disagree on who they are: %+v", state)
 			}
-			sent := make(chan error, 1)
-			go func() { sent <- n.p.Call(t.Context(), "send", args{"handle": "s", "sizes": streamSizes}, nil) }()
-			for i, size := range streamSizes {
-				got, err := s.Next()
-				if err != nil || !bytes.Equal(got, bytes.Repeat([]byte{byte(i + 1)}, size)) {
-					t.Fatalf("message %d: %d bytes, %v, want %d", i, len(got), err, size)
-				}
-			}
-			if err := <-sent; err != nil {
-				t.Error(err)
-			}
+			takesSizes(t, n, s)
 		})
 	})
 }

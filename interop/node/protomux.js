@@ -18,13 +18,13 @@
 //   state {handle}                                      -> {destroyed, error, events, idle}
 //   end {handle}                                        -> null
 
-const net = require('net')
 const { createHash } = require('crypto')
 const c = require('compact-encoding')
 const Protomux = require('protomux')
 const SecretStream = require('@hyperswarm/secret-stream')
 const { hex, bytes } = require('./lib/hex')
 const { serve, coded } = require('./lib/lines')
+const { listenOnce, dial } = require('./lib/streams')
 
 const muxes = new Map() // handle => {stream, mux, channels, events, ...}
 
@@ -94,21 +94,13 @@ function channelOf (e, name) {
 const stateOf = (e) => ({ destroyed: e.destroyed, error: e.error, events: e.events, idle: e.mux !== null && e.mux.isIdle() })
 
 const methods = {
-  async listen (p) {
+  listen (p) {
     const e = created(p.handle)
-    e.server = net.createServer({ allowHalfOpen: true }, (socket) => {
-      e.server.close()
-      attach(e, false, socket, p)
-    })
-    await new Promise((resolve, reject) => {
-      e.server.on('error', reject)
-      e.server.listen(0, '127.0.0.1', resolve)
-    })
-    return { port: e.server.address().port }
+    return listenOnce(e, (socket) => attach(e, false, socket, p))
   },
 
   connect (p) {
-    attach(created(p.handle), true, net.connect({ port: p.port, host: '127.0.0.1', allowHalfOpen: true }), p)
+    attach(created(p.handle), true, dial(p.port), p)
     return null
   },
 

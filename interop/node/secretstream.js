@@ -17,22 +17,15 @@
 //   end {handle}                                        -> null, no more writes
 //   destroy {handle}                                    -> null
 
-const net = require('net')
-const { createHash } = require('crypto')
 const sodium = require('sodium-universal')
 const SecretStream = require('@hyperswarm/secret-stream')
 const curve = require('noise-curve-ed')
 const { hex, bytes } = require('./lib/hex')
-const { serve, coded } = require('./lib/lines')
+const { serve } = require('./lib/lines')
+const held = require('./lib/streams')
+const { streams, keyPair, entry, created, stateOf: stateOfStream } = held
 
-const streams = new Map() // handle => {stream, server, seen}
-
-const sha256 = (b) => createHash('sha256').update(b).digest('hex')
 const secretstream = (name) => sodium['crypto_secretstream_xchacha20poly1305_' + name]
-
-function keyPair (seed) {
-  return SecretStream.keyPair(bytes(seed))
-}
 
 function stateOf (key, header, counter) {
   const state = Buffer.alloc(secretstream('STATEBYTES'))
@@ -41,45 +34,14 @@ function stateOf (key, header, counter) {
   return state
 }
 
-function entry (handle) {
-  const e = streams.get(handle)
-  if (!e) throw coded('BAD_HANDLE', 'no stream is named ' + handle)
-  return e
-}
-
-function attach (e, initiator, socket, { seed, keepAlive = 0, echo = false }) {
+function attach (e, initiator, socket, o) {
   socket.setNoDelay(true)
-  const stream = new SecretStream(initiator, socket, { keyPair: keyPair(seed), keepAlive })
-  e.stream = stream
-  const changed = () => { for (const check of [...e.checks]) check() }
-  stream.on('connect', changed)
-  stream.on('data', (data) => {
-    e.seen.received.push({ length: data.byteLength, sha256: sha256(data) })
-    if (echo) stream.write(Buffer.from(data))
-    changed()
-  })
-  stream.on('end', () => { e.seen.ended = true; changed() })
-  stream.on('error', (err) => { e.seen.error = err.message })
-  stream.on('close', () => { e.seen.closed = true; changed() })
-}
-
-function created (handle) {
-  const e = { stream: null, server: null, seen: { received: [], ended: false, closed: false, error: null }, checks: new Set() }
-  streams.set(handle, e)
-  return e
-}
-
-function stateOfStream ({ stream, seen }) {
-  return {
-    ...seen,
-    connected: !!stream && stream.connected,
-    publicKey: stream && hex(stream.publicKey),
-    remotePublicKey: stream && hex(stream.remotePublicKey),
-    handshakeHash: stream && hex(stream.handshakeHash)
-  }
+  held.attach(e, initiator, socket, o)
 }
 
 const methods = {
+  ...held.methods,
+
   dh ({ seed, publicKeys }) {
     const pair = keyPair(seed)
     const outputs = publicKeys.map((key) => {
@@ -122,57 +84,18 @@ const methods = {
     return { envelope: hex(s._boxMessage(bytes(plain))) }
   },
 
-  async listen (p) {
+  listen (p) {
     const e = created(p.handle)
-    e.server = net.createServer({ allowHalfOpen: true }, (socket) => {
-      e.server.close()
-      attach(e, false, socket, p)
-    })
-    await new Promise((resolve, reject) => {
-      e.server.on('error', reject)
-      e.server.listen(0, '127.0.0.1', resolve)
-    })
-    return { port: e.server.address().port }
+    return held.listenOnce(e, (socket) => attach(e, false, socket, p))
   },
 
   connect (p) {
-    attach(created(p.handle), true, net.connect({ port: p.port, host: '127.0.0.1', allowHalfOpen: true }), p)
+    attach(created(p.handle), true, held.dial(p.port), p)
     return null
   },
 
   state ({ handle }) {
     return stateOfStream(entry(handle))
-  },
-
-  until ({ handle, received = 0, ended = false, closed = false }) {
-    const e = entry(handle)
-    return new Promise((resolve) => {
-      const check = () => {
-        const { seen } = e
-        const done = seen.received.length >= received && (!ended || seen.ended) && (!closed || seen.closed)
-        if (!done && !seen.closed) return
-        e.checks.delete(check)
-        resolve(stateOfStream(e))
-      }
-      e.checks.add(check)
-      check()
-    })
-  },
-
-  async send ({ handle, sizes }) {
-    const { stream } = entry(handle)
-    const sums = []
-    for (const [i, size] of sizes.entries()) {
-      const message = Buffer.alloc(size, i + 1)
-      sums.push(sha256(message))
-      if (!stream.write(message)) await new Promise((resolve) => stream.once('drain', resolve))
-    }
-    return { sha256: sums }
-  },
-
-  end ({ handle }) {
-    entry(handle).stream.end()
-    return null
   },
 
   destroy ({ handle }) {

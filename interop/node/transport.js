@@ -11,57 +11,19 @@
 //   ping {handle, text}                         -> {text}, what came back
 //   end {handle}                                -> null, no more writes
 
-const { createHash } = require('crypto')
 const { WebSocket, WebSocketServer, createWebSocketStream } = require('ws')
-const SecretStream = require('@hyperswarm/secret-stream')
-const { hex, bytes } = require('./lib/hex')
-const { serve, coded } = require('./lib/lines')
+const { serve } = require('./lib/lines')
+const held = require('./lib/streams')
+const { streams, entry, created } = held
 
-const streams = new Map() // handle => {stream, socket, server, seen, checks}
-
-const sha256 = (b) => createHash('sha256').update(b).digest('hex')
-
-function entry (handle) {
-  const e = streams.get(handle)
-  if (!e) throw coded('BAD_HANDLE', 'no stream is named ' + handle)
-  return e
-}
-
-function created (handle) {
-  const seen = { received: [], ended: false, closed: false, error: null }
-  const e = { stream: null, socket: null, server: null, seen, checks: new Set() }
-  streams.set(handle, e)
-  return e
-}
-
-function attach (e, initiator, socket, { seed, echo = false }) {
+function attach (e, initiator, socket, { seed, echo }) {
   e.socket = socket
-  const pipe = createWebSocketStream(socket)
-  const stream = new SecretStream(initiator, pipe, { keyPair: SecretStream.keyPair(bytes(seed)), keepAlive: 0 })
-  e.stream = stream
-  const changed = () => { for (const check of [...e.checks]) check() }
-  stream.on('connect', changed)
-  stream.on('data', (data) => {
-    e.seen.received.push({ length: data.byteLength, sha256: sha256(data) })
-    if (echo) stream.write(Buffer.from(data))
-    changed()
-  })
-  stream.on('end', () => { e.seen.ended = true; changed() })
-  stream.on('error', (err) => { e.seen.error = err.message })
-  stream.on('close', () => { e.seen.closed = true; changed() })
-}
-
-function stateOf ({ stream, seen }) {
-  return {
-    ...seen,
-    connected: !!stream && stream.connected,
-    publicKey: stream && hex(stream.publicKey),
-    remotePublicKey: stream && hex(stream.remotePublicKey),
-    handshakeHash: stream && hex(stream.handshakeHash)
-  }
+  held.attach(e, initiator, createWebSocketStream(socket), { seed, echo })
 }
 
 const methods = {
+  ...held.methods,
+
   async listen (p) {
     const e = created(p.handle)
     e.server = new WebSocketServer({ port: 0, host: '127.0.0.1' })
@@ -78,43 +40,12 @@ const methods = {
     return null
   },
 
-  until ({ handle, received = 0, ended = false, closed = false }) {
-    const e = entry(handle)
-    return new Promise((resolve) => {
-      const check = () => {
-        const { seen } = e
-        const done = seen.received.length >= received && (!ended || seen.ended) && (!closed || seen.closed)
-        if (!done && !seen.closed) return
-        e.checks.delete(check)
-        resolve(stateOf(e))
-      }
-      e.checks.add(check)
-      check()
-    })
-  },
-
-  async send ({ handle, sizes }) {
-    const { stream } = entry(handle)
-    const sums = []
-    for (const [i, size] of sizes.entries()) {
-      const message = Buffer.alloc(size, i + 1)
-      sums.push(sha256(message))
-      if (!stream.write(message)) await new Promise((resolve) => stream.once('drain', resolve))
-    }
-    return { sha256: sums }
-  },
-
   ping ({ handle, text }) {
     const { socket } = entry(handle)
     return new Promise((resolve) => {
       socket.once('pong', (data) => resolve({ text: data.toString() }))
       socket.ping(text)
     })
-  },
-
-  end ({ handle }) {
-    entry(handle).stream.end()
-    return null
   }
 }
 
