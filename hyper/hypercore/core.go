@@ -388,7 +388,7 @@ func (c *core) sign(b *merkle.Batch, hash merkle.Hash, signature []byte, kp *Key
 	if c.parent != nil {
 		return nil
 	}
-	if p := c.prologue(); p != nil && b.Tree.Length < p.Length {
+	if p := c.verifier.prologue(); p != nil && b.Tree.Length < p.Length {
 		return fmt.Errorf("%d blocks are fewer than the prologue's %d: %w", b.Tree.Length, p.Length, ErrLength)
 	}
 	if c.verifier == nil {
@@ -439,13 +439,6 @@ func keyPairOf(a *storage.Auth) (kp KeyPair) {
 		kp.secret = append(append(make(ed25519.PrivateKey, 0, ed25519.PrivateKeySize), a.Seed...), kp.Public[:]...)
 	}
 	return kp
-}
-
-func (c *core) prologue() *merkle.Prologue {
-	if c.verifier == nil {
-		return nil
-	}
-	return c.verifier.prologue()
 }
 
 // A change is what one commit does to a log, besides what its batch says.

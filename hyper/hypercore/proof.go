@@ -99,11 +99,7 @@ func (l *Log) prove(ctx context.Context, req merkle.Request, manifest bool, buf 
 		return nil, fmt.Errorf("there is no signature of %d blocks: %w", h.Length, merkle.ErrRequest)
 	}
 	v, r := l.Verifier(), l.reader()
-	var prologue *merkle.Prologue
-	if v != nil {
-		prologue = v.prologue()
-	}
-	mp, err := h.Prove(req, prologue, r)
+	mp, err := h.Prove(req, v.prologue(), r)
 	if err != nil {
 		return nil, err
 	}
@@ -125,22 +121,18 @@ func (l *Log) prove(ctx context.Context, req merkle.Request, manifest bool, buf 
 // CanUpgrade reports whether Prove can prove the log's length to one who has its
 // first from blocks.
 func (l *Log) CanUpgrade(from uint64) bool {
-	h, v := l.Head(), l.Verifier()
+	h := l.Head()
 	if from >= h.Length {
 		return false
 	}
-	var prologue *merkle.Prologue
-	if v != nil {
-		prologue = v.prologue()
-	}
-	_, err := h.Prove(merkle.Request{Upgrade: &merkle.UpgradeRequest{Start: from, Length: h.Length - from}}, prologue, l.reader())
+	_, err := h.Prove(merkle.Request{Upgrade: &merkle.UpgradeRequest{Start: from, Length: h.Length - from}}, l.Verifier().prologue(), l.reader())
 	return err == nil
 }
 
 // static reports whether a head needs no signature, for it is the prologue.
 func (l *Log) static(h Head) bool {
-	v := l.Verifier()
-	return v != nil && v.prologue() != nil && h.Length == v.prologue().Length
+	p := l.Verifier().prologue()
+	return p != nil && h.Length == p.Length
 }
 
 // ErrFork: a proof is of another fork than the log has (see StartReorg).

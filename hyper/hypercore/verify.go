@@ -32,9 +32,10 @@ func NewVerifier(key Key, m *Manifest) (*Verifier, error) {
 	return &Verifier{key, m, compat}, nil
 }
 
-// prologue returns the prologue that holds, if any.
+// prologue returns the prologue that holds, if any: none while there is no
+// verifier.
 func (v *Verifier) prologue() *merkle.Prologue {
-	if v.compat {
+	if v == nil || v.compat {
 		return nil
 	}
 	return v.manifest.Prologue

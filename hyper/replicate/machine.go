@@ -27,7 +27,7 @@ type machine struct {
 	o   Options
 	now time.Time
 
-	head        hypercore.Head // what peers may know: it is on the disk
+	head        hypercore.Head // what peers may know, see hypercore.Log.Publish
 	ready       bool           // the head is known
 	frozen      bool
 	downloading bool // somebody here uses the log
@@ -471,7 +471,7 @@ func (m *machine) closeIdle() {
 	}
 }
 
-// changed tells what has happened to the log. head is on the disk.
+// changed tells what has happened to the log. Peers may know the head.
 func (m *machine) changed(head hypercore.Head, events []hypercore.Event) {
 	old := m.head
 	m.head = head
