@@ -451,8 +451,10 @@ func reconnect(p pair) {
 	if got := p.r.digest("again", n); got != g.digest() {
 		p.t.Errorf("the digest is %s, want %s", got, g.digest())
 	}
-	// What was here before the cut did not come again.
-	if w, r := p.w.counted("again"), p.r.counted("again"); r.downloaded > n || r.downloaded < n/2 || w.uploaded > n+n/2 {
+	// What was here before the cut did not come again. What a cut catches on its way
+	// is sent twice, and how much that is depends on how fast the machine is.
+	const cuts, onTheWay = 3, 1000
+	if w, r := p.w.counted("again"), p.r.counted("again"); r.downloaded > n || r.downloaded < n/2 || w.uploaded > n+cuts*onTheWay {
 		p.t.Errorf("%d of %d blocks were stored, %d sent", r.downloaded, n, w.uploaded)
 	}
 }
