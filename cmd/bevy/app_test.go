@@ -209,7 +209,7 @@ func TestProgressLine(t *testing.T) {
 	var s screen
 	fake := clock.NewFake(time.UnixMilli(0))
 	a := &app{stderr: &s, clock: fake}
-	p := a.progress(`"notes"`, 4000, 0)
+	p := a.progress(`"notes"`, "block", 4000, 0)
 	if want := "\r\"notes\"  0 of 4,000 blocks  0 B  [0:00] 0%\x1b[K"; s.String() != want {
 		t.Errorf("at once: got %q, want %q", &s, want)
 	}
@@ -255,7 +255,7 @@ func TestProgressIsForTerminalsOnly(t *testing.T) {
 		{stderr: &s, env: map[string]string{"TERM": "dumb"}},
 	} {
 		a.clock = clock.NewFake(time.UnixMilli(0))
-		p := a.progress("x", 10, 0)
+		p := a.progress("x", "block", 10, 0)
 		p.add(5, 5)
 		p.end()
 	}

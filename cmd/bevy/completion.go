@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/cloudbevy/bevy/hyper/corestore"
 	"github.com/spf13/cobra"
@@ -47,6 +48,15 @@ bevy completion fish > ~/.config/fish/completions/bevy.fish`,
 			}
 			return written(err)
 		},
+	}
+}
+
+// completeLogs makes all commands below one complete the logs that they take.
+func (h *hyper) completeLogs(cmd *cobra.Command) {
+	for _, c := range cmd.Commands() {
+		if strings.Contains(c.Use, "<key>") {
+			c.ValidArgsFunction = h.completeLog(strings.Contains(c.Use, "<file>"))
+		}
 	}
 }
 

@@ -28,11 +28,7 @@ whoever has the log's key can check each block, whoever it comes from.`,
 	}
 	cmd.AddCommand(h.createCommand(), h.lsCommand(), h.infoCommand(), h.appendCommand(), h.getCommand(),
 		h.catCommand(), h.truncateCommand(), h.clearCommand(), h.auditCommand(), h.downloadCommand())
-	for _, c := range cmd.Commands() {
-		if strings.Contains(c.Use, "<key>") {
-			c.ValidArgsFunction = h.completeLog(strings.Contains(c.Use, "<file>"))
-		}
-	}
+	h.completeLogs(cmd)
 	return cmd
 }
 
@@ -64,7 +60,7 @@ type log struct {
 	new   bool   // it was not in the store before
 	store *corestore.Store
 	net   *network
-	wait  patience // for peers; does nothing without any
+	wait  *patience // for peers; does nothing without any
 }
 
 // called is what the log is spoken of as.
@@ -123,18 +119,13 @@ func (h *hyper) withPeers(ctx context.Context, s *corestore.Store, l *log, f fun
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	l.net = net
-	l.wait = patience{clock: h.clock, limit: h.patience, give: func() { cancel(net.noAnswer()) }}
+	l.wait = &patience{clock: h.clock, limit: h.patience, give: func() { cancel(net.noAnswer()) }}
 	defer l.wait.rest()
-	w, err := l.Watch()
+	deaf, err := l.wait.hear(l.Log)
 	if err != nil {
 		return fail(err, "cannot watch log %s", l.called())
 	}
-	defer w.Close()
-	go func() {
-		for range w.All(ctx) {
-			l.wait.came()
-		}
-	}()
+	defer deaf()
 	err = h.update(ctx, l)
 	if err == nil {
 		defer s.FindingPeers()() // whoever wants a block waits while a connection is made anew
@@ -155,7 +146,7 @@ func (h *hyper) update(ctx context.Context, l *log) error {
 	switch {
 	case err != nil:
 		return fail(err, "cannot fetch the head of log %s", l.called())
-	case l.net.sharers() > 0:
+	case l.net.sharers(l.Key()) > 0:
 	case l.new:
 		return &failure{code: codeNotFound, what: fmt.Sprintf("no peer has log %s", l.called()),
 			cause: "all that are connected were asked", try: "other peers, or look at the key"}
@@ -198,7 +189,7 @@ func openLog(s *corestore.Store, word string, session hypercore.SessionOptions, 
 	if err != nil {
 		return nil, fail(err, "cannot open log %q", word)
 	}
-	l := &log{Log: core, store: s, name: names.of[core.Discovery()], new: isNew}
+	l := &log{Log: core, store: s, name: names.of[core.Discovery()], new: isNew, wait: &patience{}}
 	if err := checkEncryption(l, session.EncryptionKey); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}

@@ -90,7 +90,7 @@ func (h *hyper) append(ctx context.Context, word, file string, split splitter, s
 			}
 			defer s.stop()
 		}
-		bar := h.progress(l.called(), 0, total)
+		bar := h.progress(l.called(), "block", 0, total)
 		added, err := appendAll(ctx, l, in, split, bar)
 		bar.end()
 		if s.wanted() && errors.Is(err, context.Canceled) {
@@ -147,10 +147,29 @@ func (h *hyper) open(file string) (io.ReadCloser, uint64, error) {
 // maxGroup bounds the bytes of blocks that wait to be appended together.
 const maxGroup = 4 << 20
 
-// appendAll appends what it reads, all that has come at a time: a slow input is
-// visible at once, and a fast one shares syncs.
+// appendAll appends what it reads.
 func appendAll(ctx context.Context, l *log, in io.Reader, split splitter, bar *progress) (a appended, err error) {
 	a = appended{Key: l.Key().String(), Name: l.name, From: l.Length(), Length: l.Length()}
+	err = l.write(ctx, in, split, func(group [][]byte) error {
+		length, err := l.Append(ctx, group...)
+		if err != nil {
+			return fail(err, "cannot append to log %s", l.called())
+		}
+		n := uint64(0)
+		for _, b := range group {
+			n += uint64(len(b))
+		}
+		a.Blocks, a.Bytes, a.Length = a.Blocks+uint64(len(group)), a.Bytes+n, length
+		bar.add(uint64(len(group)), n)
+		return nil
+	})
+	return a, err
+}
+
+// write calls f, which writes to the log, with the pieces of an input, all that
+// have come at a time: a slow input is visible at once, and a fast one shares
+// syncs.
+func (l *log) write(ctx context.Context, in io.Reader, split splitter, f func(group [][]byte) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // a reader that waits for stdin is left to itself
 	blocks := make(chan []byte, 1024)
@@ -169,23 +188,16 @@ func appendAll(ctx context.Context, l *log, in io.Reader, split splitter, bar *p
 	for {
 		group, more, err := nextGroup(ctx, blocks)
 		if len(group) > 0 && err == nil {
-			length, appendErr := l.Append(ctx, group...)
-			if appendErr != nil {
-				return a, fail(appendErr, "cannot append to log %s", l.called())
+			if err := f(group); err != nil {
+				return err
 			}
-			n := uint64(0)
-			for _, b := range group {
-				n += uint64(len(b))
-			}
-			a.Blocks, a.Bytes, a.Length = a.Blocks+uint64(len(group)), a.Bytes+n, length
-			bar.add(uint64(len(group)), n)
 		}
 		if err != nil {
-			return a, &failure{code: codeOf(err), err: err, what: fmt.Sprintf("the input was not read to its end: log %s has a part of it", l.called()),
+			return &failure{code: codeOf(err), err: err, what: fmt.Sprintf("the input was not read to its end: log %s has a part of it", l.called()),
 				cause: "it was interrupted", try: "undo it and do the command again, or append the rest"}
 		}
 		if !more {
-			return a, fail(readErr, "cannot append all to log %s", l.called())
+			return fail(readErr, "cannot append all to log %s", l.called())
 		}
 	}
 }

@@ -29,7 +29,9 @@ has only the log's key can hold, check and pass on blocks, without reading them.
 		Example: `bevy hyper core create notes
 bevy hyper core create diary --encrypted`,
 		Args: wants(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error { return h.create(cmd.Context(), args[0], encrypted) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return h.create(cmd.Context(), args[0], encrypted, aLog)
+		},
 	}
 	cmd.Flags().BoolVar(&encrypted, "encrypted", false, "make an encryption key, and print it")
 	h.keyFlag(cmd, "encrypt with this key")
@@ -45,7 +47,17 @@ type created struct {
 	Encrypted     bool   `json:"encrypted"`
 }
 
-func (h *hyper) create(ctx context.Context, name string, encrypted bool) error {
+// A kind is what a log is made to be.
+type kind struct {
+	group string // of the commands about it, in "bevy hyper"
+	next  string // what to do with a new one, with %s for its name
+	// begin writes what such a log has in the beginning, if anything.
+	begin func(context.Context, *hypercore.Log) error
+}
+
+var aLog = kind{group: "core", next: "append %s <file>"}
+
+func (h *hyper) create(ctx context.Context, name string, encrypted bool, kind kind) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
@@ -67,7 +79,7 @@ func (h *hyper) create(ctx context.Context, name string, encrypted bool) error {
 		}
 		if _, ok := names.logs[name]; ok {
 			return &failure{code: codeConflict, what: fmt.Sprintf("cannot create %q", name), cause: "there is a log of that name",
-				try: "another name, or: bevy hyper core info " + name}
+				try: fmt.Sprintf("another name, or: bevy hyper %s info %s", kind.group, name)}
 		}
 		l, err := s.Get(corestore.LogOptions{Name: name, Session: hypercore.SessionOptions{EncryptionKey: key}})
 		if err != nil {
@@ -76,6 +88,9 @@ func (h *hyper) create(ctx context.Context, name string, encrypted bool) error {
 		if key != nil {
 			err = fail(l.SetUserData(ctx, encryptionMark, markOf(key)), "cannot create %q", name)
 		}
+		if err == nil && kind.begin != nil {
+			err = fail(kind.begin(ctx, l), "cannot create %q", name)
+		}
 		c := created{Key: l.Key().String(), DiscoveryKey: l.Discovery().String(), Name: name, Encrypted: key != nil}
 		if made {
 			c.EncryptionKey = hex.EncodeToString(key[:])
@@ -83,11 +98,11 @@ func (h *hyper) create(ctx context.Context, name string, encrypted bool) error {
 		if err = errors.Join(err, fail(l.Close(), "cannot create %q", name)); err != nil {
 			return err
 		}
-		return h.printCreated(c)
+		return h.printCreated(c, kind)
 	})
 }
 
-func (h *hyper) printCreated(c created) error {
+func (h *hyper) printCreated(c created, kind kind) error {
 	if h.json {
 		return written(h.printJSON(c))
 	}
@@ -102,7 +117,7 @@ func (h *hyper) printCreated(c created) error {
 	if c.EncryptionKey != "" {
 		h.say("The second line is its encryption key. Keep it: it is stored nowhere.")
 	}
-	h.say("next:  bevy hyper core append %s <file>", c.Name)
+	h.say("next:  bevy hyper %s "+kind.next, kind.group, c.Name)
 	return nil
 }
 

@@ -67,7 +67,7 @@ func (h *hyper) download(ctx context.Context, word string, ranges []hypercore.Ra
 		}
 		before := heldOf(l, wanted)
 		start := h.clock.Now()
-		bar := h.progress(l.called(), d.Wanted, 0)
+		bar := h.progress(l.called(), "block", d.Wanted, 0)
 		bar.skip(before)
 		counted := h.countFetched(ctx, l, bar)
 		l.wait.start()

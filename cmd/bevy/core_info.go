@@ -83,7 +83,7 @@ func describe(l *log) (*logInfo, error) {
 		Writable: l.KeyPair().CanSign() && l.Frozen() == nil, Encrypted: err == nil, Frozen: l.Frozen() != nil}
 	i.Peers = []peerOf{}
 	if l.net != nil {
-		for _, p := range l.net.peersOf() {
+		for _, p := range l.net.peersOf(l.Key()) {
 			if p.Open {
 				i.Peers = append(i.Peers, peerOf{p.Name, hypercore.Key(p.Key).String(), p.Length, p.Fork, p.Contiguous})
 			}

@@ -57,20 +57,34 @@ const (
 type network struct {
 	h       *hyper
 	store   *corestore.Store
-	log     hypercore.Key // the one that is read; peers get no other
+	log     hypercore.Key // the one that is read
 	keys    noise.KeyPair
 	ctx     context.Context
 	stop    context.CancelFunc
 	dialers sync.WaitGroup
 
-	mu        sync.Mutex // guards connected
+	mu        sync.Mutex // guards the fields below
 	connected int
+	shared    map[hypercore.Key]bool // peers get no other logs
+}
+
+// share lets peers have one more log, which must not be open yet.
+func (n *network) share(l hypercore.Key) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.shared[l] = true
+}
+
+func (n *network) shares(l hypercore.Key) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.shared[l]
 }
 
 // connect connects to the peers that were given. At least one must answer; to
 // the others it goes on trying.
 func (h *hyper) connect(ctx context.Context, s *corestore.Store, l hypercore.Key) (*network, error) {
-	n := &network{h: h, store: s, log: l, keys: identity(s)}
+	n := &network{h: h, store: s, log: l, keys: identity(s), shared: map[hypercore.Key]bool{l: true}}
 	n.ctx, n.stop = context.WithCancel(ctx)
 	results := make(chan error, len(h.peers))
 	for _, addr := range h.peers {
@@ -169,7 +183,7 @@ func (n *network) once(addr string, attached func()) error {
 	err = n.store.Replicate(n.ctx, stream, corestore.ReplicateOptions{
 		Name: addr,
 		Allow: func(_ noise.Key, l hypercore.Key) replicate.Access {
-			if l != n.log {
+			if !n.shares(l) {
 				return replicate.Access{}
 			}
 			return replicate.Full
@@ -203,20 +217,19 @@ func (n *network) dial(addr string) (*secretstream.Stream, error) {
 	return stream, nil
 }
 
-// peersOf returns the peers of the log, whether they have it open or were
-// dropped.
-func (n *network) peersOf() (out []replicate.PeerInfo) {
+// peersOf returns the peers of a log, whether they have it open or were dropped.
+func (n *network) peersOf(l hypercore.Key) (out []replicate.PeerInfo) {
 	for _, p := range n.store.Peers() {
-		if p.Log == n.log {
+		if p.Log == l {
 			out = append(out, p)
 		}
 	}
 	return out
 }
 
-// sharers counts the peers that have the log.
-func (n *network) sharers() (count int) {
-	for _, p := range n.peersOf() {
+// sharers counts the peers that have a log.
+func (n *network) sharers(l hypercore.Key) (count int) {
+	for _, p := range n.peersOf(l) {
 		if p.Open {
 			count++
 		}
@@ -234,7 +247,7 @@ func (n *network) noAnswer() error {
 	switch {
 	case connected == 0:
 		f.code, f.cause, f.try = codeOffline, "the connection to every peer is lost", advice[codeOffline]
-	case n.sharers() > 0:
+	case n.sharers(n.log) > 0:
 		f.cause = "peers that are connected have the log, but not these blocks"
 	}
 	return f
@@ -248,6 +261,24 @@ type patience struct {
 
 	mu    sync.Mutex  // guards timer
 	timer clock.Timer // nil while it does not wait
+}
+
+// hear begins anew with all that comes of a log, until stop is called.
+func (p *patience) hear(l *hypercore.Log) (stop func(), err error) {
+	w, err := l.Watch()
+	if err != nil {
+		return nil, err
+	}
+	var hearing sync.WaitGroup
+	hearing.Go(func() {
+		for range w.All(context.Background()) { // until it is closed
+			p.came()
+		}
+	})
+	return func() {
+		w.Close()
+		hearing.Wait()
+	}, nil
 }
 
 // start begins to wait.

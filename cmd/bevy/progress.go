@@ -17,14 +17,15 @@ type progress struct {
 	app    *app // nil when nobody looks
 	width  int
 	what   string
-	blocks uint64 // how many there will be; 0 if that is not known
+	thing  string // what is counted: "block"
+	things uint64 // how many there will be; 0 if that is not known
 	bytes  uint64 // likewise
 	start  time.Time
 
 	mu        sync.Mutex // guards the fields below
-	done      uint64     // blocks
+	done      uint64     // things
 	doneBytes uint64
-	skipped   uint64 // blocks done before the start
+	skipped   uint64 // things done before the start
 	samples   []sample
 	drawn     time.Time
 	timer     clock.Timer
@@ -34,7 +35,7 @@ type progress struct {
 // A sample is how much was done at some time.
 type sample struct {
 	at     time.Time
-	blocks uint64
+	things uint64
 	bytes  uint64
 }
 
@@ -47,10 +48,10 @@ const (
 	speedOver = 5 * time.Second
 )
 
-// progress begins the line of some work on blocks and bytes, of which 0 means
-// that nobody knows how many there will be.
-func (a *app) progress(what string, blocks, bytes uint64) *progress {
-	p := &progress{clock: a.clock, what: what, blocks: blocks, bytes: bytes}
+// progress begins the line of some work on things, which it calls so, and bytes,
+// of which 0 means that nobody knows how many there will be.
+func (a *app) progress(what, thing string, things, bytes uint64) *progress {
+	p := &progress{clock: a.clock, what: what, thing: thing, things: things, bytes: bytes}
 	if !isTerminal(a.stderr) || a.json || a.env["TERM"] == "dumb" {
 		return p
 	}
@@ -62,19 +63,19 @@ func (a *app) progress(what string, blocks, bytes uint64) *progress {
 	return p
 }
 
-// skip counts blocks that were done before.
-func (p *progress) skip(blocks uint64) {
+// skip counts things that were done before.
+func (p *progress) skip(things uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.done += blocks
-	p.skipped += blocks
+	p.done += things
+	p.skipped += things
 }
 
 // add counts what was done.
-func (p *progress) add(blocks, bytes uint64) {
+func (p *progress) add(things, bytes uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.done += blocks
+	p.done += things
 	p.doneBytes += bytes
 	if p.app == nil || p.ended {
 		return
@@ -135,17 +136,17 @@ func (p *progress) redraw() {
 //	"notes"  1,201 of 3,201 blocks  75 MiB  [0:12] 37%  6.2 MiB/s  ETA 0:20
 func (p *progress) line(now time.Time) string {
 	parts := []string{p.what}
-	if p.blocks > 0 {
-		parts = append(parts, fmt.Sprintf("%s of %s", count(p.done), plural(p.blocks, "block")))
+	if p.things > 0 {
+		parts = append(parts, fmt.Sprintf("%s of %s", count(p.done), plural(p.things, p.thing)))
 	} else {
-		parts = append(parts, plural(p.done, "block"))
+		parts = append(parts, plural(p.done, p.thing))
 	}
 	parts = append(parts, size(p.doneBytes), fmt.Sprintf("[%s]", minutes(now.Sub(p.start))))
 	first, last := p.samples[0], p.samples[len(p.samples)-1]
 	span := last.at.Sub(first.at).Seconds()
-	done, total, speed := p.done, p.blocks, 0.0
+	done, total, speed := p.done, p.things, 0.0
 	if span > 0 {
-		speed = float64(last.blocks-first.blocks) / span
+		speed = float64(last.things-first.things) / span
 	}
 	if total == 0 {
 		done, total = p.doneBytes, p.bytes
