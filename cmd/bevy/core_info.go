@@ -119,7 +119,8 @@ func heldIn(l *hypercore.Log, in hypercore.Range) (n uint64) {
 	return n
 }
 
-func (h *hyper) printInfo(i *logInfo) error {
+// printInfo prints the lines about a log, and more of its kind.
+func (h *hyper) printInfo(i *logInfo, more ...[2]string) error {
 	access := "read: another signs it"
 	if i.Writable {
 		access = "write: this store signs it"
@@ -137,6 +138,9 @@ func (h *hyper) printInfo(i *logInfo) error {
 	}
 	t.add("link", "pear://"+i.Key)
 	t.add("discovery key", i.DiscoveryKey)
+	for _, row := range more {
+		t.add(row[0], row[1])
+	}
 	t.add("blocks", fmt.Sprintf("%s, %s", count(i.Length), size(i.Bytes)))
 	t.add("here", fmt.Sprintf("%s of %s, the first %s without a gap", count(i.Held), count(i.Length), count(i.Contiguous)))
 	t.add("fork", count(i.Fork))

@@ -36,6 +36,16 @@ var printed = map[string]any{
 	"bevy hyper core clear":    cleared{},
 	"bevy hyper core audit":    audited{},
 	"bevy hyper core download": downloaded{},
+	"bevy hyper bee create":    created{},
+	"bevy hyper bee put":       changed{},
+	"bevy hyper bee del":       changed{},
+	"bevy hyper bee get":       printedEntry{},
+	"bevy hyper bee ls":        printedEntry{},
+	"bevy hyper bee load":      loaded{},
+	"bevy hyper bee history":   printedChange{},
+	"bevy hyper bee diff":      printedDifference{},
+	"bevy hyper bee watch":     nil, // as diff
+	"bevy hyper bee info":      beeInfo{},
 	"bevy hyper serve":         served{},
 	"bevy completion":          nil, // a script
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cloudbevy/bevy/hyper/compact"
 	"github.com/cloudbevy/bevy/hyper/corestore"
+	"github.com/cloudbevy/bevy/hyper/hyperbee"
 	"github.com/cloudbevy/bevy/hyper/hypercore"
 	"github.com/cloudbevy/bevy/hyper/merkle"
 	"github.com/cloudbevy/bevy/hyper/secretstream"
@@ -109,7 +110,7 @@ func codeOf(err error) code {
 		return f.code
 	case is(storage.ErrFull, syscall.ENOSPC):
 		return codeFull
-	case is(storage.ErrCorrupt, hypercore.ErrSignature, hypercore.ErrManifest, merkle.ErrProof):
+	case is(storage.ErrCorrupt, hyperbee.ErrInvalid, hypercore.ErrSignature, hypercore.ErrManifest, merkle.ErrProof):
 		return codeCorrupt
 	case is(storage.ErrLocked, hypercore.ErrConflict, hypercore.ErrFrozen, hypercore.ErrTruncated, fs.ErrExist, syscall.EADDRINUSE), errors.As(err, new(*corestore.CopiedError)):
 		return codeConflict

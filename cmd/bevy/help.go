@@ -194,9 +194,10 @@ macOS in ~/Library/Application Support/bevy/hyper, on Windows in
   0  ok
   1  failed, or was interrupted
   2  wrong use: words that a command does not take, or --yes is missing
-  3  not found: no such log, block, file or store
+  3  not found: no such log, block, entry, version, file or store
   4  denied: it can't be written here, needs a key, or a peer refused us
-  5  conflict: something else has the store open, or is in the way
+  5  conflict: something else has the store open, or is in the way; or a
+               condition is not true
   6  offline: no peer could be reached
   7  corrupt: what is stored is not what was written or signed
   8  full: the disk has no room left`},

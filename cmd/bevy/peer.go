@@ -84,7 +84,8 @@ func (n *network) shares(l hypercore.Key) bool {
 // connect connects to the peers that were given. At least one must answer; to
 // the others it goes on trying.
 func (h *hyper) connect(ctx context.Context, s *corestore.Store, l hypercore.Key) (*network, error) {
-	n := &network{h: h, store: s, log: l, keys: identity(s), shared: map[hypercore.Key]bool{l: true}}
+	n := &network{h: h, store: s, log: l, keys: identity(s), shared: map[hypercore.Key]bool{}}
+	n.share(l)
 	n.ctx, n.stop = context.WithCancel(ctx)
 	results := make(chan error, len(h.peers))
 	for _, addr := range h.peers {

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/cloudbevy/bevy/hyper/hyperbee"
+	"github.com/spf13/cobra"
+)
+
+func (b *bee) historyCommand() *cobra.Command {
+	var from, to, limit numberFlag
+	var o hyperbee.HistoryOptions
+	cmd := &cobra.Command{
+		Use:   "history <key> [flags]",
+		Short: "List the changes that made a bee",
+		Long: `Lists changes in their order, a line each, with tabs between: the number of the
+block that has it, put or del, the entry, and its value. The version before the
+change has that same number; --at reads it.`,
+		Example: `bevy hyper bee history friends
+bevy hyper bee history friends --reverse --limit 5
+bevy hyper bee history <key> --live --peer tcp://example.org:4233`,
+		Args: wants(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if o.Limit, err = limit.limit(); err != nil {
+				return err
+			}
+			switch {
+			case to.set && to.n < max(1, from.n):
+				return wrong("--to with a number that is not smaller", fmt.Sprintf("block %d comes after block %d", max(1, from.n), to.n), "--from and --to are the wrong way round")
+			case o.Live && o.Reverse:
+				return wrong("one of the two", "what is yet to come has no last one", "--live and --reverse exclude one another")
+			case o.Live:
+				err = b.wantsPeer("--live")
+			}
+			if err != nil {
+				return err
+			}
+			o.From, o.To = max(1, from.n), to.n
+			return b.history(cmd.Context(), args[0], o)
+		},
+	}
+	cmd.Flags().Var(&from, "from", "begin with this `block`")
+	cmd.Flags().Var(&to, "to", "end before this `block`")
+	cmd.Flags().Var(&limit, "limit", "at most this `number`")
+	cmd.Flags().BoolVar(&o.Reverse, "reverse", false, "from the last to the first")
+	cmd.Flags().BoolVar(&o.Live, "live", false, "go on with changes that are yet to come, until stopped")
+	b.readFlags(cmd)
+	return cmd
+}
+
+// A printedChange is what --json prints of each.
+type printedChange struct {
+	Seq    uint64 `json:"seq"`    // the block that has it
+	Change string `json:"change"` // "put" or "del"
+	entryName
+	entryValue
+}
+
+func (b *bee) history(ctx context.Context, word string, o hyperbee.HistoryOptions) error {
+	return b.print(ctx, word, func(ctx context.Context, w *beeWriter) error {
+		if o.To > 0 && o.From >= o.To {
+			return nil
+		}
+		err := each(b, o.Live, b.tree.History(ctx, o), func(c hyperbee.Change) error {
+			what := "put"
+			if c.Deleted {
+				what = "del"
+			}
+			if b.json {
+				return w.object(printedChange{c.Seq, what, nameOf(c.Key), valueOf(c.Value)})
+			}
+			return w.line(append([]string{fmt.Sprint(c.Seq), what}, w.cells(c.Entry)...)...)
+		})
+		if o.Live {
+			err = untilStopped(err)
+		}
+		return b.cannot(ctx, err, "cannot read the history of bee %s", b.log.called())
+	})
+}
