@@ -47,11 +47,7 @@ func (b *bee) del(ctx context.Context, word string, entry []byte, c *condition) 
 		case !done:
 			return b.conflict(c, "delete", entry)
 		}
-		undo := b.undo(entry)
-		if c.have.Value == nil {
-			undo = b.command("put", entry, "--no-value")
-		}
-		return b.printChanged(c, entry, "deleted", undo)
+		return b.printChanged(c, entry, "deleted", b.undo(c.have))
 	})
 }
 

@@ -15,8 +15,9 @@ func (b *bee) historyCommand() *cobra.Command {
 		Use:   "history <key> [flags]",
 		Short: "List the changes that made a bee",
 		Long: `Lists changes in their order, a line each, with tabs between: the number of the
-block that has it, put or del, the entry, and its value. The version before the
-change has that same number; --at reads it.`,
+block that has it, put or del, the entry, and its value. The version before a
+change has that number, and --at reads it; between changes that were written
+together, as load does, there is none that makes sense.`,
 		Example: `bevy hyper bee history friends
 bevy hyper bee history friends --reverse --limit 5
 bevy hyper bee history <key> --live --peer tcp://example.org:4233`,

@@ -47,7 +47,7 @@ func (b *bee) info(ctx context.Context, word string) error {
 		}
 		out := beeInfo{logInfo: *i, Version: b.tree.Version()}
 		var more [][2]string
-		more = append(more, [2]string{"version", count(out.Version)})
+		more = append(more, [2]string{"version", fmt.Sprint(out.Version)})
 		if m := header.Metadata; m != nil {
 			out.UserData = m.UserData
 			if key := m.ContentFeed; len(key) == 32 {

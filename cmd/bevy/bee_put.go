@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/cloudbevy/bevy/hyper/hyperbee"
 	"github.com/cloudbevy/bevy/hyper/hypercore"
@@ -18,7 +19,7 @@ func (b *bee) putCommand() *cobra.Command {
 		Use:   "put <key> <entry> [<value>] [flags]",
 		Short: "Set the value of an entry",
 		Long: `Sets the value of an entry, which is made if it is not there. Without <value> it
-is read from stdin, to its end, as it is.
+is read from stdin, to its end, as it is; with --hex, in hex.
 
 With a condition the entry is set only if that is true; else nothing changes,
 and the exit code is 5.`,
@@ -64,16 +65,23 @@ func (b *bee) stdinValue() ([]byte, error) {
 	if isTerminal(b.stdin) {
 		b.say("reading from the terminal; Ctrl-D ends it")
 	}
-	value, err := io.ReadAll(io.LimitReader(b.stdin, hypercore.MaxBlock+1))
-	if err == nil && len(value) > hypercore.MaxBlock {
-		return nil, tooLarge(hypercore.ErrTooLarge)
+	most := hypercore.MaxBlock
+	if b.hex {
+		most *= 3 // with spaces and new lines
 	}
-	return value, fail(err, "cannot read the value")
-}
-
-func tooLarge(err error) error {
-	return &failure{code: codeUsage, err: err, what: "the value is too large", cause: fmt.Sprintf("an entry has less than %s", size(hypercore.MaxBlock)),
-		try: "a bevy hyper core log of its own, with the key of that as the value"}
+	value, err := io.ReadAll(io.LimitReader(b.stdin, int64(most)+1))
+	switch {
+	case err != nil:
+		return nil, fail(err, "cannot read the value")
+	case len(value) > most:
+		return nil, &failure{code: codeUsage, what: "the value is too large", cause: fmt.Sprintf("an entry has less than %s", size(hypercore.MaxBlock)),
+			try: "a log for it, and the key of that as the value: bevy hyper core create <name>"}
+	case b.hex:
+		if value, err = unhex(strings.Join(strings.Fields(string(value)), "")); err != nil {
+			return nil, wrong("two digits of hex for each byte, or without --hex", causeOf(err), "wrong value in the input")
+		}
+	}
+	return value, nil
 }
 
 // A condition is what must be true of an entry before it is changed.
@@ -162,15 +170,18 @@ func (b *bee) put(ctx context.Context, word string, entry, value []byte, c *cond
 		}
 		verb, undo := "put", b.command("del", entry)
 		if c.have != nil {
-			verb, undo = "replaced", b.undo(entry)
+			verb, undo = "replaced", b.undo(c.have)
 		}
 		return b.printChanged(c, entry, verb, undo)
 	})
 }
 
 // undo is the command that brings back what an entry was before the last change.
-func (b *bee) undo(entry []byte) string {
-	return b.command("get", entry, "--at", fmt.Sprint(b.tree.Version()-1)) + " | " + b.command("put", entry)
+func (b *bee) undo(was *hyperbee.Entry) string {
+	if was.Value == nil {
+		return b.command("put", was.Key, "--no-value")
+	}
+	return b.command("get", was.Key, "--at", fmt.Sprint(b.tree.Version()-1)) + " | " + b.command("put", was.Key)
 }
 
 func (b *bee) printChanged(c *condition, entry []byte, verb, undo string) error {
