@@ -29,7 +29,7 @@ func unescape(s string) ([]byte, error) {
 		out, s = append(out, s[:i]...), s[i:]
 		r, isRune, rest, err := strconv.UnquoteChar(s, 0)
 		if err != nil {
-			return nil, fmt.Errorf(`%q begins no escape such as \n, \x1b or \\`, s[:min(len(s), 4)])
+			return nil, fmt.Errorf(`\%s begins no escape such as \n, \x1b or \\`, escape([]byte(s[1:min(len(s), 4)])))
 		}
 		if isRune {
 			out = utf8.AppendRune(out, r)

@@ -10,11 +10,14 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/cloudbevy/bevy/hyper/hypercore"
 )
 
-// jsonLine is a value of our own as JSON, with a new line at its end.
+// jsonLine is a value of our own as JSON, with a new line at its end. Letters that
+// a terminal would not show as such are escaped.
 func jsonLine(v any) []byte {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
@@ -22,8 +25,24 @@ func jsonLine(v any) []byte {
 	if err := e.Encode(v); err != nil {
 		panic("bevy: " + err.Error())
 	}
-	return b.Bytes()
+	if !bytes.ContainsFunc(b.Bytes(), unseen) {
+		return b.Bytes()
+	}
+	var out []byte
+	for _, r := range b.String() {
+		if !unseen(r) {
+			out = utf8.AppendRune(out, r)
+			continue
+		}
+		for _, half := range utf16.Encode([]rune{r}) {
+			out = fmt.Appendf(out, `\u%04x`, half)
+		}
+	}
+	return out
 }
+
+// unseen reports whether a letter of JSON had better be escaped.
+func unseen(r rune) bool { return r > '~' && !strconv.IsPrint(r) }
 
 // count is a number as people read it: 1,234,567.
 func count(n uint64) string {
