@@ -169,14 +169,6 @@ func each[T any](b *bee, live bool, all iter.Seq2[T, error], f func(T) error) er
 	return nil
 }
 
-// untilStopped is the end of a command that goes on until it is stopped.
-func untilStopped(err error) error {
-	if errors.Is(err, context.Canceled) {
-		return nil
-	}
-	return err
-}
-
 // wantsPeer refuses to wait for changes that nobody can make.
 func (b *bee) wantsPeer(what string) error {
 	if len(b.peers) == 0 {

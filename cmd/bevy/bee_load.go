@@ -10,6 +10,7 @@ import (
 )
 
 func (b *bee) loadCommand() *cobra.Command {
+	var s server
 	cmd := &cobra.Command{
 		Use:   "load <key> [<file>] [flags]",
 		Short: "Put many entries, from lines as ls prints them",
@@ -20,7 +21,11 @@ reads stdin.
 
 What it says is put is on the disk. A long input is put piece by piece, all of a
 piece or nothing; if it ends with an error, what was put before stays, and is
-counted.`,
+counted.
+
+With --tcp or --ws it also serves the store, as "bevy hyper serve" does, so that
+others see what is put as it comes. Then it goes on after the input has ended,
+until it is stopped.`,
 		Example: `bevy hyper bee load friends list.tsv
 cut -f 1,3 list.tsv | bevy hyper bee load friends`,
 		Args: wants(1, 2),
@@ -29,11 +34,12 @@ cut -f 1,3 list.tsv | bevy hyper bee load friends`,
 			if len(args) == 2 {
 				file = args[1]
 			}
-			return b.load(cmd.Context(), args[0], file)
+			return b.load(cmd.Context(), args[0], file, &s)
 		},
 	}
 	b.flags(cmd)
 	b.keyFlag(cmd, "encrypt with this key")
+	s.flags(cmd)
 	return cmd
 }
 
@@ -47,7 +53,7 @@ type loaded struct {
 	Version uint64 `json:"version"` // after that
 }
 
-func (b *bee) load(ctx context.Context, word, file string) error {
+func (b *bee) load(ctx context.Context, word, file string, s *server) error {
 	in, total, err := b.hyper.open(file)
 	if err != nil {
 		return err
@@ -56,6 +62,12 @@ func (b *bee) load(ctx context.Context, word, file string) error {
 	return b.open(ctx, writing, word, func(ctx context.Context) error {
 		if file == "-" && isTerminal(b.stdin) {
 			b.say("reading from the terminal; Ctrl-D ends it")
+		}
+		if s.wanted() {
+			if err := s.start(ctx, b.hyper, b.log.store); err != nil {
+				return err
+			}
+			defer s.stop()
 		}
 		bar := b.progress(b.log.called(), "entry", 0, total)
 		out := loaded{Key: b.log.Key().String(), Name: b.log.name, From: b.tree.Version(), Version: b.tree.Version()}
@@ -69,7 +81,14 @@ func (b *bee) load(ctx context.Context, word, file string) error {
 			return nil
 		})
 		bar.end()
-		return errors.Join(err, b.printLoaded(out, err))
+		if s.wanted() {
+			err = untilStopped(err)
+		}
+		err = errors.Join(err, b.printLoaded(out, err))
+		if err == nil && s.wanted() {
+			<-ctx.Done()
+		}
+		return err
 	})
 }
 

@@ -38,12 +38,13 @@ bevy hyper bee watch <key> --prefix door/ --peer tcp://example.org:4233`,
 
 func (b *bee) watch(ctx context.Context, word string, from numberFlag, o hyperbee.RangeOptions) error {
 	return b.print(ctx, word, func(ctx context.Context, w *beeWriter) error {
-		if from.set {
-			if err := b.hasVersion(from.n); err != nil {
-				return err
-			}
+		if !from.set {
+			from.n = b.tree.Version()
 		}
-		b.say("watching bee %s from version %d on", b.log.called(), max(1, from.n, b.tree.Version()))
+		if err := b.hasVersion(from.n); err != nil {
+			return err
+		}
+		b.say("watching bee %s from version %d on", b.log.called(), from.n)
 		err := untilStopped(each(b, true, b.tree.Watch(ctx, from.n, o), w.difference))
 		return b.cannot(ctx, err, "cannot watch bee %s", b.log.called())
 	})

@@ -93,8 +93,8 @@ func (h *hyper) append(ctx context.Context, word, file string, split splitter, s
 		bar := h.progress(l.called(), "block", 0, total)
 		added, err := appendAll(ctx, l, in, split, bar)
 		bar.end()
-		if s.wanted() && errors.Is(err, context.Canceled) {
-			err = nil // the usual end
+		if s.wanted() {
+			err = untilStopped(err)
 		}
 		err = errors.Join(err, h.printAppended(l, added, err))
 		if err == nil && s.wanted() {

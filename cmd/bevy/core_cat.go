@@ -75,7 +75,11 @@ func (h *hyper) follow(ctx context.Context, l *log, r hypercore.BlockRange, limi
 	if limited && r.From >= r.To {
 		return nil
 	}
-	err := out.copy(ctx, l, r)
+	return untilStopped(out.copy(ctx, l, r))
+}
+
+// untilStopped is the end of a command that goes on until it is stopped.
+func untilStopped(err error) error {
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}
