@@ -23,7 +23,8 @@ import (
 // levelToken is what the doors of a test want to see.
 const levelToken = "a-token.of_letters~1"
 
-// levelDoors serves a fresh database in memory at each path.
+// levelDoors serves a fresh database in memory at each path. A request for /end
+// ends all connections.
 func levelDoors(t *testing.T) (url string) {
 	t.Helper()
 	store, err := storage.Open(storage.NewMemory(), storage.Options{})
@@ -32,31 +33,44 @@ func levelDoors(t *testing.T) (url string) {
 	}
 	t.Cleanup(func() { store.Close() })
 	var mu sync.Mutex
+	trees := map[string]*hyperbee.Tree{}
 	doors := map[string]*level.Door{}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	end := func() {
 		mu.Lock()
-		door := doors[r.URL.Path]
-		if door == nil {
-			kp := hypercore.NewKeyPair([32]byte{byte(len(doors)), byte(len(doors) >> 8)})
+		defer mu.Unlock()
+		for path, door := range doors {
+			door.Close()
+			delete(doors, path)
+		}
+	}
+	door := func(path string) *level.Door {
+		mu.Lock()
+		defer mu.Unlock()
+		if trees[path] == nil {
+			kp := hypercore.NewKeyPair([32]byte{byte(len(trees)), byte(len(trees) >> 8)})
 			log, err := hypercore.Open(store, hypercore.Options{KeyPair: &kp})
 			if err != nil {
 				t.Error(err)
 			}
 			t.Cleanup(func() { log.Close() })
-			tree, err := hyperbee.Open(log, hyperbee.Options{Durability: hypercore.Soon, CacheBytes: 1 << 16})
-			if err != nil {
+			if trees[path], err = hyperbee.Open(log, hyperbee.Options{Durability: hypercore.Soon}); err != nil {
 				t.Error(err)
 			}
-			door = level.New(tree, level.Options{Token: levelToken})
-			doors[r.URL.Path] = door
 		}
-		mu.Unlock()
-		door.ServeHTTP(w, r)
+		if doors[path] == nil {
+			doors[path] = level.New(trees[path], level.Options{Token: levelToken})
+		}
+		return doors[path]
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/end" {
+			end()
+			return
+		}
+		door(r.URL.Path).ServeHTTP(w, r)
 	}))
 	t.Cleanup(func() {
-		for _, door := range doors {
-			door.Close()
-		}
+		end()
 		server.Close()
 	})
 	return strings.Replace(server.URL, "http", "ws", 1) + "/"
@@ -97,15 +111,34 @@ const suiteAssertions = 4600
 
 func TestAbstractLevelSuitePassesOverTheDoor(t *testing.T) {
 	t.Parallel()
-	out := runClient(t, "level.js", levelDoors(t), levelToken)
+	passes(t, "level.js", suiteAssertions)
+}
+
+func TestLevelClientKeepsToTheDoorsLimits(t *testing.T) {
+	t.Parallel()
+	passes(t, "limits.js", 40)
+}
+
+// passes runs tests in JavaScript, of which at least so many assertions have to
+// hold, and all.
+func passes(t *testing.T, script string, atLeast int) {
+	t.Helper()
+	out := runClient(t, script, levelDoors(t), levelToken)
 	counts := map[string]int{}
 	for _, m := range regexp.MustCompile(`(?m)^# (tests|pass|fail)\s+(\d+)$`).FindAllStringSubmatch(out, -1) {
 		counts[m[1]], _ = strconv.Atoi(m[2])
 	}
-	if counts["pass"] < suiteAssertions || counts["pass"] != counts["tests"] || counts["fail"] != 0 {
-		t.Errorf("the suite's counts are %v, want at least %d to pass and all", counts, suiteAssertions)
+	if counts["pass"] < atLeast || counts["pass"] != counts["tests"] || counts["fail"] != 0 {
+		t.Errorf("%s counts %v, want at least %d to pass and all", script, counts, atLeast)
 	}
 	if skipped := strings.Count(out, "# SKIP"); skipped > 0 {
-		t.Errorf("%d tests were skipped", skipped)
+		t.Errorf("%s skipped %d", script, skipped)
+	}
+}
+
+func TestLevelClientReadmeIsTrue(t *testing.T) {
+	t.Parallel()
+	if out := runClient(t, "readme.js", levelDoors(t), levelToken); !strings.Contains(out, "printed 4 lines") {
+		t.Errorf("the example of the README said %s", out)
 	}
 }

@@ -136,8 +136,9 @@ class BevyLevel extends AbstractLevel {
   // ask makes a request of what there is in a snapshot, if there is one, or now.
   async #ask (message, snapshot) {
     const reply = this.#door.request({ ...message, snapshot: snapshot?.id })
-    const [answer] = await Promise.all([reply, snapshot?.opened])
-    return answer
+    reply.catch(noop)
+    await snapshot?.opened // says why there is none
+    return reply
   }
 
   async _get (key, { snapshot, valueEncoding }) {
@@ -236,8 +237,10 @@ class Iterator extends AbstractIterator {
   async #fetch (size) {
     if (this.#ended) return
     const next = this.#door.request({ op: 'next', iterator: this.#id, size, seek: this.#target })
+    next.catch(noop)
     this.#target = undefined
-    const [{ keys, values, end }] = await Promise.all([next, this.#opened])
+    await this.#opened // says why there is none
+    const { keys, values, end } = await next
     this.#ended = end === true
     const [keyFormat, valueFormat] = this.#formats
     const length = (keys ?? values).length
