@@ -56,6 +56,7 @@ type root struct {
 type entry struct {
 	log        *hypercore.Log        // the store's own session
 	replicator *replicate.Replicator // nil until there is a connection
+	told       []*hook               // who wants to know of it
 	since      time.Time             // when it became idle
 }
 

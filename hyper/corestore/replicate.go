@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/cloudbevy/bevy/hyper/hypercore"
@@ -106,6 +107,9 @@ func (r *root) replicateLocked(e *entry, used bool) {
 		p.OnIdle(func() { r.replicated(e) })
 		e.replicator = p
 		p.SetFinding(r.finding > 0)
+		for _, h := range e.told {
+			h.f(p)
+		}
 		for c, o := range r.conns {
 			r.attachLocked(e, c, o)
 		}
@@ -204,4 +208,29 @@ func (s *Store) Replicator(key hypercore.Key) *replicate.Replicator {
 		return e.replicator
 	}
 	return nil
+}
+
+// A hook is called with the replicator of a log.
+type hook struct{ f func(*replicate.Replicator) }
+
+// OnReplicator calls f with the replicator of a log that is open, before any peer
+// says something about the log: at once if there is one, otherwise when the first
+// connection comes. That is once at most, and never after stop has returned or the
+// log was closed. f must not use the store.
+func (s *Store) OnReplicator(key hypercore.Key, f func(*replicate.Replicator)) (stop func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.open[key.Discovery()]
+	if e == nil {
+		return nil, fmt.Errorf("log %s is not open: %w", key, storage.ErrNotFound)
+	}
+	h := &hook{f}
+	if e.told = append(e.told, h); e.replicator != nil {
+		f(e.replicator)
+	}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		e.told = slices.DeleteFunc(e.told, func(other *hook) bool { return other == h })
+	}, nil
 }

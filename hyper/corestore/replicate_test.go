@@ -233,3 +233,48 @@ func TestTenThousandStrangeChannelsCostNothing(t *testing.T) {
 		<-done
 	})
 }
+
+// Who wants to know of a log's replicator hears of it once, whenever it comes.
+func TestReplicatorsAreToldOf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := memoryStore(t, 1), memoryStore(t, 2)
+		w, err := a.Get(LogOptions{Name: "log"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		var told []string
+		hear := func(name string) (stop func()) {
+			stop, err := a.OnReplicator(w.Key(), func(r *replicate.Replicator) {
+				if r == nil {
+					t.Error("told of nothing")
+				}
+				told = append(told, name)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return stop
+		}
+		before, never := hear("before"), hear("never")
+		never()
+		never()
+		if len(told) > 0 {
+			t.Errorf("%q before there is a connection", told)
+		}
+		for range 2 {
+			stop := connect(t, a, b, ReplicateOptions{}, ReplicateOptions{})
+			synctest.Wait()
+			stop()
+		}
+		after := hear("after")
+		if got := fmt.Sprint(told); got != "[before after]" {
+			t.Errorf("told were %s", got)
+		}
+		before()
+		after()
+		if _, err := a.OnReplicator(hypercore.Key{1}, func(*replicate.Replicator) { t.Error("told") }); !errors.Is(err, storage.ErrNotFound) {
+			t.Errorf("a log that is not open: %v", err)
+		}
+	})
+}

@@ -187,8 +187,7 @@ type hints struct {
 // when they ask. It saves readers round trips and is never needed. Peers that
 // don't know it take no notice.
 //
-// A store has a replicator of an open log while it has connections
-// (corestore.Store.Replicator), at the latest when one is Attached.
+// Trees that are opened with a Store do it by themselves.
 func (t *Tree) Hint(r *replicate.Replicator) (stop func(), err error) {
 	if r == nil {
 		return nil, errors.New("hint: there is no replicator")
@@ -237,6 +236,23 @@ func (t *Tree) Hint(r *replicate.Replicator) (stop func(), err error) {
 		stopped = true
 		mu.Unlock()
 		fetching.Wait()
+	}, nil
+}
+
+// hintWith does Hint once the store has a replicator.
+func (t *Tree) hintWith(store Store) (stop func(), err error) {
+	var unhint func()
+	forget, err := store.OnReplicator(t.s.log.Key(), func(r *replicate.Replicator) {
+		unhint, _ = t.Hint(r) // the name is fine
+	})
+	if err != nil {
+		return nil, err
+	}
+	return func() {
+		forget()
+		if unhint != nil {
+			unhint()
+		}
 	}, nil
 }
 

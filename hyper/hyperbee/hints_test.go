@@ -4,19 +4,9 @@ import (
 	"bytes"
 	"context"
 	"slices"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/cloudbevy/bevy/hyper/compact"
-	"github.com/cloudbevy/bevy/hyper/corestore"
-	"github.com/cloudbevy/bevy/hyper/hypercore"
-	"github.com/cloudbevy/bevy/hyper/noise"
-	"github.com/cloudbevy/bevy/hyper/protomux"
-	"github.com/cloudbevy/bevy/hyper/replicate"
-	"github.com/cloudbevy/bevy/hyper/secretstream"
-	"github.com/cloudbevy/bevy/hyper/storage"
-	"github.com/cloudbevy/bevy/hyper/transport"
 )
 
 func TestHintsAreThoseOfHyperbee(t *testing.T) {
@@ -110,114 +100,6 @@ func TestHintsNameTheBlocksThatLeadThere(t *testing.T) {
 		if got := answers(t, tree, h, m); len(got) > 0 {
 			t.Errorf("%s is answered with %v", what, got)
 		}
-	}
-}
-
-func TestReadersAskForHintsAndFetchWhatTheySay(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	open := func(key *hypercore.Key) (*corestore.Store, *Tree) {
-		store, err := corestore.Open(storage.NewMemory(), corestore.Options{})
-		must(t, err)
-		o := corestore.LogOptions{Key: key}
-		if key == nil {
-			o.Name = "tree"
-		}
-		log, err := store.Get(o)
-		must(t, err)
-		tree, err := Open(log, Options{Durability: hypercore.Soon})
-		must(t, err)
-		t.Cleanup(func() {
-			must(t, log.Close())
-			must(t, store.Close())
-		})
-		return store, tree
-	}
-	writers, writer := open(nil)
-	b, err := writer.Batch(ctx)
-	must(t, err)
-	for i := range 3000 {
-		must(t, b.Put(ctx, benchKey(nil, i*7919%3000), []byte("value")))
-	}
-	must(t, b.Flush(ctx))
-	key := writer.Log().Key()
-	readers, reader := open(&key)
-
-	var mu sync.Mutex
-	var questions []hint
-	x, y := transport.Pipe()
-	var running sync.WaitGroup
-	hinted := make(chan func(), 1)
-	end, stop := context.WithCancel(ctx)
-	running.Go(func() {
-		stream, err := secretstream.Server(end, x, secretstream.Options{KeyPair: noise.NewKeyPair([32]byte{1})})
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		_ = writers.Replicate(end, stream, corestore.ReplicateOptions{Attached: func(*protomux.Mux) {
-			r := writers.Replicator(key)
-			must(t, r.Extension(hintName, func(m replicate.Message) {
-				h, err := readMessage(bytes.Clone(m.Payload))
-				if err != nil {
-					t.Error(err)
-				}
-				mu.Lock()
-				questions = append(questions, h)
-				mu.Unlock()
-				writer.answer(ctx, nil, m.Payload, m.Reply)
-			}))
-		}}) // it ends with the test
-	})
-	running.Go(func() {
-		stream, err := secretstream.Client(end, y, secretstream.Options{KeyPair: noise.NewKeyPair([32]byte{2})})
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		_ = readers.Replicate(end, stream, corestore.ReplicateOptions{Attached: func(*protomux.Mux) {
-			unhint, err := reader.Hint(readers.Replicator(key))
-			must(t, err)
-			hinted <- unhint
-		}})
-	})
-	unhint := <-hinted
-	for reader.Version() < writer.Version() {
-		must(t, reader.Update(ctx))
-	}
-	e, err := reader.Get(ctx, benchKey(nil, 77))
-	if err != nil || string(e.Value) != "value" {
-		t.Fatalf("get: %v, %v", e, err)
-	}
-	mu.Lock()
-	if len(questions) != 1 || questions[0].get == nil || !bytes.Equal(questions[0].get.key, benchKey(nil, 77)) || questions[0].get.version != writer.Version() {
-		t.Errorf("one get asked %+v", questions)
-	}
-	questions = nil
-	mu.Unlock()
-	held := 0
-	for seq := range writer.Version() {
-		if reader.Log().Has(seq) {
-			held++
-		}
-	}
-	t.Logf("a get brought %d of %d blocks", held, writer.Version())
-	if held > 200 {
-		t.Errorf("a get brought %d blocks", held)
-	}
-	if got := list(t, reader, RangeOptions{}); len(got) != 3000 {
-		t.Errorf("the range has %d entries", len(got))
-	}
-	mu.Lock()
-	if len(questions) < 1 || len(questions) > 4 || questions[0].iterator == nil {
-		t.Errorf("a range asked %d questions", len(questions))
-	}
-	mu.Unlock()
-	unhint()
-	stop()
-	running.Wait()
-	if reader.s.hints.Load() != nil {
-		t.Error("hints go on")
 	}
 }
 

@@ -175,16 +175,7 @@ func TestALogOfSomethingElseIsNoTree(t *testing.T) {
 
 // A walk over a tree whose paths are many and keys few comes to its end soon.
 func TestATreeOfCopiesOfItselfCostsLittle(t *testing.T) {
-	// Each block has a node whose nine children are all the one before: 9^30 paths.
-	blocks := [][]byte{rawBlock(fmt.Sprintf("k%03d", 1), nil, leaf(1, 1, 1, 1, 1, 1, 1, 1))}
-	for i := uint64(2); i < 30; i++ {
-		n := rawNode{keys: []uint64{i, i, i, i, i, i, i, i}}
-		for range 9 {
-			n.children = append(n.children, i-1, 0)
-		}
-		blocks = append(blocks, rawBlock(fmt.Sprintf("k%03d", i), nil, n))
-	}
-	tree := rawTree(t, openLog(t, memoryStore(t), 1), blocks...)
+	tree := rawTree(t, openLog(t, memoryStore(t), 1), copies()...)
 	for what, err := range useAll(context.Background(), tree, "k001", "k015", "k100") {
 		if !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s: %v", what, err)

@@ -42,6 +42,7 @@ import (
 	"sync/atomic"
 
 	"github.com/cloudbevy/bevy/hyper/hypercore"
+	"github.com/cloudbevy/bevy/hyper/replicate"
 )
 
 // Errors that callers branch on. They come wrapped with what was being done.
@@ -72,6 +73,16 @@ type Options struct {
 	SkipEqual bool
 	// Durability of what is written; hypercore.Durable when zero.
 	Durability hypercore.Durability
+	// Store has the log, and replicates it: a *corestore.Store. With it, the tree
+	// exchanges hints with its peers (Hint) from the beginning until it is closed.
+	Store Store
+}
+
+// A Store tells who exchanges a log with peers.
+type Store interface {
+	// OnReplicator calls f with the log's replicator once there is one, before
+	// peers are heard, and not after stop has returned.
+	OnReplicator(log hypercore.Key, f func(*replicate.Replicator)) (stop func(), err error)
 }
 
 // defaultCache is what CacheBytes is when it is 0.
@@ -94,6 +105,7 @@ type Tree struct {
 	pin     *pin   // what keeps a version of the past; nil for the present
 	version uint64 // with a pin
 	closed  atomic.Bool
+	unhint  func() // ends what Options.Store began; only of the Tree that Open returned
 }
 
 // shared is what the trees on one log have in common.
@@ -129,13 +141,24 @@ func Open(log *hypercore.Log, o Options) (*Tree, error) {
 			return nil, err
 		}
 	}
+	if o.Store != nil {
+		unhint, err := t.hintWith(o.Store)
+		if err != nil {
+			return nil, fmt.Errorf("open tree: %w", err)
+		}
+		t.unhint = unhint
+	}
 	return t, nil
 }
 
 // Close ends the tree, and frees what a checkout keeps. The log is left open. A
-// tree that is no checkout need not be closed.
+// tree that is no checkout and was opened without a Store need not be closed.
 func (t *Tree) Close() error {
-	if t.pin == nil || t.closed.Swap(true) {
+	if t.pin == nil && t.unhint == nil || t.closed.Swap(true) {
+		return nil
+	}
+	if t.pin == nil {
+		t.unhint()
 		return nil
 	}
 	return t.pin.release()
@@ -226,8 +249,11 @@ func (t *Tree) Update(ctx context.Context) error {
 // Sub returns the tree of the entries whose keys begin with prefix and a zero
 // byte; in it, they have their keys without that. It is the same checkout, if
 // t is one.
-func (t *Tree) Sub(prefix []byte) *Tree {
-	return &Tree{s: t.s, prefix: append(slices.Concat(t.prefix, prefix), 0), pin: t.pin.with(), version: t.version}
+func (t *Tree) Sub(prefix []byte) *Tree { return t.SubWith(prefix, []byte{0}) }
+
+// SubWith is Sub with something else than a zero byte after the prefix.
+func (t *Tree) SubWith(prefix, separator []byte) *Tree {
+	return &Tree{s: t.s, prefix: slices.Concat(t.prefix, prefix, separator), pin: t.pin.with(), version: t.version}
 }
 
 // Snapshot returns the tree as it is now. It must be closed, and stays readable

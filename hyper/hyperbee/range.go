@@ -44,12 +44,22 @@ func (o RangeOptions) bounds(prefix []byte) (low, high bound) {
 		low = bound{prefix, true}
 	}
 	if high.key == nil {
-		// A prefix ends in 0: the next one of its length ends in 1.
-		next := bytes.Clone(prefix)
-		next[len(next)-1]++
-		high = bound{next, false}
+		high.key = after(prefix)
 	}
 	return low, high
+}
+
+// after returns the first key after all that begin with a prefix, nil if there
+// is none.
+func after(prefix []byte) []byte {
+	for i := len(prefix) - 1; i >= 0; i-- {
+		if prefix[i] < 0xff {
+			next := bytes.Clone(prefix[:i+1])
+			next[i]++
+			return next
+		}
+	}
+	return nil
 }
 
 // joined is not nil, as an empty bound is one.
