@@ -38,7 +38,7 @@ was when the log had 5 blocks.`,
 		RunE: helpOf,
 	}
 	cmd.AddCommand(b.createCommand(), b.putCommand(), b.getCommand(), b.delCommand(), b.lsCommand(), b.loadCommand(),
-		b.historyCommand(), b.diffCommand(), b.watchCommand(), b.infoCommand())
+		b.historyCommand(), b.diffCommand(), b.watchCommand(), b.infoCommand(), b.serveCommand())
 	h.completeLogs(cmd)
 	return cmd
 }
@@ -67,11 +67,7 @@ func (b *bee) open(ctx context.Context, mode storeMode, word string, f func(cont
 		return err
 	}
 	return b.withLog(ctx, mode, word, hypercore.SessionOptions{EncryptionKey: key}, func(ctx context.Context, l *log) error {
-		err := needKey(l, key)
-		if err == nil && mode == writing {
-			err = b.mayAppend(ctx, l, key)
-		}
-		if err != nil {
+		if err := needKey(l, key); err != nil {
 			return err
 		}
 		b.log = l
@@ -104,6 +100,20 @@ func (b *bee) open(ctx context.Context, mode storeMode, word string, f func(cont
 		for _, name := range b.subs {
 			b.tree = b.tree.Sub([]byte(name))
 			defer b.tree.Close()
+		}
+		return f(ctx)
+	})
+}
+
+// change is open, for who wants to write.
+func (b *bee) change(ctx context.Context, word string, f func(context.Context) error) error {
+	key, err := b.readEncryptionKey()
+	if err != nil {
+		return err
+	}
+	return b.open(ctx, writing, word, func(ctx context.Context) error {
+		if err := b.mayAppend(ctx, b.log, key); err != nil {
+			return err
 		}
 		return f(ctx)
 	})

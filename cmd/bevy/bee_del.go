@@ -37,7 +37,7 @@ bevy hyper bee del locks printer --if lenka`,
 }
 
 func (b *bee) del(ctx context.Context, word string, entry []byte, c *condition) error {
-	return b.open(ctx, writing, word, func(ctx context.Context) error {
+	return b.change(ctx, word, func(ctx context.Context) error {
 		done, err := b.tree.DeleteIf(ctx, entry, c.met)
 		switch {
 		case err != nil:

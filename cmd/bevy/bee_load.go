@@ -59,7 +59,7 @@ func (b *bee) load(ctx context.Context, word, file string, s *server) error {
 		return err
 	}
 	defer in.Close()
-	return b.open(ctx, writing, word, func(ctx context.Context) error {
+	return b.change(ctx, word, func(ctx context.Context) error {
 		if file == "-" && isTerminal(b.stdin) {
 			b.say("reading from the terminal; Ctrl-D ends it")
 		}

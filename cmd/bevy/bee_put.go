@@ -96,7 +96,7 @@ type condition struct {
 
 func (c *condition) flags(cmd *cobra.Command) {
 	cmd.Flags().Var(&c.word, "if", "only if its value is this `value`")
-	cmd.Flags().Var(&c.seq, "if-seq", "only if block `number` has it, as --json says")
+	cmd.Flags().Var(&c.seq, "if-seq", "only if the block of this `number` has it, see --json")
 }
 
 // read checks the flags.
@@ -160,7 +160,7 @@ type changed struct {
 }
 
 func (b *bee) put(ctx context.Context, word string, entry, value []byte, c *condition) error {
-	return b.open(ctx, writing, word, func(ctx context.Context) error {
+	return b.change(ctx, word, func(ctx context.Context) error {
 		done, err := b.tree.PutIf(ctx, entry, value, c.met)
 		if err != nil {
 			return b.cannot(ctx, err, "cannot put %s in bee %s", b.quote(entry), b.log.called())

@@ -62,12 +62,13 @@ func TestKeysBehindAPrefix(t *testing.T) {
 }
 
 // newBee makes a bee "a" with many entries, in a store of its own, and returns
-// its environment and what was said.
-func newBee(t *testing.T, entries int) (env []string, talk string) {
+// its environment, its key and what was said.
+func newBee(t *testing.T, entries int) (env []string, key, talk string) {
 	t.Helper()
 	env = []string{"BEVY_STORE=" + filepath.Join(t.TempDir(), "store")}
 	var s screen
-	if _, exit := command(t, env, nil, &s, "hyper", "bee", "create", "a"); exit != 0 {
+	key, exit := command(t, env, nil, &s, "hyper", "bee", "create", "a")
+	if exit != 0 {
 		t.Fatalf("create: exit code %d\n%s", exit, &s)
 	}
 	var lines strings.Builder
@@ -77,11 +78,11 @@ func newBee(t *testing.T, entries int) (env []string, talk string) {
 	if _, exit := command(t, env, strings.NewReader(lines.String()), &s, "hyper", "bee", "load", "a"); exit != 0 {
 		t.Fatalf("load: exit code %d\n%s", exit, &s)
 	}
-	return env, s.String()
+	return env, strings.TrimSpace(key), s.String()
 }
 
 func TestLoadShowsProgress(t *testing.T) {
-	_, talk := newBee(t, 3)
+	_, _, talk := newBee(t, 3)
 	for _, want := range []string{`"a"  0 entries  0 B  [0:00]`, eraseLine + `put 3 entries (45 B) in bee "a"`} {
 		if !strings.Contains(talk, want) {
 			t.Errorf("got %q, want %q in it", talk, want)
@@ -91,7 +92,7 @@ func TestLoadShowsProgress(t *testing.T) {
 
 // A terminal gets nothing that it would act on, and no line that it would break.
 func TestTerminalsAreSafe(t *testing.T) {
-	env, _ := newBee(t, 1)
+	env, _, _ := newBee(t, 1)
 	var talk bytes.Buffer
 	value := "two\n\x1b[2Jlines\tand \\ " + strings.Repeat("x", 100)
 	if _, exit := command(t, env, strings.NewReader(value), &talk, "hyper", "bee", "put", "a", "evil"); exit != 0 {
@@ -116,7 +117,7 @@ func TestTerminalsAreSafe(t *testing.T) {
 // Who reads a large bee of a peer fetches the blocks that lead to what is asked
 // for, keeps them, and is told when others are missing.
 func TestFewBlocksOfALargeBeeAreFetched(t *testing.T) {
-	here, _ := newBee(t, 5000)
+	here, _, _ := newBee(t, 5000)
 	addr, key := serveStore(t, here)
 	env := []string{"BEVY_STORE=" + filepath.Join(t.TempDir(), "store")}
 	var talk bytes.Buffer

@@ -46,6 +46,7 @@ var printed = map[string]any{
 	"bevy hyper bee diff":      printedDifference{},
 	"bevy hyper bee watch":     nil, // as diff
 	"bevy hyper bee info":      beeInfo{},
+	"bevy hyper bee serve":     door{},
 	"bevy hyper serve":         served{},
 	"bevy completion":          nil, // a script
 }

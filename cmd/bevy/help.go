@@ -184,6 +184,7 @@ func topics() []*cobra.Command {
   XDG_DATA_HOME        else, logs are in its "bevy/hyper"
   BEVY_ENCRYPTION_KEY  as --encryption-key, which other users of the machine
                        can see in the list of processes
+  BEVY_TOKEN           as --token, likewise
   NO_COLOR             no colours, if it is set to anything
 
 If none of the first three is set, logs are in ~/.local/share/bevy/hyper; on
@@ -209,8 +210,9 @@ stdin and stderr are a terminal. A line of progress is shown if stderr is one.
 With --json, stdout has one JSON object on each line, and what a command says
 beside that is unchanged; an error is one object on stderr, with the fields
 error, cause, try and code. Fields are never taken away or given another
-meaning; new ones may come. Blocks are in base64, keys in z-base-32. The fields
-of each command are listed in docs/cli.md.
+meaning; new ones may come. Blocks are in base64, keys in z-base-32. What is in
+a bee is text, or in base64 in another field if it is none. The fields of each
+command are listed in docs/cli.md.
 
 Sizes are in B, KiB, MiB and GiB, of 1024 each.`},
 	}

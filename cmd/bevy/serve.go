@@ -148,17 +148,22 @@ func (s *server) listen(ctx context.Context) error {
 	for _, addr := range addrs {
 		l, err := transport.Listen(ctx, addr, transport.ListenOptions{Clock: s.clock})
 		if err != nil {
-			f := fail(err, "cannot listen at %s", addr).(*failure)
-			f.cause = causeOf(innermost(err))
-			f.try = "another address, or port 0 for any that is free"
-			if f.code == codeFailed {
-				f.code = codeUsage
-			}
-			return f
+			return cannotListen(err, addr)
 		}
 		s.listeners = append(s.listeners, l)
 	}
 	return nil
+}
+
+// cannotListen says why an address can't be listened at.
+func cannotListen(err error, addr string) error {
+	f := fail(err, "cannot listen at %s", addr).(*failure)
+	f.cause = causeOf(innermost(err))
+	f.try = "another address, or port 0 for any that is free"
+	if f.code == codeFailed {
+		f.code = codeUsage
+	}
+	return f
 }
 
 // innermost is the last error of a chain.
