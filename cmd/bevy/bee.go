@@ -150,6 +150,8 @@ func (b *bee) cannot(ctx context.Context, err error, format string, args ...any)
 			return b.noBee(header)
 		case b.at.set:
 			f.code, f.try = codeNotFound, "another version: there is none between the changes of one batch"
+		default:
+			f.try = "--at with an earlier version; its writer can go back to that with bevy hyper core truncate"
 		}
 	case errors.Is(err, hypercore.ErrNotFound):
 		f.cause, f.try = "some of its blocks are not here", "--peer tcp://<host>:<port>, of someone who has them"

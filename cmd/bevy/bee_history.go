@@ -60,10 +60,9 @@ type printedChange struct {
 
 func (b *bee) history(ctx context.Context, word string, o hyperbee.HistoryOptions) error {
 	return b.print(ctx, word, func(ctx context.Context, w *beeWriter) error {
-		if o.To > 0 && o.From >= o.To {
-			return nil
-		}
+		none := true
 		err := each(b, o.Live, b.tree.History(ctx, o), func(c hyperbee.Change) error {
+			none = false
 			what := "put"
 			if c.Deleted {
 				what = "del"
@@ -76,6 +75,12 @@ func (b *bee) history(ctx context.Context, word string, o hyperbee.HistoryOption
 		if o.Live {
 			err = untilStopped(err)
 		}
-		return b.cannot(ctx, err, "cannot read the history of bee %s", b.log.called())
+		if err != nil {
+			return b.cannot(ctx, err, "cannot read the history of bee %s", b.log.called())
+		}
+		if none && !o.Live && !b.json {
+			b.say("no changes")
+		}
+		return nil
 	})
 }
