@@ -59,7 +59,12 @@ class Door {
       socket.onopen = resolve
       door.#closed.then(() => reject(door.#lost))
     })
-    door.#maxMessage = (await door.request({ op: 'hello', version })).maxMessage
+    try {
+      door.#maxMessage = (await door.request({ op: 'hello', version })).maxMessage
+    } catch (err) {
+      socket.close()
+      throw err
+    }
     return door
   }
 
