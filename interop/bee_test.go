@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -55,7 +56,7 @@ func startBees(t *testing.T) node {
 func ourBee(t *testing.T, s *ourSide, name string, o corestore.LogOptions, b hyperbee.Options) *hyperbee.Tree {
 	t.Helper()
 	o.Durability = hypercore.Soon
-	b.Durability = hypercore.Soon
+	b.Durability, b.Store = hypercore.Soon, s.store
 	log, err := s.store.Get(o)
 	s.must(err)
 	s.logs[name] = log
@@ -417,9 +418,6 @@ func TestBevyReadsTreesOfNode(t *testing.T) {
 	key := hypercore.Key(key32(t, o.Key))
 	tree := ourBee(t, s, "theirs", corestore.LogOptions{Key: &key}, hyperbee.Options{})
 	done := s.store.FindingPeers()
-	stopHints, err := tree.Hint(s.store.Replicator(key))
-	s.must(err)
-	defer stopHints()
 	s.connect(call[struct{ Port int }](n, "listen", args{"handle": "theirs"}).Port)
 	done()
 
@@ -480,10 +478,6 @@ func TestNodeReadsTreesOfBevy(t *testing.T) {
 	groups := randomGroups(rng, 1500)
 	written := applyGroups(t, tree, groups)
 	key := tree.Log().Key()
-	defer s.store.FindingPeers()()
-	stopHints, err := tree.Hint(s.store.Replicator(key))
-	s.must(err)
-	defer stopHints()
 	call[any](n, "open", args{"handle": "ours", "key": hex.EncodeToString(key[:])})
 	call[any](n, "connect", args{"handle": "ours", "port": s.listen()})
 	call[any](n, "update", args{"handle": "ours", "length": tree.Log().Length()})
@@ -491,4 +485,134 @@ func TestNodeReadsTreesOfBevy(t *testing.T) {
 	if h := call[beeHints](n, "hints", args{"handle": "ours"}); h.Blocks == 0 {
 		t.Error("Node's questions got no answer")
 	}
+}
+
+// typedBee is what both sides do with a tree of types.
+type typedBee[K, V any] struct {
+	keys, values string // as Node calls them
+	sub, sep     *string
+	put          []typedPair[K, V]
+	del          []K
+	gt, gte, lte *K
+}
+
+// typedPair is a key and a value.
+type typedPair[K, V any] struct {
+	Key   K
+	Value V
+}
+
+func (p typedPair[K, V]) MarshalJSON() ([]byte, error) { return json.Marshal([]any{p.Key, p.Value}) }
+
+func (p *typedPair[K, V]) UnmarshalJSON(b []byte) error {
+	return json.Unmarshal(b, &[]any{&p.Key, &p.Value})
+}
+
+// hexBytes are bytes that are hex in JSON.
+type hexBytes []byte
+
+func (b hexBytes) MarshalText() ([]byte, error) { return []byte(hex.EncodeToString(b)), nil }
+
+func (b *hexBytes) UnmarshalText(text []byte) (err error) {
+	*b, err = hex.DecodeString(string(text))
+	return err
+}
+
+// asHex is Binary of hexBytes.
+type asHex struct{}
+
+func (asHex) Encode(b hexBytes) ([]byte, error) { return b, nil }
+func (asHex) Decode(b []byte) (hexBytes, error) { return b, nil }
+
+// sameTyped does the same on both sides: the logs become the same, and so is what a range of them says.
+func sameTyped[K, V any](t *testing.T, n node, tree *hyperbee.Tree, keys hyperbee.Encoding[K], values hyperbee.Encoding[V], c typedBee[K, V]) {
+	t.Helper()
+	ctx := t.Context()
+	check := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	db := tree
+	if c.sub != nil && c.sep != nil {
+		db = tree.SubWith([]byte(*c.sub), []byte(*c.sep))
+	} else if c.sub != nil {
+		db = tree.Sub([]byte(*c.sub))
+	}
+	typed := hyperbee.NewTyped(db, keys, values)
+	for _, p := range c.put {
+		check(typed.Put(ctx, p.Key, p.Value))
+	}
+	for _, k := range c.del {
+		check(typed.Delete(ctx, k))
+	}
+	var got []typedPair[K, V]
+	for e, err := range typed.Range(ctx, hyperbee.TypedRange[K]{Gt: c.gt, Gte: c.gte, Lte: c.lte}) {
+		check(err)
+		got = append(got, typedPair[K, V]{e.Key, e.Value})
+	}
+	words := args{"handle": "bee", "keys": c.keys, "values": c.values, "put": c.put, "del": append([]K{}, c.del...)}
+	if c.sub != nil {
+		words["sub"] = *c.sub
+	}
+	if c.sep != nil {
+		words["sep"] = *c.sep
+	}
+	bounds := map[string]K{}
+	for name, bound := range map[string]*K{"gt": c.gt, "gte": c.gte, "lte": c.lte} {
+		if bound != nil {
+			bounds[name] = *bound
+		}
+	}
+	words["range"] = bounds
+	want := call[struct{ Entries []typedPair[K, V] }](n, "typed", words).Entries
+	if g, w := fmt.Sprint(got), fmt.Sprint(want); g != w || len(got) == 0 {
+		t.Errorf("keys %s and values %s:\n got %s\nwant %s", c.keys, c.values, g, w)
+	}
+	sameBees(t, n, "bee", tree)
+}
+
+func TestNodeAndBevyEncodeTheSame(t *testing.T) {
+	n := startBees(t)
+	s := startOurSide(t, replicate.Options{})
+	call[any](n, "open", args{"handle": "bee", "seed": seed(1)})
+	tree := ourBee(t, s, "bee", beeWriter(1), hyperbee.Options{})
+
+	type thing struct {
+		Name  string         `json:"name"`
+		Sizes []int          `json:"sizes"`
+		More  map[string]any `json:"more,omitempty"`
+	}
+	texts := []typedPair[string, thing]{
+		{"", thing{"nothing", []int{}, nil}},
+		{"b", thing{"<a & b>", []int{1, -2}, map[string]any{"x": nil, "y": 0.5}}},
+		{"Größe 🍐", thing{"\"\n\u0001é", nil, nil}},
+	}
+	sameTyped(t, n, tree, hyperbee.UTF8, hyperbee.JSON[thing](), typedBee[string, thing]{
+		keys: "utf-8", values: "json", put: texts, del: []string{"b", "c"},
+		gte: new(""),
+	})
+	sub, sep := "sub", "::"
+	sameTyped(t, n, tree, hyperbee.UTF8, hyperbee.JSON[thing](), typedBee[string, thing]{
+		keys: "utf-8", values: "json", sub: &sub, sep: &sep, put: texts,
+		gt: new("a"),
+	})
+	sameTyped(t, n, tree, hyperbee.UTF8, hyperbee.UTF8, typedBee[string, string]{
+		keys: "ascii", values: "utf-8", sub: &sub, put: []typedPair[string, string]{{"a", "ä"}, {"z", ""}},
+	})
+	numbers := []typedPair[uint64, hexBytes]{}
+	for _, v := range []uint64{1, 0xfb, 0xfc, 0xff, 0x100, 0xffff, 0x1_0000, 0xffff_ffff, 0x1_0000_0000, 1<<53 - 1} {
+		numbers = append(numbers, typedPair[uint64, hexBytes]{v, fmt.Append(nil, v)})
+	}
+	sub = "numbers"
+	sameTyped(t, n, tree, hyperbee.Uint, asHex{}, typedBee[uint64, hexBytes]{
+		keys: "uint", values: "binary", sub: &sub, put: numbers,
+		gt: new(uint64(0xfb)), lte: new(uint64(0x1_0000_0000)),
+	})
+	// What is text in a program of Node is bytes in the log.
+	sub = "bytes"
+	sameTyped(t, n, tree, asHex{}, asHex{}, typedBee[hexBytes, hexBytes]{
+		keys: "hex", values: "hex", sub: &sub, put: []typedPair[hexBytes, hexBytes]{{hexBytes{0xff, 0}, hexBytes{1}}, {hexBytes("a"), hexBytes{}}},
+	})
 }

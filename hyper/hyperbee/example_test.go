@@ -73,3 +73,31 @@ func ExampleTree_PutIf() {
 	// ann true
 	// bob false
 }
+
+// Values of a program's own type, under text.
+func ExampleNewTyped() {
+	ctx := context.Background()
+	store, err := storage.Open(storage.NewMemory(), storage.Options{})
+	check(err)
+	defer store.Close()
+	kp, err := hypercore.GenerateKeyPair(rand.Reader)
+	check(err)
+	log, err := hypercore.Open(store, hypercore.Options{KeyPair: &kp})
+	check(err)
+	defer log.Close()
+	type fruit struct {
+		Colour string
+		Weight int
+	}
+	tree, err := hyperbee.Open(log, hyperbee.Options{})
+	check(err)
+
+	fruits := hyperbee.NewTyped(tree, hyperbee.UTF8, hyperbee.JSON[fruit]())
+	check(fruits.Put(ctx, "apple", fruit{"red", 200}))
+	check(fruits.Put(ctx, "pear", fruit{"green", 180}))
+	for e, err := range fruits.Range(ctx, hyperbee.TypedRange[string]{Gte: new("b")}) {
+		check(err)
+		fmt.Println(e.Key, e.Value.Weight)
+	}
+	// Output: pear 180
+}

@@ -18,6 +18,9 @@
 //   get {database, key}                                 -> {entry | null}
 //   range {database, range}                             -> {entries[]}
 //   history {database, options: {gte?, lt?, reverse?, limit?}} -> {entries: [{type, seq, key, value}]}
+//   typed {handle, keys, values, sub?, sep?, put: [[key, value]…], del: [key…], range?} -> {entries: [[key, value]…]}
+//       uses the bee with a keyEncoding and a valueEncoding: names of hyperbee, or 'uint' for index-encoder's. Keys and
+//       values are JSON, for 'binary' as hex. sub is text, and so is sep. The entries are those of the range afterwards.
 //   diff {database, other, range}                       -> {diff: [{left, right}]}
 //   held {handle}                                       -> {blocks}, how many of them are here
 //   hints {handle}                                      -> {gets, iterators, blocks}, what came with the extension: the
@@ -31,6 +34,7 @@ const Hypercore = require('hypercore')
 const Hyperbee = require('hyperbee')
 const { createRequire } = require('module')
 const crypto = createRequire(require.resolve('hypercore'))('hypercore-crypto')
+const IndexEncoder = createRequire(createRequire(require.resolve('hypercore')).resolve('hypercore-storage'))('index-encoder')
 const { hex, bytes, plain } = require('./lib/hex')
 const { serve, tempDir, removeDir, coded } = require('./lib/lines')
 
@@ -57,6 +61,14 @@ function rangeOf ({ gt, gte, lt, lte, reverse, limit } = {}) {
   if (reverse) out.reverse = true
   if (limit) out.limit = limit
   return out
+}
+
+// encodingOf returns an encoding for hyperbee, and what makes its values of JSON and the other way round.
+function encodingOf (name) {
+  const same = (v) => v
+  if (name === 'uint') return { encoding: new IndexEncoder([IndexEncoder.UINT]), take: (v) => [v], give: ([v]) => v }
+  if (name === 'binary') return { encoding: name, take: bytes, give: hex }
+  return { encoding: name, take: same, give: same }
 }
 
 async function all (stream) {
@@ -159,6 +171,24 @@ const methods = {
 
   async range ({ database: d, range }) {
     return { entries: await all(database(d).createReadStream(rangeOf(range))) }
+  },
+
+  async typed ({ handle, keys, values, sub, sep, put, del, range = {} }) {
+    const [key, value] = [encodingOf(keys), encodingOf(values)]
+    let { bee } = entry(handle)
+    let options = { keyEncoding: key.encoding, valueEncoding: value.encoding }
+    if (sub !== undefined) {
+      bee = bee.sub(sub, { ...options, sep })
+      options = {} // those of the sub know its prefix
+    }
+    for (const [k, v] of put) await bee.put(key.take(k), value.take(v), options)
+    for (const k of del) await bee.del(key.take(k), options)
+    const bounds = Object.fromEntries(Object.entries(range).map(([name, k]) => [name, key.take(k)]))
+    const entries = []
+    for await (const e of bee.createReadStream(bounds, options)) {
+      entries.push([key.give(e.key), value.give(e.value)])
+    }
+    return { entries }
   },
 
   async history ({ database: d, options }) {
