@@ -46,12 +46,11 @@ class Door {
   static async open (url, token) {
     const door = new Door()
     const socket = door.#socket = new WebSocket(url, ['bevy-level', 'bevy-token.' + token])
-    let reason = 'the connection was lost'
     socket.onmessage = (event) => door.#settle(JSON.parse(event.data))
-    socket.onerror = (event) => { reason = event.message || reason }
     door.#closed = new Promise((resolve) => {
-      socket.onclose = (event) => {
-        door.#lose(event.reason || reason)
+      // Not all that have an error say that they are closed, too.
+      socket.onclose = socket.onerror = (event) => {
+        door.#lose(event.reason || event.message || 'the connection was lost')
         resolve()
       }
     })
@@ -94,7 +93,7 @@ class Door {
   }
 
   #lose (reason) {
-    this.#lost = new ModuleError(reason, { code: 'LEVEL_CONNECTION_LOST' })
+    this.#lost ??= new ModuleError(reason, { code: 'LEVEL_CONNECTION_LOST' })
     for (const { reject } of this.#waiting.values()) reject(this.#lost)
     this.#waiting.clear()
   }
