@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -67,7 +68,7 @@ func countPrepared(ctx context.Context, w work) (result, error) {
 // TestMain makes the test binary its own child process.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 2 && os.Args[1] == "-child" {
-		os.Exit(child(context.Background(), append(testBenchmarks(), peerBenchmarks()...), os.Args[2], os.Args[3:], os.Stdin, os.Stdout))
+		os.Exit(child(context.Background(), slices.Concat(testBenchmarks(), peerBenchmarks(), beeBenchmarks()), os.Args[2], os.Args[3:], os.Stdin, os.Stdout))
 	}
 	os.Exit(m.Run())
 }
@@ -343,7 +344,7 @@ func TestListNamesEveryBenchmark(t *testing.T) {
 	}
 	for _, name := range []string{
 		"log/append-1 ", "log/append-durable ", "log/append-64 ", "log/append-64KiB ", "log/get ", "log/disk ",
-		"log/open-10000 ", "log/idle ",
+		"log/open-10000 ", "log/idle ", "bee/put ", "bee/batch ", "bee/get ", "bee/scan ", "bee/remote-get ",
 	} {
 		if !strings.Contains(out.String(), name) {
 			t.Errorf("%s is not in\n%s", name, out.String())

@@ -21,6 +21,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -62,7 +63,7 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		}
 		return 2
 	}
-	all := append(logBenchmarks(openStore), peerBenchmarks()...)
+	all := slices.Concat(logBenchmarks(openStore), peerBenchmarks(), beeBenchmarks())
 	if *name != "" {
 		return child(ctx, all, *name, flags.Args(), os.Stdin, stdout)
 	}

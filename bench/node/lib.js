@@ -60,6 +60,26 @@ async function appendAll (core, { block, count, batch }) {
   }
 }
 
+// beeKey is the key of an entry of a tree, as in bee.go.
+function beeKey (i) {
+  return Buffer.from('key-' + String(i).padStart(8, '0'))
+}
+
+// putAll puts count entries, each once, in no order.
+async function putAll (bee, { block, count, batch }) {
+  const at = blocks(block)
+  for (let i = 0; i < count;) {
+    if (batch === 1) {
+      await bee.put(beeKey((i * 7919) % count), at(i))
+      i++
+      continue
+    }
+    const b = bee.batch()
+    for (const end = Math.min(i + batch, count); i < end; i++) await b.put(beeKey((i * 7919) % count), at(i))
+    await b.flush()
+  }
+}
+
 // timed runs fn and returns the seconds and CPU seconds that it took.
 async function timed (fn) {
   const cpu = process.cpuUsage()
@@ -134,6 +154,8 @@ module.exports = {
   blocks,
   indexes,
   appendAll,
+  beeKey,
+  putAll,
   timed,
   percentile,
   residentMiB,
