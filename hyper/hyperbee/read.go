@@ -144,13 +144,13 @@ func (v *view) key(ctx context.Context, seq uint64) ([]byte, error) {
 	return b.key, nil
 }
 
-// search looks for a key in a node. It returns the key's place, or that of the
-// child which may lead to it.
-func (v *view) search(ctx context.Context, n *node, key []byte) (i int, found bool, err error) {
-	lo, hi := 0, n.nkeys
+// search looks for a key among n in their order. It returns its place, or that of
+// the first one after it: the child which may lead to the key.
+func search(n int, key []byte, at func(i int) ([]byte, error)) (i int, found bool, err error) {
+	lo, hi := 0, n
 	for lo < hi {
 		mid := int(uint(lo+hi) >> 1)
-		k, err := v.key(ctx, n.keys[mid])
+		k, err := at(mid)
 		if err != nil {
 			return 0, false, err
 		}
@@ -164,6 +164,11 @@ func (v *view) search(ctx context.Context, n *node, key []byte) (i int, found bo
 		}
 	}
 	return lo, false, nil
+}
+
+// search looks for a key in a node.
+func (v *view) search(ctx context.Context, n *node, key []byte) (i int, found bool, err error) {
+	return search(n.nkeys, key, func(i int) ([]byte, error) { return v.key(ctx, n.keys[i]) })
 }
 
 // find returns the block with the entry of a key, or nil.

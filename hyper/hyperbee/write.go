@@ -1,7 +1,6 @@
 package hyperbee
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -133,25 +132,9 @@ func (d *draft) key(ctx context.Context, n *draftNode, i int) ([]byte, error) {
 	return k.key, nil
 }
 
-// search is view.search of a node that may have changed.
+// search looks for a key in a node.
 func (d *draft) search(ctx context.Context, n *draftNode, key []byte) (i int, found bool, err error) {
-	lo, hi := 0, len(n.keys)
-	for lo < hi {
-		mid := int(uint(lo+hi) >> 1)
-		k, err := d.key(ctx, n, mid)
-		if err != nil {
-			return 0, false, err
-		}
-		switch c := bytes.Compare(key, k); {
-		case c == 0:
-			return mid, true, nil
-		case c < 0:
-			hi = mid
-		default:
-			lo = mid + 1
-		}
-	}
-	return lo, false, nil
+	return search(len(n.keys), key, func(i int) ([]byte, error) { return d.key(ctx, n, i) })
 }
 
 // content returns the key and the value of an entry.
