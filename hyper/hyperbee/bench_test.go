@@ -103,3 +103,32 @@ func BenchmarkScan(b *testing.B) {
 	}
 	b.ReportMetric(float64(n*b.N)/b.Elapsed().Seconds(), "entries/s")
 }
+
+// A walk over much keeps what the store reads with each block, if there is room
+// for the whole tree, and a short one does not.
+func TestWalksTakeWhatTheStoreReadsAtOnce(t *testing.T) {
+	const n = 2000
+	log := filled(t, n, Options{}).Log()
+	for _, c := range []struct {
+		what         string
+		cache, limit int
+		low, high    int // blocks that are kept afterwards
+	}{
+		{"a long walk", 1 << 20, 100, 1500, n},
+		{"a short walk", 1 << 20, 10, 10, 100},
+		{"a small cache", 200 << 10, 100, 100, 300},
+		{"all", 1 << 20, 0, n, n},
+	} {
+		tree, err := Open(log, Options{CacheBytes: c.cache})
+		must(t, err)
+		entries := list(t, tree, RangeOptions{Limit: c.limit})
+		for i, e := range entries {
+			if string(e.Key) != string(benchKey(nil, i)) {
+				t.Fatalf("%s: entry %d is %s", c.what, i, e.Key)
+			}
+		}
+		if got := len(tree.s.cache.ring); got < c.low || got > c.high {
+			t.Errorf("%s kept %d blocks, want %d to %d", c.what, got, c.low, c.high)
+		}
+	}
+}

@@ -54,6 +54,17 @@ func (c *cache) get(fork, seq uint64) *block {
 	return b
 }
 
+// fits tells whether so many blocks, as large as those there are, can be kept
+// all at once.
+func (c *cache) fits(n uint64) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if len(c.ring) == 0 {
+		return false
+	}
+	return n <= uint64(c.max)/uint64(c.bytes/len(c.ring))
+}
+
 // add keeps a block. One that is large beside the cache is not worth what it
 // would push out.
 func (c *cache) add(fork uint64, b *block) {

@@ -64,7 +64,8 @@ var (
 
 // Options for a tree. The zero value is right for most.
 type Options struct {
-	// CacheBytes bounds the memory for decoded blocks; 16 MiB when 0.
+	// CacheBytes bounds the memory for decoded blocks; 64 MiB when 0, which
+	// about 150,000 small entries take.
 	CacheBytes int
 	// Metadata is written to the header of a tree that is new.
 	Metadata *Metadata
@@ -86,7 +87,7 @@ type Store interface {
 }
 
 // defaultCache is what CacheBytes is when it is 0.
-const defaultCache = 16 << 20
+const defaultCache = 64 << 20
 
 // An Entry is a key with its value. Both belong to who got them.
 type Entry struct {

@@ -199,7 +199,9 @@ func (c *cursor) take(ctx context.Context, seq uint64) (*block, error) {
 		return nil, c.v.invalid(c.stack[len(c.stack)-1].at.seq, fmt.Errorf("its tree has the key of block %d out of order", seq))
 	}
 	c.prev = b.key
-	c.passed++
+	if c.passed++; c.passed == groupBlocks {
+		c.v.group = true
+	}
 	c.skip()
 	if c.last.beyond(b.key, c.down) {
 		c.stack = c.stack[:0]

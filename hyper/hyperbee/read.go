@@ -18,6 +18,7 @@ type view struct {
 	fork    uint64
 	version uint64
 	ahead   *ahead // fetches what may be read next; nil if everything is here
+	group   bool   // much will be read: also take what the store has next to a block
 	// For who answers the hints of peers: only what is here is read, and told of.
 	told func(seq uint64)
 }
@@ -96,7 +97,31 @@ func (v *view) block(ctx context.Context, seq uint64) (*block, error) {
 		return nil, v.invalid(seq, err)
 	}
 	v.cache.add(v.fork, b)
+	if v.group && v.ahead == nil && v.cache.fits(v.version) {
+		v.addGroup(ctx, seq)
+	}
 	return b, nil
+}
+
+// groupBlocks are how many blocks the store reads at once, whichever is asked for.
+const groupBlocks = 64
+
+// addGroup keeps the blocks that the store has read along with one. A walk over
+// entries that were put in no order would have it read them again for each.
+func (v *view) addGroup(ctx context.Context, seq uint64) {
+	from := seq &^ (groupBlocks - 1)
+	for s := max(1, from); s < min(from+groupBlocks, v.version); s++ {
+		if s == seq || v.cache.get(v.fork, s) != nil || !v.log.Has(s) {
+			continue
+		}
+		raw, err := v.log.Get(ctx, s)
+		if err != nil || v.same() != nil {
+			return // who needs it gets the error
+		}
+		if b, err := decode(s, raw); err == nil {
+			v.cache.add(v.fork, b)
+		}
+	}
 }
 
 // same fails once the log is of another fork: its blocks are of another tree.
