@@ -22,7 +22,7 @@ func TestBeesDoTheirWork(t *testing.T) {
 				s := b.side(as)
 				w := b.quick
 				w.unit, w.count, w.batch = b.unit, 300, min(w.batch, 50)
-				w.gets, w.warm = min(w.gets, 3), min(w.warm, 3)
+				w.gets = min(w.gets, 3)
 				w.dir = filepath.Join(t.TempDir(), "tree")
 				if err := os.Mkdir(w.dir, 0o755); err != nil {
 					t.Fatal(err)
