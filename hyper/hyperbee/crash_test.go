@@ -46,7 +46,7 @@ func TestBatchesOutliveCrashesWholeOrNotAtAll(t *testing.T) {
 	disk.Hook(func(p storagetest.Point) {
 		mu.Lock()
 		defer mu.Unlock()
-		if p.Number%13 == 0 {
+		if p.Number%9 == 0 {
 			crashes = append(crashes, crash{disk.PowerCut(p.Number), acked, p.Number})
 		}
 	})
