@@ -470,6 +470,30 @@ func TestBevyReadsTreesOfNode(t *testing.T) {
 	}
 }
 
+// Who does not know of hints is not troubled by ours.
+func TestHintsTroubleNobodyWhoDoesNotKnowThem(t *testing.T) {
+	n := startBees(t)
+	s := startOurSide(t, replicate.Options{})
+	o := call[struct{ Key string }](n, "open", args{"handle": "theirs", "seed": seed(1), "noHints": true})
+	call[any](n, "apply", args{"handle": "theirs", "groups": randomGroups(random(t, 1), 300)})
+	key := hypercore.Key(key32(t, o.Key))
+	tree := ourBee(t, s, "theirs", corestore.LogOptions{Key: &key}, hyperbee.Options{})
+	done := s.store.FindingPeers()
+	s.connect(call[struct{ Port int }](n, "listen", args{"handle": "theirs"}).Port)
+	done()
+	ctx, cancel := s.patient()
+	defer cancel()
+	if _, err := tree.Get(ctx, []byte("none")); !errors.Is(err, hyperbee.ErrNotFound) {
+		t.Fatal(err)
+	}
+	want := call[struct{ Entries []beeEntry }](n, "range", args{"database": args{"handle": "theirs"}, "range": args{}}).Entries
+	sameEntries(t, "range", listOf(t, tree, hyperbee.RangeOptions{}), want)
+	peers := s.store.Peers()
+	if len(peers) != 1 || !peers[0].Open || peers[0].Dropped != nil || peers[0].Violations > 0 {
+		t.Errorf("the peers are %+v", peers)
+	}
+}
+
 func TestNodeReadsTreesOfBevy(t *testing.T) {
 	n := startBees(t)
 	s := startOurSide(t, replicate.Options{})

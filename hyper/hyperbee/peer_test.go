@@ -230,6 +230,32 @@ func TestHintsBeginByThemselves(t *testing.T) {
 	})
 }
 
+// Who serves the log without a tree does not know of hints, and is not troubled.
+func TestHintsTroubleNobodyWhoDoesNotKnowThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := stores(t, 2)
+		log := logOf(t, s[0], nil)
+		writer, err := Open(log, Options{Durability: hypercore.Soon})
+		must(t, err)
+		fill(t, writer, 500)
+		key := log.Key()
+		reader := treeOf(t, s[1], logOf(t, s[1], &key))
+		defer connect(t, s[0], s[1])()
+		must(t, reader.Update(t.Context()))
+		if _, err := reader.Get(t.Context(), benchKey(nil, 123)); err != nil {
+			t.Error(err)
+		}
+		if got := list(t, reader, RangeOptions{}); len(got) != 500 {
+			t.Errorf("the range has %d entries", len(got))
+		}
+		for _, store := range s {
+			if p := store.Peers(); len(p) != 1 || !p[0].Open || p[0].Dropped != nil || p[0].Violations > 0 {
+				t.Errorf("the peers are %+v", p)
+			}
+		}
+	})
+}
+
 // A writer may sign what it wants. Who reads its tree is told so, and fetches no
 // more than the blocks that the nodes come by speak of, however long the log is.
 func TestTreesOfLiarsOverAConnection(t *testing.T) {

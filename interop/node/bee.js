@@ -7,8 +7,8 @@
 // An entry is {seq, key, value}. A range is {gt?, gte?, lt?, lte?, reverse?, limit?}.
 //
 //   versions {}                                         -> {node, hyperbee, hypercore}
-//   open {handle, seed? | key?, metadata?: {contentFeed?, userData?}, skipEqual?} -> {key}
-//       seed is the Ed25519 seed of the writer.
+//   open {handle, seed? | key?, metadata?: {contentFeed?, userData?}, skipEqual?, noHints?} -> {key}
+//       seed is the Ed25519 seed of the writer. With noHints it does not know the extension.
 //   apply {handle, groups: [{batch, sub[], ops: [{put | del, value?, cas?}]}]} -> {written: [bool…]}
 //       put and del are the key; cas is what the compare function answers. A group with batch is one batch. Written says
 //       of each operation whether it made a block.
@@ -101,22 +101,24 @@ const methods = {
     }
   },
 
-  async open ({ handle, seed, key, metadata, skipEqual }) {
+  async open ({ handle, seed, key, metadata, skipEqual, noHints }) {
     if (handles.has(handle)) throw coded('BAD_ARGUMENT', handle + ' is open already')
     const dir = tempDir()
     const keyPair = seed ? crypto.keyPair(bytes(seed)) : null
     const core = new Hypercore(dir, bytes(key), { keyPair })
     await core.ready()
-    const options = { alwaysDuplicate: !skipEqual }
+    const options = { alwaysDuplicate: !skipEqual, extension: !noHints }
     if (metadata) {
       options.metadata = { contentFeed: bytes(metadata.contentFeed), userData: bytes(metadata.userData) }
     }
     const bee = new Hyperbee(core, options)
     await bee.ready()
     const hints = { gets: 0, iterators: 0, blocks: 0 }
-    counted(bee.extension, 'onget', () => hints.gets++)
-    counted(bee.extension, 'oniterator', () => hints.iterators++)
-    counted(bee.extension, 'oncache', (message) => { hints.blocks += message.blocks.length })
+    if (!noHints) {
+      counted(bee.extension, 'onget', () => hints.gets++)
+      counted(bee.extension, 'oniterator', () => hints.iterators++)
+      counted(bee.extension, 'oncache', (message) => { hints.blocks += message.blocks.length })
+    }
     handles.set(handle, { core, bee, dir, server: null, sockets: new Set(), hints })
     return { key: hex(core.key) }
   },
