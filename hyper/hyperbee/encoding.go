@@ -8,14 +8,17 @@ import (
 	"fmt"
 )
 
-// An Encoding says how keys or values of a type are bytes. What Decode returns
-// may alias its input.
+// An Encoding says how keys or values of a type are bytes. It may be used by any
+// goroutine.
 //
 // Those here are what hyperbee calls binary, utf-8 (ascii is a part of it) and
 // json, and what the npm package index-encoder makes of one number. In hyperbee's
 // hex and base64 only the program sees text: in the log are bytes, as in Binary.
 type Encoding[T any] interface {
+	// Encode returns the bytes of a value, which may be the value's own. For a value
+	// of a tree nil means none; a key is never none.
 	Encode(T) ([]byte, error)
+	// Decode returns the value of bytes, and may keep them.
 	Decode([]byte) (T, error)
 }
 
