@@ -102,11 +102,11 @@ type Entry struct {
 // or as it was (Checkout).
 type Tree struct {
 	s       *shared
-	prefix  []byte // of all keys
-	pin     *pin   // what keeps a version of the past; nil for the present
-	version uint64 // with a pin
-	closed  atomic.Bool
-	unhint  func() // ends what Options.Store began; only of the Tree that Open returned
+	prefix  []byte      // of all keys
+	pin     *pin        // what keeps a version of the past; nil for the present
+	version uint64      // with a pin
+	closed  atomic.Bool // with a pin
+	unhint  func()      // ends what Options.Store began; only of the Tree that Open returned
 }
 
 // shared is what the trees on one log have in common.
@@ -115,6 +115,7 @@ type shared struct {
 	o      Options
 	cache  *cache
 	writer chan struct{} // holds a token while somebody writes
+	closed atomic.Bool
 	hints  atomic.Pointer[hints]
 }
 
@@ -155,14 +156,24 @@ func Open(log *hypercore.Log, o Options) (*Tree, error) {
 // Close ends the tree, and frees what a checkout keeps. The log is left open. A
 // tree that is no checkout and was opened without a Store need not be closed.
 func (t *Tree) Close() error {
-	if t.pin == nil && t.unhint == nil || t.closed.Swap(true) {
+	if t.pin == nil {
+		if t.unhint != nil && !t.s.closed.Swap(true) {
+			t.unhint()
+		}
 		return nil
 	}
-	if t.pin == nil {
-		t.unhint()
+	if t.closed.Swap(true) {
 		return nil
 	}
 	return t.pin.release()
+}
+
+// isClosed reports whether the tree was closed, or the one that it is the Sub of.
+func (t *Tree) isClosed() bool {
+	if t.pin == nil {
+		return t.s.closed.Load()
+	}
+	return t.closed.Load()
 }
 
 // with returns another user of the pin, nil of none.
@@ -271,7 +282,7 @@ func (t *Tree) checkout(version uint64) (*Tree, error) {
 	fail := func(err error) (*Tree, error) {
 		return nil, fmt.Errorf("checkout version %d of log %s: %w", version, t.s.log.Key(), err)
 	}
-	if t.closed.Load() {
+	if t.isClosed() {
 		return fail(ErrClosed)
 	}
 	view := &Tree{s: t.s, prefix: t.prefix, version: version}

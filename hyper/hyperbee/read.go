@@ -28,7 +28,7 @@ func (t *Tree) view(ctx context.Context) (view, error) {
 	if err := ctx.Err(); err != nil {
 		return view{}, err
 	}
-	if t.closed.Load() {
+	if t.isClosed() {
 		return view{}, ErrClosed
 	}
 	v := view{s: t.s, log: t.s.log, cache: t.s.cache}
