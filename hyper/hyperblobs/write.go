@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 
-	"golang.org/x/crypto/blake2b"
-
 	"github.com/cloudbevy/bevy/hyper/hypercore"
 )
 
@@ -140,7 +138,7 @@ type Writer struct {
 	ctx context.Context
 	o   WriteOptions
 
-	partial []byte   // of the next block
+	partial []byte   // of the next block, or with a cutter what is not cut yet
 	full    [][]byte // blocks to append
 	bytes   int      // in full
 	spare   [][]byte // blocks to use again
@@ -152,12 +150,13 @@ type Writer struct {
 	closed bool
 	id     ID
 
-	mapped bool
+	// Of a blob with a block map.
 	chunks []ownChunk
-	seen   map[[blake2b.Size256]byte]ownChunk
+	seen   map[chunkHash]ownChunk // with Dedup, once something was written
+	cutter *cutter                // with Dedup, unless the caller cuts
 }
 
-// An ownChunk is a chunk. One that is the blob's own is counted from the blob's
+// An ownChunk is a chunk. One that is the blob's own counts from the blob's
 // first block, whose number is not known from the start.
 type ownChunk struct {
 	Chunk
@@ -171,7 +170,12 @@ var _ interface {
 
 // NewWriter returns a writer of a new blob.
 func (b *Blobs) NewWriter(ctx context.Context, o WriteOptions) *Writer {
-	return &Writer{b: b, ctx: ctx, o: o, mapped: o.Dedup || o.BlockMap}
+	w := &Writer{b: b, ctx: ctx, o: o}
+	if o.Dedup && !o.Chunks {
+		c := newCutter(b.blockSize)
+		w.cutter = &c
+	}
+	return w
 }
 
 // errEnded is of writers that are used on.
@@ -179,45 +183,40 @@ var errEnded = errors.New("the writer was closed")
 
 // Write implements io.Writer.
 func (w *Writer) Write(p []byte) (n int, err error) {
-	if w.closed && w.err == nil {
-		return 0, fmt.Errorf("write blob: %w", errEnded)
+	if err := w.begin(); err != nil {
+		return 0, err
 	}
 	if w.o.Chunks {
 		if len(p) > hypercore.MaxBlock {
 			return 0, fmt.Errorf("write blob: a chunk of %d bytes: %w", len(p), hypercore.ErrTooLarge)
 		}
-		w.add(append(w.block(len(p)), p...))
+		if len(p) > 0 && !w.known(p) {
+			w.add(append(w.block(len(p)), p...))
+		}
 		return len(p), w.err
 	}
 	for len(p) > 0 && w.err == nil {
-		if w.partial == nil {
-			w.partial = w.block(w.b.blockSize)
-		}
-		k := min(w.b.blockSize-len(w.partial), len(p))
-		w.partial = append(w.partial, p[:k]...)
+		room := w.room()
+		k := copy(room, p)
+		w.took(k)
 		p = p[k:]
 		n += k
-		w.flush()
 	}
 	return n, w.err
 }
 
 // ReadFrom implements io.ReaderFrom.
 func (w *Writer) ReadFrom(r io.Reader) (n int64, err error) {
-	if w.closed && w.err == nil {
-		return 0, fmt.Errorf("write blob: %w", errEnded)
+	if err := w.begin(); err != nil {
+		return 0, err
 	}
 	if w.o.Chunks {
 		return io.Copy(struct{ io.Writer }{w}, r)
 	}
 	for w.err == nil {
-		if w.partial == nil {
-			w.partial = w.block(w.b.blockSize)
-		}
-		k, err := r.Read(w.partial[len(w.partial):w.b.blockSize])
-		w.partial = w.partial[:len(w.partial)+k]
+		k, err := r.Read(w.room())
+		w.took(k)
 		n += int64(k)
-		w.flush()
 		if err == io.EOF {
 			break
 		}
@@ -228,13 +227,40 @@ func (w *Writer) ReadFrom(r io.Reader) (n int64, err error) {
 	return n, w.err
 }
 
-// flush makes partial a block if it is full.
-func (w *Writer) flush() {
-	if len(w.partial) == w.b.blockSize {
-		block := w.partial
-		w.partial = nil
-		w.add(block)
+// begin returns why nothing can be written, or nil.
+func (w *Writer) begin() error {
+	if w.closed && w.err == nil {
+		return fmt.Errorf("write blob: %w", errEnded)
 	}
+	w.learn()
+	return w.err
+}
+
+// room returns where the next bytes go.
+func (w *Writer) room() []byte {
+	if w.partial == nil {
+		if w.cutter != nil {
+			w.partial = make([]byte, 0, 4*w.cutter.max)
+		} else {
+			w.partial = w.block(w.b.blockSize)
+		}
+	}
+	return w.partial[len(w.partial):cap(w.partial)]
+}
+
+// took is told that n bytes were put there.
+func (w *Writer) took(n int) {
+	w.partial = w.partial[:len(w.partial)+n]
+	if len(w.partial) < cap(w.partial) {
+		return
+	}
+	if w.cutter != nil {
+		w.cut(false)
+		return
+	}
+	block := w.partial
+	w.partial = nil
+	w.add(block)
 }
 
 // block returns an empty block with room for size bytes.
@@ -242,7 +268,7 @@ func (w *Writer) block(size int) []byte {
 	if n := len(w.spare); n > 0 && cap(w.spare[n-1]) >= size {
 		block := w.spare[n-1]
 		w.spare = w.spare[:n-1]
-		return block[:0]
+		return block[:0:size]
 	}
 	return make([]byte, 0, size)
 }
@@ -261,11 +287,25 @@ func (w *Writer) add(block []byte) {
 			return
 		}
 	}
-	if w.mapped {
-		w.chunks = append(w.chunks, ownChunk{Chunk{w.at.blocks - w.first.blocks + uint64(len(w.full)), uint64(len(block))}, true})
+	if w.o.Dedup || w.o.BlockMap {
+		w.name(w.next(len(block)))
 	}
 	w.full = append(w.full, block)
 	w.bytes += len(block)
+}
+
+// next returns the next block as a chunk.
+func (w *Writer) next(size int) ownChunk {
+	return ownChunk{Chunk{w.at.blocks - w.first.blocks + uint64(len(w.full)), uint64(size)}, true}
+}
+
+// name adds a chunk to the block map.
+func (w *Writer) name(c ownChunk) {
+	if len(w.chunks) == maxChunks {
+		w.err = fmt.Errorf("write blob: a block map of more than %d chunks: %w", maxChunks, hypercore.ErrTooLarge)
+		return
+	}
+	w.chunks = append(w.chunks, c)
 }
 
 // append appends the blocks that are full, and those of last after them.
@@ -315,7 +355,10 @@ func (w *Writer) Close() error {
 }
 
 func (w *Writer) finish() {
-	if len(w.partial) > 0 {
+	switch {
+	case w.cutter != nil:
+		w.cut(true)
+	case len(w.partial) > 0:
 		w.add(w.partial)
 	}
 	w.partial = nil
@@ -334,8 +377,7 @@ func (w *Writer) finish() {
 			}
 		}
 		blocks = AppendMap(nil, chunks)
-		w.first.bytes = w.at.bytes + uint64(w.bytes)
-		w.id = ID{BlockOffset: w.at.blocks + uint64(len(w.full)), ByteOffset: w.first.bytes, BlockMap: true}
+		w.id = ID{BlockOffset: w.at.blocks + uint64(len(w.full)), ByteOffset: w.at.bytes + uint64(w.bytes), BlockMap: true}
 	} else {
 		w.id = ID{BlockOffset: w.first.blocks, ByteOffset: w.first.bytes}
 	}
