@@ -1,0 +1,291 @@
+package hyperblobs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+
+	"github.com/cloudbevy/bevy/hyper/hypercore"
+	"github.com/cloudbevy/bevy/hyper/storage"
+	"github.com/cloudbevy/bevy/hyper/storage/storagetest"
+)
+
+// A blob whose id was returned is whole after any crash.
+func TestBlobsOutliveCrashes(t *testing.T) {
+	type blob struct {
+		id   ID
+		data []byte
+	}
+	type crash struct {
+		disk  *storagetest.Faulty
+		acked []blob
+		point uint64
+	}
+	open := func(disk *storagetest.Faulty) (*Blobs, func()) {
+		e, err := disk.Disk().Open()
+		must(t, err)
+		store, err := storage.Open(e, storage.Options{})
+		must(t, err)
+		log := openLog(t, store, hypercore.SessionOptions{})
+		return New(log, Options{}), func() {
+			must(t, log.Close())
+			must(t, store.Close())
+		}
+	}
+	rng := rand.New(rand.NewPCG(1, 2))
+	disk := storagetest.NewFaulty()
+	var mu sync.Mutex
+	var crashes []crash
+	var acked []blob
+	b, done := open(disk)
+	disk.Hook(func(p storagetest.Point) {
+		mu.Lock()
+		defer mu.Unlock()
+		if p.Number%7 == 0 {
+			crashes = append(crashes, crash{disk.PowerCut(p.Number), acked, p.Number})
+		}
+	})
+	for i := range 60 {
+		data := randomBytes(rng, rng.IntN(3*DefaultBlockSize))
+		var id ID
+		switch i % 4 {
+		case 0:
+			var err error
+			id, err = b.Put(t.Context(), data)
+			must(t, err)
+		case 1: // appended in several groups
+			data = bytes.Repeat(append(data, 1), heldBytes*2/(len(data)+1))
+			id = write(t, b, WriteOptions{}, data, len(data))
+		case 2:
+			old := acked[rng.IntN(len(acked))]
+			data = append(data, old.data...)
+			id = write(t, b, WriteOptions{Dedup: true, Base: &old.id}, data, len(data))
+		default:
+			id = write(t, b, WriteOptions{Dedup: true}, data, len(data))
+		}
+		mu.Lock()
+		acked = append(acked, blob{id, data})
+		mu.Unlock()
+	}
+	disk.Hook(nil)
+	done()
+	if len(crashes) < 20 {
+		t.Fatalf("there were %d crashes only", len(crashes))
+	}
+	for _, c := range crashes {
+		b, done := open(c.disk)
+		for _, blob := range c.acked {
+			if got, err := b.Get(t.Context(), blob.id); err != nil || !bytes.Equal(got, blob.data) {
+				t.Errorf("after a crash at write point %d, blob %+v is %d bytes (%v), want %d", c.point, blob.id, len(got), err, len(blob.data))
+			}
+		}
+		done()
+	}
+}
+
+func TestWritersWriteAtTheSameTime(t *testing.T) {
+	b := newBlobs(t, 1000)
+	type blob struct {
+		id   ID
+		data []byte
+	}
+	blobs := make(chan blob, 100)
+	var writers sync.WaitGroup
+	for i := range 8 {
+		writers.Go(func() {
+			r := rand.New(rand.NewPCG(uint64(i), 1))
+			for n := range 6 {
+				data := randomBytes(r, r.IntN(heldBytes*2))
+				var id ID
+				var err error
+				if n%2 == 0 {
+					id, err = b.Put(t.Context(), data)
+				} else {
+					w := b.NewWriter(t.Context(), WriteOptions{Dedup: i%2 == 0})
+					_, err = w.ReadFrom(bytes.NewReader(data))
+					if n == 3 {
+						w.Abort()
+						continue
+					}
+					err = errors.Join(err, w.Close())
+					id = w.ID()
+				}
+				if err != nil {
+					t.Error(err)
+				}
+				blobs <- blob{id, data}
+			}
+		})
+	}
+	writers.Wait()
+	close(blobs)
+	for x := range blobs {
+		wantBlob(t, b, x.id, x.data)
+	}
+}
+
+// A writer that is slow to give little data holds nobody up.
+func TestSmallBlobsDoNotWaitForSlowWriters(t *testing.T) {
+	b := newBlobs(t, 1000)
+	w := b.NewWriter(t.Context(), WriteOptions{})
+	_, err := w.Write(make([]byte, heldBytes-1))
+	must(t, err)
+	id, err := b.Put(t.Context(), []byte("quick"))
+	must(t, err)
+	wantBlob(t, b, id, []byte("quick"))
+
+	_, err = w.Write(make([]byte, 2*heldBytes)) // now it appends
+	must(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := b.Put(ctx, []byte("waits")); !errors.Is(err, context.Canceled) {
+		t.Errorf("put while a large blob is written: %v", err)
+	}
+	must(t, w.Close())
+	wantBlob(t, b, w.ID(), make([]byte, 3*heldBytes-1))
+}
+
+func TestAbortFreesTheSpace(t *testing.T) {
+	b := newBlobs(t, 1000)
+	id, err := b.Put(t.Context(), []byte("stays"))
+	must(t, err)
+	for _, o := range []WriteOptions{{}, {Dedup: true}} {
+		w := b.NewWriter(t.Context(), o)
+		data := randomBytes(rand.New(rand.NewPCG(1, 2)), 3*heldBytes)
+		_, err = w.Write(data)
+		must(t, err)
+		if b.log.Length() < 100 {
+			t.Fatal("nothing was appended yet")
+		}
+		w.Abort()
+		for i := uint64(1); i < b.log.Length(); i++ {
+			if b.log.Has(i) {
+				t.Fatalf("block %d of an aborted blob is held", i)
+			}
+		}
+		if _, err := w.Write(data); err == nil {
+			t.Error("written after it was aborted")
+		}
+	}
+	wantBlob(t, b, id, []byte("stays"))
+	id, err = b.Put(t.Context(), []byte("comes next"))
+	must(t, err)
+	wantBlob(t, b, id, []byte("comes next"))
+}
+
+func TestForeignAppendsConflict(t *testing.T) {
+	b := newBlobs(t, 1000)
+	data := randomBytes(rand.New(rand.NewPCG(1, 2)), 3*heldBytes)
+	w := b.NewWriter(t.Context(), WriteOptions{})
+	_, err := w.Write(data)
+	must(t, err)
+	_, err = b.log.Append(t.Context(), []byte("a stranger's"))
+	must(t, err)
+	if err := w.Close(); !errors.Is(err, ErrConflict) {
+		t.Errorf("close after somebody else appended: %v", err)
+	}
+	for i := range b.log.Length() - 1 {
+		if b.log.Has(i) {
+			t.Fatalf("block %d of the blob is held", i)
+		}
+	}
+	if !b.log.Has(b.log.Length() - 1) {
+		t.Error("the stranger's block was cleared")
+	}
+	id, err := b.Put(t.Context(), data)
+	must(t, err)
+	wantBlob(t, b, id, data)
+}
+
+func TestWritersThatFailHoldNobodyUp(t *testing.T) {
+	b := newBlobs(t, 1000)
+	ctx, cancel := context.WithCancel(t.Context())
+	w := b.NewWriter(ctx, WriteOptions{})
+	data := randomBytes(rand.New(rand.NewPCG(1, 2)), 3*heldBytes)
+	_, err := w.Write(data)
+	must(t, err)
+	cancel()
+	if err := w.Close(); !errors.Is(err, context.Canceled) {
+		t.Errorf("close: %v", err)
+	}
+	if b.log.Has(0) {
+		t.Error("what was written is still held")
+	}
+	if _, err := b.Put(t.Context(), data); err != nil {
+		t.Error(err)
+	}
+	w = b.NewWriter(t.Context(), WriteOptions{Chunks: true})
+	if _, err := w.Write(make([]byte, hypercore.MaxBlock+1)); !errors.Is(err, hypercore.ErrTooLarge) {
+		t.Errorf("a chunk over the limit: %v", err)
+	}
+	must(t, w.Close())
+	if _, err := w.Write([]byte("more")); err == nil {
+		t.Error("written after close")
+	}
+}
+
+// An edit stores what is around it, whatever moves.
+func TestDedupStoresOnlyWhatChanged(t *testing.T) {
+	b := New(newLog(t, hypercore.SessionOptions{}), Options{Durability: hypercore.Soon})
+	r := rand.New(rand.NewPCG(1, 2))
+	data := randomBytes(r, 8<<20)
+	base := write(t, b, WriteOptions{Dedup: true}, data, 1<<20)
+	for name, edited := range map[string][]byte{
+		"inserted":   append(append(bytes.Clone(data[:3<<20]), "something"...), data[3<<20:]...),
+		"removed":    append(bytes.Clone(data[:3<<20]), data[3<<20+1000:]...),
+		"put before": append([]byte("something"), data...),
+		"moved":      append(bytes.Clone(data[4<<20:]), data[:4<<20]...),
+		"twice":      append(bytes.Clone(data), data...),
+	} {
+		before := b.log.ByteLength()
+		id := write(t, b, WriteOptions{Dedup: true, Base: &base}, edited, 100_000)
+		wantBlob(t, b, id, edited)
+		if grew := b.log.ByteLength() - before; grew > 2<<20 {
+			t.Errorf("%s: the log grew by %d bytes", name, grew)
+		}
+	}
+	// A base with no map is one chunk a block.
+	plain, err := b.Put(t.Context(), data)
+	must(t, err)
+	before := b.log.ByteLength()
+	w := b.NewWriter(t.Context(), WriteOptions{Dedup: true, Chunks: true, Base: &plain})
+	for i := 0; i < len(data); i += DefaultBlockSize {
+		_, err := w.Write(data[i : i+DefaultBlockSize])
+		must(t, err)
+	}
+	must(t, w.Close())
+	wantBlob(t, b, w.ID(), data)
+	if grew := b.log.ByteLength() - before; grew > 10<<10 {
+		t.Errorf("the same blocks again: the log grew by %d bytes", grew)
+	}
+	// What is not here any more can't be built on.
+	_, err = b.Clear(t.Context(), plain)
+	must(t, err)
+	id := write(t, b, WriteOptions{Dedup: true, Base: &plain}, data, len(data))
+	wantBlob(t, b, id, data)
+}
+
+// Where it cuts must stay, or new versions would share nothing with old ones.
+func TestCutsStayWhereTheyAre(t *testing.T) {
+	data := randomBytes(rand.New(rand.NewPCG(1, 2)), 1<<20)
+	c := newCutter(DefaultBlockSize)
+	var lengths []int
+	for rest := data; len(rest) > 0; {
+		n := c.cut(rest)
+		if (n < c.min || n > c.max) && n != len(rest) {
+			t.Errorf("a chunk of %d bytes", n)
+		}
+		lengths = append(lengths, n)
+		rest = rest[n:]
+	}
+	if got, want := fmt.Sprint(lengths), "[76817 88028 67012 67316 75278 111180 84080 80337 77113 103665 23067 66625 46530 67187 14341]"; got != want {
+		t.Errorf("cut into %s, want %s", got, want)
+	}
+	if n := c.cut(make([]byte, 2*c.max)); n != c.max {
+		t.Errorf("zeros are cut at %d, want %d", n, c.max)
+	}
+}
