@@ -45,23 +45,23 @@ func TestBlobsOutliveCrashes(t *testing.T) {
 	disk.Hook(func(p storagetest.Point) {
 		mu.Lock()
 		defer mu.Unlock()
-		if p.Number%7 == 0 {
+		if p.Number%11 == 0 {
 			crashes = append(crashes, crash{disk.PowerCut(p.Number), acked, p.Number})
 		}
 	})
-	for i := range 60 {
-		data := randomBytes(rng, rng.IntN(3*DefaultBlockSize))
+	for i := range 28 {
+		data := randomBytes(rng, rng.IntN([]int{1000, 2 * DefaultBlockSize}[i/4%2]))
 		var id ID
-		switch i % 4 {
-		case 0:
+		switch {
+		case i%4 == 0:
 			var err error
 			id, err = b.Put(t.Context(), data)
 			must(t, err)
-		case 1: // appended in several groups
-			data = bytes.Repeat(append(data, 1), heldBytes*2/(len(data)+1))
+		case i%12 == 1: // appended in several groups
+			data = bytes.Repeat(append(data, 1), heldBytes*3/2/(len(data)+1))
 			id = write(t, b, WriteOptions{}, data, len(data))
-		case 2:
-			old := acked[rng.IntN(len(acked))]
+		case i%4 == 2:
+			old := acked[i-2]
 			data = append(data, old.data...)
 			id = write(t, b, WriteOptions{Dedup: true, Base: &old.id}, data, len(data))
 		default:
