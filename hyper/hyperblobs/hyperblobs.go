@@ -104,14 +104,37 @@ func (b *Blobs) check(ctx context.Context, id ID) error {
 	if b.log.Writable() {
 		return fmt.Errorf("%w: its blocks end at %d, the log at %d", ErrInvalid, end, b.log.Length())
 	}
-	// The log may have grown elsewhere.
-	if err := b.log.Update(ctx); err != nil {
+	if err := b.grow(ctx, end); err != nil {
 		return err
 	}
 	if n := b.log.Length(); end > n {
 		return fmt.Errorf("%w: its blocks end at %d, the log as known here at %d: %w", ErrInvalid, end, n, hypercore.ErrNotFound)
 	}
 	return nil
+}
+
+// grow waits until the log has a length, or nobody has more of it. Update alone
+// would wait until no connection is being made, too.
+func (b *Blobs) grow(ctx context.Context, length uint64) error {
+	enough, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop, err := b.log.Notify(func(e hypercore.Event) {
+		if e.Kind == hypercore.Appended && e.Length >= length {
+			cancel()
+		}
+	})
+	if err != nil {
+		return err
+	}
+	defer stop()
+	if b.log.Length() >= length {
+		return nil
+	}
+	err = b.log.Update(enough)
+	if b.log.Length() >= length {
+		return nil
+	}
+	return err
 }
 
 // Get returns a whole blob. The memory it takes grows with what is there, not
