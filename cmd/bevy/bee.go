@@ -159,10 +159,10 @@ func (b *bee) cannot(ctx context.Context, err error, format string, args ...any)
 	return f
 }
 
-// each calls f with what comes of the bee. Peers have --wait for each, unless it
-// may never come.
-func each[T any](b *bee, live bool, all iter.Seq2[T, error], f func(T) error) error {
-	wait := b.log.wait
+// each calls f with what comes of a log. Peers have --wait for each, unless it may
+// never come.
+func each[T any](l *log, live bool, all iter.Seq2[T, error], f func(T) error) error {
+	wait := l.wait
 	if live {
 		wait = &patience{}
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 
+	"github.com/cloudbevy/bevy/hyper/corestore"
 	"github.com/cloudbevy/bevy/hyper/hyperbee"
 	"github.com/cloudbevy/bevy/hyper/hypercore"
 	"github.com/spf13/cobra"
@@ -33,7 +34,7 @@ bevy hyper bee create diary --encrypted`,
 var aBee = kind{group: "bee", next: "put %s <entry> <value>", begin: beginBee}
 
 // beginBee writes the header of a bee, so that its log is told from others.
-func beginBee(ctx context.Context, l *hypercore.Log) error {
+func beginBee(ctx context.Context, _ *corestore.Store, l *hypercore.Log, _ *[32]byte) error {
 	tree, err := hyperbee.Open(l, hyperbee.Options{})
 	if err != nil {
 		return err

@@ -57,7 +57,7 @@ func (b *bee) diff(ctx context.Context, word string, before uint64, o hyperbee.R
 			return err
 		}
 		none := true
-		err := each(b, false, b.tree.Diff(ctx, before, o), func(d hyperbee.Difference) error {
+		err := each(b.log, false, b.tree.Diff(ctx, before, o), func(d hyperbee.Difference) error {
 			none = false
 			return w.difference(d)
 		})

@@ -61,7 +61,7 @@ type printedChange struct {
 func (b *bee) history(ctx context.Context, word string, o hyperbee.HistoryOptions) error {
 	return b.print(ctx, word, func(ctx context.Context, w *beeWriter) error {
 		none := true
-		err := each(b, o.Live, b.tree.History(ctx, o), func(c hyperbee.Change) error {
+		err := each(b.log, o.Live, b.tree.History(ctx, o), func(c hyperbee.Change) error {
 			none = false
 			what := "put"
 			if c.Deleted {

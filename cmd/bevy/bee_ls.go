@@ -42,7 +42,7 @@ bevy hyper bee ls <key> --prefix 2026- --peer tcp://example.org:4233`,
 func (b *bee) ls(ctx context.Context, word string, o hyperbee.RangeOptions, keys bool) error {
 	return b.print(ctx, word, func(ctx context.Context, w *beeWriter) error {
 		none := true
-		err := each(b, false, b.tree.Range(ctx, o), func(e hyperbee.Entry) error {
+		err := each(b.log, false, b.tree.Range(ctx, o), func(e hyperbee.Entry) error {
 			none = false
 			if keys {
 				e.Value = nil

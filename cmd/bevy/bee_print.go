@@ -34,32 +34,42 @@ func valueOf(value []byte) (v entryValue) {
 	return v
 }
 
-// A beeWriter prints what comes of a bee, line by line.
+// A beeWriter prints what comes of a bee.
 type beeWriter struct {
 	*bee
-	out   *bufio.Writer
-	width int  // of the terminal that it goes to; 0 if it goes elsewhere
-	slow  bool // the next line may take a while
+	*lineWriter
 }
 
 // print opens the bee to print something of it.
 func (b *bee) print(ctx context.Context, word string, f func(context.Context, *beeWriter) error) error {
 	return b.open(ctx, reading, word, func(ctx context.Context) error {
-		w := &beeWriter{bee: b, out: b.buffered(), slow: b.log.net != nil}
-		if isTerminal(b.stdout) {
-			w.width = width(b.stdout)
-		}
-		err := f(ctx, w)
-		if e := w.out.Flush(); err == nil {
-			err = written(e)
-		}
-		return err
+		return b.lines(b.log, func(w *lineWriter) error { return f(ctx, &beeWriter{b, w}) })
 	})
+}
+
+// A lineWriter prints what comes of a log, line by line.
+type lineWriter struct {
+	out   *bufio.Writer
+	width int  // of the terminal that it goes to; 0 if it goes elsewhere
+	slow  bool // the next line may take a while
+}
+
+// lines calls f to print something of a log.
+func (a *app) lines(l *log, f func(*lineWriter) error) error {
+	w := &lineWriter{out: a.buffered(), slow: l.net != nil}
+	if isTerminal(a.stdout) {
+		w.width = width(a.stdout)
+	}
+	err := f(w)
+	if e := w.out.Flush(); err == nil {
+		err = written(e)
+	}
+	return err
 }
 
 // line prints cells with tabs between them; or, on a terminal, as much as it has
 // room for.
-func (w *beeWriter) line(cells ...string) error {
+func (w *lineWriter) line(cells ...string) error {
 	line := strings.Join(cells, "\t")
 	if w.width > 0 {
 		line = cut(strings.Join(cells, "  "), w.width)
@@ -68,9 +78,9 @@ func (w *beeWriter) line(cells ...string) error {
 }
 
 // object prints a value as JSON.
-func (w *beeWriter) object(v any) error { return w.end(w.out.Write(jsonLine(v))) }
+func (w *lineWriter) object(v any) error { return w.end(w.out.Write(jsonLine(v))) }
 
-func (w *beeWriter) end(_ int, err error) error {
+func (w *lineWriter) end(_ int, err error) error {
 	if err == nil && w.slow {
 		err = w.out.Flush()
 	}

@@ -45,7 +45,7 @@ func (b *bee) watch(ctx context.Context, word string, from numberFlag, o hyperbe
 			return err
 		}
 		b.say("watching bee %s from version %d on", b.log.called(), from.n)
-		err := untilStopped(each(b, true, b.tree.Watch(ctx, from.n, o), w.difference))
+		err := untilStopped(each(b.log, true, b.tree.Watch(ctx, from.n, o), w.difference))
 		return b.cannot(ctx, err, "cannot watch bee %s", b.log.called())
 	})
 }

@@ -51,8 +51,9 @@ type created struct {
 type kind struct {
 	group string // of the commands about it, in "bevy hyper"
 	next  string // what to do with a new one, with %s for its name
-	// begin writes what such a log has in the beginning, if anything.
-	begin func(context.Context, *hypercore.Log) error
+	// begin writes what such a log has in the beginning, if anything, with the key
+	// that encrypts it, if one does.
+	begin func(context.Context, *corestore.Store, *hypercore.Log, *[32]byte) error
 }
 
 var aLog = kind{group: "core", next: "append %s <file>"}
@@ -89,7 +90,7 @@ func (h *hyper) create(ctx context.Context, name string, encrypted bool, kind ki
 			err = fail(l.SetUserData(ctx, encryptionMark, markOf(key)), "cannot create %q", name)
 		}
 		if err == nil && kind.begin != nil {
-			err = fail(kind.begin(ctx, l), "cannot create %q", name)
+			err = fail(kind.begin(ctx, s, l, key), "cannot create %q", name)
 		}
 		c := created{Key: l.Key().String(), DiscoveryKey: l.Discovery().String(), Name: name, Encrypted: key != nil}
 		if made {

@@ -24,31 +24,44 @@ func readDoc(t *testing.T, name string) string {
 
 // printed is what each command prints with --json.
 var printed = map[string]any{
-	"bevy":                     overviewInfo{},
-	"bevy version":             versionInfo{},
-	"bevy hyper core create":   created{},
-	"bevy hyper core ls":       listedLog{},
-	"bevy hyper core info":     logInfo{},
-	"bevy hyper core append":   appended{},
-	"bevy hyper core get":      printedBlock{},
-	"bevy hyper core cat":      nil, // as get
-	"bevy hyper core truncate": truncated{},
-	"bevy hyper core clear":    cleared{},
-	"bevy hyper core audit":    audited{},
-	"bevy hyper core download": downloaded{},
-	"bevy hyper bee create":    created{},
-	"bevy hyper bee put":       changed{},
-	"bevy hyper bee del":       changed{},
-	"bevy hyper bee get":       printedEntry{},
-	"bevy hyper bee ls":        printedEntry{},
-	"bevy hyper bee load":      loaded{},
-	"bevy hyper bee history":   printedChange{},
-	"bevy hyper bee diff":      printedDifference{},
-	"bevy hyper bee watch":     nil, // as diff
-	"bevy hyper bee info":      beeInfo{},
-	"bevy hyper bee serve":     door{},
-	"bevy hyper serve":         served{},
-	"bevy completion":          nil, // a script
+	"bevy":                      overviewInfo{},
+	"bevy version":              versionInfo{},
+	"bevy hyper core create":    created{},
+	"bevy hyper core ls":        listedLog{},
+	"bevy hyper core info":      logInfo{},
+	"bevy hyper core append":    appended{},
+	"bevy hyper core get":       printedBlock{},
+	"bevy hyper core cat":       nil, // as get
+	"bevy hyper core truncate":  truncated{},
+	"bevy hyper core clear":     cleared{},
+	"bevy hyper core audit":     audited{},
+	"bevy hyper core download":  downloaded{},
+	"bevy hyper bee create":     created{},
+	"bevy hyper bee put":        changed{},
+	"bevy hyper bee del":        changed{},
+	"bevy hyper bee get":        printedEntry{},
+	"bevy hyper bee ls":         printedEntry{},
+	"bevy hyper bee load":       loaded{},
+	"bevy hyper bee history":    printedChange{},
+	"bevy hyper bee diff":       printedDifference{},
+	"bevy hyper bee watch":      nil, // as diff
+	"bevy hyper bee info":       beeInfo{},
+	"bevy hyper bee serve":      door{},
+	"bevy hyper drive create":   created{},
+	"bevy hyper drive ls":       listedFile{},
+	"bevy hyper drive put":      changedFiles{},
+	"bevy hyper drive cat":      printedPart{},
+	"bevy hyper drive rm":       changedFiles{},
+	"bevy hyper drive restore":  changedFiles{},
+	"bevy hyper drive diff":     fileDifference{},
+	"bevy hyper drive history":  fileChange{},
+	"bevy hyper drive watch":    nil, // as diff
+	"bevy hyper drive download": downloadedFiles{},
+	"bevy hyper drive seed":     seeded{},
+	"bevy hyper drive info":     driveInfo{},
+	"bevy hyper drive clear":    clearedFiles{},
+	"bevy hyper serve":          served{},
+	"bevy completion":           nil, // a script
 }
 
 // TestEveryFieldIsInTheDocs compares the sections of docs/cli.md with the

@@ -80,9 +80,13 @@ func wrong(try, cause, format string, args ...any) error {
 // to go on.
 var errGone = errors.New("nobody reads the output any more")
 
-// written turns the error of a write to stdout into what it means.
+// written turns the error of a write to stdout into what it means. What failed
+// with its own words already stays.
 func written(err error) error {
-	if errors.Is(err, syscall.EPIPE) {
+	if errors.As(err, new(*failure)) {
+		return err
+	}
+	if errors.Is(err, syscall.EPIPE) || errors.Is(err, errGone) {
 		return errGone
 	}
 	if err != nil {
