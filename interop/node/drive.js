@@ -11,9 +11,10 @@
 //   open {handle, primaryKey?, key?, encryptionKey?, compat?, noHints?} -> {key, contentKey | null, writable}
 //       primaryKey is that of the store; the drive is in the store's namespace of the handle. With compat its cores are of
 //       the old kind, with public keys as their keys.
-//   apply {handle, ops[]}                               -> {refused: [bool…]}, those of the operations that threw
+//   apply {handle, ops[]}                               -> {refused: [bool…], versions[]}: whose path names nothing, and
+//       the version after each
 //       {put: path, data, executable?, metadata?}, metadata as the text of JSON
-//       {stream: path, chunks: [data…], dedup?, executable?, metadata?}
+//       {stream: path, chunks?: [data…], dedup?, executable?, metadata?}
 //       {entry: path, from?, linkname?, executable?, metadata?}, from is the path of the entry whose blob it gets
 //       {symlink: path, target, metadata?}
 //       {del: path}
@@ -109,7 +110,7 @@ async function change (drive, op) {
   if (op.stream !== undefined) {
     const stream = drive.createWriteStream(op.stream, { ...attributes(op), dedup: op.dedup })
     const done = ended(stream)
-    for (const chunk of op.chunks) stream.write(contents(chunk))
+    for (const chunk of op.chunks || []) stream.write(contents(chunk))
     stream.end()
     return done
   }
@@ -122,7 +123,7 @@ async function change (drive, op) {
 function told (node) {
   if (!node) return null
   const { executable, linkname, blob, metadata } = node.value
-  return { seq: node.seq, key: node.key, executable, linkname, blob, metadata: metadata && JSON.stringify(metadata) }
+  return { seq: node.seq, key: node.key, executable, linkname, blob, metadata: metadata === null ? null : JSON.stringify(metadata) }
 }
 
 function sum (b) {
@@ -176,16 +177,18 @@ const methods = {
   async apply ({ handle, ops }) {
     const { drive } = entry(handle)
     const refused = []
+    const versions = []
     for (const op of ops) {
       try {
         await change(drive, op)
         refused.push(false)
       } catch (err) {
-        if (op.batch) throw err
+        if (op.batch || !/^(Invalid filename|Path cannot be resolved)/.test(err.message)) throw err
         refused.push(true)
       }
+      versions.push(drive.version)
     }
-    return { refused }
+    return { refused, versions }
   },
 
   paths ({ paths }) {
@@ -301,7 +304,7 @@ const methods = {
 
   async listen ({ handle }) {
     const e = entry(handle)
-    e.server = net.createServer((socket) => carry(e, false, socket))
+    e.server = net.createServer({ noDelay: true }, (socket) => carry(e, false, socket))
     await new Promise((resolve, reject) => {
       e.server.on('error', reject)
       e.server.listen(0, '127.0.0.1', resolve)
@@ -310,7 +313,7 @@ const methods = {
   },
 
   connect ({ handle, port }) {
-    carry(entry(handle), true, net.connect({ port, host: '127.0.0.1' }))
+    carry(entry(handle), true, net.connect({ port, host: '127.0.0.1', noDelay: true }))
     return null
   },
 
