@@ -111,9 +111,9 @@ func (w *Writer) learn() {
 	}
 }
 
-// known adds a chunk that is stored already, and reports whether it is. If not,
+// stored adds a chunk that is stored already, and reports whether it is. If not,
 // it will be the next block.
-func (w *Writer) known(data []byte) bool {
+func (w *Writer) stored(data []byte) bool {
 	if w.seen == nil {
 		return false
 	}
@@ -132,7 +132,7 @@ func (w *Writer) cut(end bool) {
 	rest := w.partial
 	for w.err == nil && (len(rest) >= w.cutter.max || end && len(rest) > 0) {
 		n := w.cutter.cut(rest)
-		if !w.known(rest[:n]) {
+		if !w.stored(rest[:n]) {
 			w.add(append(make([]byte, 0, n), rest[:n]...))
 		}
 		rest = rest[n:]

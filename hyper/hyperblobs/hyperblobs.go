@@ -97,44 +97,26 @@ func (b *Blobs) check(ctx context.Context, id ID) error {
 	case id.BlockMap && id.BlockLength > maxMapBlocks:
 		return fmt.Errorf("%w: a block map of %d blocks, %d are allowed", ErrInvalid, id.BlockLength, maxMapBlocks)
 	}
-	end := id.BlockOffset + id.BlockLength
-	if id.BlockLength == 0 || end <= b.log.Length() {
+	if b.known(id) || id.BlockLength == 0 {
 		return nil
 	}
+	invalid := fmt.Errorf("%w: its %d blocks from %d on, or its %d bytes from %d on, are not all in the log", ErrInvalid, id.BlockLength, id.BlockOffset, id.ByteLength, id.ByteOffset)
 	if b.log.Writable() {
-		return fmt.Errorf("%w: its blocks end at %d, the log at %d", ErrInvalid, end, b.log.Length())
+		return invalid
 	}
-	if err := b.grow(ctx, end); err != nil {
+	// The log may have grown elsewhere.
+	if err := b.log.Update(ctx); err != nil {
 		return err
 	}
-	if n := b.log.Length(); end > n {
-		return fmt.Errorf("%w: its blocks end at %d, the log as known here at %d: %w", ErrInvalid, end, n, hypercore.ErrNotFound)
+	if !b.known(id) {
+		return fmt.Errorf("%w as it is known here: %w", invalid, hypercore.ErrNotFound)
 	}
 	return nil
 }
 
-// grow waits until the log has a length, or nobody has more of it. Update alone
-// would wait until no connection is being made, too.
-func (b *Blobs) grow(ctx context.Context, length uint64) error {
-	enough, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stop, err := b.log.Notify(func(e hypercore.Event) {
-		if e.Kind == hypercore.Appended && e.Length >= length {
-			cancel()
-		}
-	})
-	if err != nil {
-		return err
-	}
-	defer stop()
-	if b.log.Length() >= length {
-		return nil
-	}
-	err = b.log.Update(enough)
-	if b.log.Length() >= length {
-		return nil
-	}
-	return err
+// known reports whether the log, as it is known here, goes as far as the id says.
+func (b *Blobs) known(id ID) bool {
+	return id.BlockOffset+id.BlockLength <= b.log.Length() && (id.BlockMap || id.ByteOffset+id.ByteLength <= b.log.ByteLength())
 }
 
 // Get returns a whole blob. The memory it takes grows with what is there, not
@@ -252,7 +234,8 @@ func (b *Blobs) download(ctx context.Context, all []hypercore.Range) error {
 
 // Clear frees the space of a blob's blocks here, and returns how many there
 // were. They can be had again from peers. With a block map, the blocks that it
-// names go too, also those that other blobs share.
+// names go too, also those that other blobs share; while the map is not here,
+// only what there is of it.
 func (b *Blobs) Clear(ctx context.Context, id ID) (uint64, error) {
 	fail := func(err error) (uint64, error) { return 0, fmt.Errorf("clear blob: %w", err) }
 	if err := b.check(ctx, id); err != nil {

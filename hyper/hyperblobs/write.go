@@ -62,6 +62,15 @@ func (b *Blobs) append(ctx context.Context, at *end, d hypercore.Durability, blo
 	return nil
 }
 
+// clear frees what was appended of a blob that is given up. Those who come next
+// append after it, whether it could be freed or not.
+func (b *Blobs) clear(ctx context.Context, first, at end) {
+	// After a truncation, others' blocks may be there.
+	if at.blocks > first.blocks && b.log.Fork() == first.fork {
+		_, _ = b.log.Clear(context.WithoutCancel(ctx), first.blocks, at.blocks)
+	}
+}
+
 // Put appends a blob. It does not keep data.
 func (b *Blobs) Put(ctx context.Context, data []byte) (ID, error) {
 	ids, err := b.PutAll(ctx, data)
@@ -78,13 +87,10 @@ func (b *Blobs) PutAll(ctx context.Context, data ...[]byte) ([]ID, error) {
 		return nil, fmt.Errorf("put blobs: %w", err)
 	}
 	defer b.unlock()
-	at := b.end()
-	first := at.blocks
+	first := b.end()
+	at := first
 	fail := func(err error) ([]ID, error) {
-		if at.blocks > first { // what is left of it is of no use
-			_, clearErr := b.log.Clear(context.WithoutCancel(ctx), first, at.blocks)
-			err = errors.Join(err, clearErr)
-		}
+		b.clear(ctx, first, at)
 		return nil, fmt.Errorf("put blobs: %w", err)
 	}
 	ids := make([]ID, len(data))
@@ -190,7 +196,7 @@ func (w *Writer) Write(p []byte) (n int, err error) {
 		if len(p) > hypercore.MaxBlock {
 			return 0, fmt.Errorf("write blob: a chunk of %d bytes: %w", len(p), hypercore.ErrTooLarge)
 		}
-		if len(p) > 0 && !w.known(p) {
+		if len(p) > 0 && !w.stored(p) {
 			w.add(append(w.block(len(p)), p...))
 		}
 		return len(p), w.err
@@ -397,10 +403,7 @@ func (w *Writer) Abort() {
 		w.err = errors.New("the writer was aborted")
 	}
 	if w.locked {
-		if w.at.blocks > w.first.blocks {
-			// Those who come next append after it, whether it could be freed or not.
-			_, _ = w.b.log.Clear(context.WithoutCancel(w.ctx), w.first.blocks, w.at.blocks)
-		}
+		w.b.clear(w.ctx, w.first, w.at)
 		w.b.unlock()
 	}
 	w.partial, w.full, w.spare = nil, nil, nil
