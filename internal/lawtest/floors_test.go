@@ -29,6 +29,8 @@ var floors = [][]string{
 	{"hyper/hyperbee"},
 	{"hyper/hyperblobs"},
 	{"hyper/hyperdrive"},
+	{"hyper/localdrive"},
+	{"hyper/mirrordrive"},
 	{"hyper/autobase"},
 	{"hyper/udx"},
 	{"hyper/dhtrpc"},
