@@ -66,6 +66,7 @@ func newPair(t *testing.T, blockSize int, encryptionKey *[32]byte) *pair {
 // theirs are the blobs as seen from elsewhere, with nothing held yet.
 func (p *pair) theirs(t *testing.T) *Blobs {
 	t.Helper()
+	synctest.Wait() // until it heard of the writer's length
 	_, err := p.far.Clear(t.Context(), 0, p.far.Length())
 	must(t, err)
 	return New(p.far, Options{BlockSize: p.blockSize})
