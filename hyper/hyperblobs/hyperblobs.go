@@ -104,8 +104,7 @@ func (b *Blobs) check(ctx context.Context, id ID) error {
 	if b.log.Writable() {
 		return invalid
 	}
-	// The log may have grown elsewhere.
-	if err := b.log.Update(ctx); err != nil {
+	if err := b.grow(ctx, end); err != nil {
 		return err
 	}
 	if !b.known(id) {
@@ -117,6 +116,31 @@ func (b *Blobs) check(ctx context.Context, id ID) error {
 // known reports whether the log, as it is known here, goes as far as the id says.
 func (b *Blobs) known(id ID) bool {
 	return id.BlockOffset+id.BlockLength <= b.log.Length() && (id.BlockMap || id.ByteOffset+id.ByteLength <= b.log.ByteLength())
+}
+
+// grow waits until the log, which may have grown elsewhere, is so long here, or
+// nobody has more of it. Update alone would also wait for as long as connections
+// are being made, which is all the time for who makes lost ones anew.
+func (b *Blobs) grow(ctx context.Context, length uint64) error {
+	enough, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop, err := b.log.Notify(func(e hypercore.Event) {
+		if e.Kind == hypercore.Appended && e.Length >= length {
+			cancel()
+		}
+	})
+	if err != nil {
+		return err
+	}
+	defer stop()
+	if b.log.Length() >= length {
+		return nil
+	}
+	err = b.log.Update(enough)
+	if b.log.Length() >= length {
+		return nil
+	}
+	return err
 }
 
 // Get returns a whole blob. The memory it takes grows with what is there, not
