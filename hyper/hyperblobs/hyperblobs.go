@@ -104,7 +104,7 @@ func (b *Blobs) check(ctx context.Context, id ID) error {
 	if b.log.Writable() {
 		return invalid
 	}
-	if err := b.grow(ctx, end); err != nil {
+	if err := b.grow(ctx, id.BlockOffset+id.BlockLength); err != nil {
 		return err
 	}
 	if !b.known(id) {
