@@ -45,6 +45,20 @@ func BenchmarkPut(b *testing.B) {
 	}
 }
 
+// Those who put at the same time share the syncs.
+func BenchmarkPutDurablyTogether(b *testing.B) {
+	blobs := diskBlobs(b, Options{})
+	data := randomBytes(rand.New(rand.NewPCG(1, 2)), 1<<10)
+	b.SetParallelism(16)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := blobs.Put(context.Background(), data); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+}
+
 func BenchmarkWriter(b *testing.B) {
 	for _, c := range []struct {
 		name string

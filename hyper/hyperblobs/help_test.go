@@ -2,6 +2,7 @@ package hyperblobs
 
 import (
 	"bytes"
+	"encoding/binary"
 	"math/rand/v2"
 	"testing"
 
@@ -44,11 +45,11 @@ func newBlobs(t testing.TB, blockSize int) *Blobs {
 
 // randomBytes returns n bytes that do not repeat.
 func randomBytes(r *rand.Rand, n int) []byte {
-	p := make([]byte, n)
-	for i := range p {
-		p[i] = byte(r.Uint32())
+	p := make([]byte, 0, n+8)
+	for len(p) < n {
+		p = binary.LittleEndian.AppendUint64(p, r.Uint64())
 	}
-	return p
+	return p[:n:n]
 }
 
 // write writes a blob in parts of up to part bytes.

@@ -63,6 +63,7 @@ type Blobs struct {
 	blockSize int
 	o         Options
 	writing   chan struct{} // holds one token while blocks are being appended
+	puts      *puts
 }
 
 // New returns the blobs of a log, which stays the caller's to close. While
@@ -72,7 +73,7 @@ func New(log *hypercore.Log, o Options) *Blobs {
 	if size <= 0 {
 		size = DefaultBlockSize
 	}
-	return &Blobs{log: log, live: log, blockSize: min(size, hypercore.MaxBlock), o: o, writing: make(chan struct{}, 1)}
+	return &Blobs{log: log, live: log, blockSize: min(size, hypercore.MaxBlock), o: o, writing: make(chan struct{}, 1), puts: new(puts)}
 }
 
 // View returns the same blobs read through another session of the log, such as

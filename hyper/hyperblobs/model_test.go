@@ -73,7 +73,7 @@ func runModel(t *testing.T, r *rand.Rand, encrypted bool) {
 		}
 		return p
 	}
-	for range 300 {
+	for range 200 {
 		switch op := r.IntN(10); {
 		case op == 0 || len(all) == 0:
 			var parts [][]byte

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"sync"
 
 	"github.com/cloudbevy/bevy/hyper/hypercore"
 )
@@ -83,43 +85,130 @@ func (b *Blobs) Put(ctx context.Context, data []byte) (ID, error) {
 // PutAll appends several blobs, together: small ones cost much less so. It does
 // not keep their data.
 func (b *Blobs) PutAll(ctx context.Context, data ...[]byte) ([]ID, error) {
-	if err := b.lock(ctx); err != nil {
+	p := &put{ctx: ctx, data: data, ids: make([]ID, len(data)), done: make(chan struct{})}
+	err := ctx.Err()
+	if err == nil {
+		b.puts.add(p)
+		select {
+		case b.writing <- struct{}{}:
+			b.putAll(b.puts.take())
+			b.unlock()
+			<-p.done // in this turn or one before
+		case <-p.done:
+		case <-ctx.Done():
+			if b.puts.forget(p) {
+				p.err = ctx.Err()
+			} else {
+				<-p.done // its turn has come
+			}
+		}
+		err = p.err
+	}
+	if err != nil {
 		return nil, fmt.Errorf("put blobs: %w", err)
 	}
-	defer b.unlock()
+	return p.ids, nil
+}
+
+// A put is a call of PutAll that waits for its turn.
+type put struct {
+	ctx  context.Context
+	data [][]byte
+	ids  []ID
+	err  error
+	done chan struct{} // closed when ids and err are set
+}
+
+// puts are those that wait. Whoever gets the turn appends the blobs of all.
+type puts struct {
+	mu   sync.Mutex
+	list []*put
+}
+
+func (q *puts) add(p *put) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.list = append(q.list, p)
+}
+
+func (q *puts) take() []*put {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	list := q.list
+	q.list = nil
+	return list
+}
+
+// forget takes one out, and reports whether it was there.
+func (q *puts) forget(p *put) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := len(q.list)
+	q.list = slices.DeleteFunc(q.list, func(other *put) bool { return other == p })
+	return len(q.list) < n
+}
+
+// putAll appends the blobs of puts in groups, each of which fails or not as one.
+func (b *Blobs) putAll(list []*put) {
+	for len(list) > 0 {
+		n, size := 0, 0
+		for ; n < len(list) && (n == 0 || size < groupBytes); n++ {
+			for _, data := range list[n].data {
+				size += len(data)
+			}
+		}
+		group := list[:n]
+		list = list[n:]
+		err := b.putGroup(group)
+		for _, p := range group {
+			if p.err == nil {
+				p.err = err
+			}
+			close(p.done)
+		}
+	}
+}
+
+func (b *Blobs) putGroup(list []*put) error {
+	ctx := list[0].ctx
+	if len(list) > 1 { // one that ends must not fail the others
+		ctx = context.WithoutCancel(ctx)
+	}
 	first := b.end()
 	at := first
-	fail := func(err error) ([]ID, error) {
-		b.clear(ctx, first, at)
-		return nil, fmt.Errorf("put blobs: %w", err)
-	}
-	ids := make([]ID, len(data))
 	var group [][]byte
 	size := 0
-	for i, data := range data {
-		ids[i] = ID{
-			BlockOffset: at.blocks + uint64(len(group)),
-			BlockLength: uint64((len(data) + b.blockSize - 1) / b.blockSize),
-			ByteOffset:  at.bytes + uint64(size),
-			ByteLength:  uint64(len(data)),
+	for _, p := range list {
+		if p.err = p.ctx.Err(); p.err != nil {
+			continue
 		}
-		for len(data) > 0 {
-			if size >= groupBytes {
-				if err := b.append(ctx, &at, hypercore.Soon, group); err != nil {
-					return fail(err)
-				}
-				group, size = group[:0], 0
+		for i, data := range p.data {
+			p.ids[i] = ID{
+				BlockOffset: at.blocks + uint64(len(group)),
+				BlockLength: uint64((len(data) + b.blockSize - 1) / b.blockSize),
+				ByteOffset:  at.bytes + uint64(size),
+				ByteLength:  uint64(len(data)),
 			}
-			n := min(len(data), b.blockSize)
-			group = append(group, data[:n:n])
-			size += n
-			data = data[n:]
+			for len(data) > 0 {
+				if size >= groupBytes {
+					if err := b.append(ctx, &at, hypercore.Soon, group); err != nil {
+						b.clear(ctx, first, at)
+						return err
+					}
+					group, size = group[:0], 0
+				}
+				n := min(len(data), b.blockSize)
+				group = append(group, data[:n:n])
+				size += n
+				data = data[n:]
+			}
 		}
 	}
 	if err := b.append(ctx, &at, b.o.Durability, group); err != nil {
-		return fail(err)
+		b.clear(ctx, first, at)
+		return err
 	}
-	return ids, nil
+	return nil
 }
 
 // WriteOptions for one blob.
