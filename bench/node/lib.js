@@ -80,6 +80,16 @@ async function putAll (bee, { block, count, batch }) {
   }
 }
 
+// drivePath is the path of a file of a drive, as in drive.go.
+function drivePath (i) {
+  return '/folder-' + String(i % 40).padStart(2, '0') + '/file-' + String(i).padStart(6, '0') + '.bin'
+}
+
+async function putFiles (drive, { block, count }) {
+  const at = blocks(block)
+  for (let i = 0; i < count; i++) await drive.put(drivePath(i), at(i))
+}
+
 // timed runs fn and returns the seconds and CPU seconds that it took.
 async function timed (fn) {
   const cpu = process.cpuUsage()
@@ -156,6 +166,8 @@ module.exports = {
   appendAll,
   beeKey,
   putAll,
+  drivePath,
+  putFiles,
   timed,
   percentile,
   residentMiB,
