@@ -224,6 +224,24 @@ func TestForeignAppendsConflict(t *testing.T) {
 	wantBlob(t, b, id, data)
 }
 
+// A log that was cut and grew again to the same length is another one.
+func TestTruncationsConflict(t *testing.T) {
+	b := newBlobs(t, 1000)
+	w := b.NewWriter(t.Context(), WriteOptions{})
+	_, err := w.Write(randomBytes(rand.New(rand.NewPCG(1, 2)), 3*heldBytes))
+	must(t, err)
+	last := b.log.Length() - 1
+	must(t, b.log.Truncate(t.Context(), last, hypercore.TruncateOptions{}))
+	_, err = b.log.Append(t.Context(), []byte("a stranger's"))
+	must(t, err)
+	if err := w.Close(); !errors.Is(err, ErrConflict) {
+		t.Errorf("close after the log was truncated: %v", err)
+	}
+	if !b.log.Has(last) {
+		t.Error("the stranger's block was cleared")
+	}
+}
+
 func TestWritersThatFailHoldNobodyUp(t *testing.T) {
 	b := newBlobs(t, 1000)
 	ctx, cancel := context.WithCancel(t.Context())
