@@ -49,6 +49,9 @@ var printed = map[string]any{
 	"bevy hyper bee serve":      door{},
 	"bevy hyper drive create":   created{},
 	"bevy hyper drive ls":       listedFile{},
+	"bevy hyper drive get":      nil, // two kinds
+	"bevy hyper drive mirror":   mirroredAll{},
+	"bevy hyper drive checkout": nil, // as mirror
 	"bevy hyper drive put":      changedFiles{},
 	"bevy hyper drive cat":      printedPart{},
 	"bevy hyper drive rm":       changedFiles{},

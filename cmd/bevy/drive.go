@@ -39,8 +39,8 @@ All versions can still be read: each change makes one.`,
 		Args: noSuchWord,
 		RunE: helpOf,
 	}
-	cmd.AddCommand(d.createCommand(), d.lsCommand(), d.putCommand(), d.catCommand(), d.rmCommand(), d.diffCommand(),
-		d.historyCommand(), d.restoreCommand(), d.downloadCommand(), d.seedCommand(), d.infoCommand(), d.watchCommand(),
+	cmd.AddCommand(d.createCommand(), d.lsCommand(), d.getCommand(), d.putCommand(), d.rmCommand(), d.catCommand(), d.mirrorCommand(), d.diffCommand(),
+		d.historyCommand(), d.restoreCommand(), d.checkoutCommand(), d.downloadCommand(), d.seedCommand(), d.infoCommand(), d.watchCommand(),
 		d.clearCommand())
 	h.completeLogs(cmd)
 	return cmd
@@ -269,7 +269,15 @@ func (d *drive) find(ctx context.Context, path string) (e hyperdrive.Entry, err 
 	case errors.Is(err, hyperdrive.ErrNotFound) && d.isFolder(ctx, path):
 		return e, wrong(d.command("ls", shellWord(path)), "it is a folder", "cannot read %s of drive %s", quotePath(path), d.log.called())
 	case errors.Is(err, hyperdrive.ErrNotFound):
-		return e, d.noFile(path)
+		f := d.noFile(path).(*failure)
+		_ = d.ask(func() error {
+			if link, err := d.files.Entry(ctx, path); err == nil && link.IsLink() {
+				f.what = fmt.Sprintf("cannot read %s of drive %s", quotePath(path), d.log.called())
+				f.cause = fmt.Sprintf("it leads to %s, which is not there", quotePath(link.Linkname))
+			}
+			return nil
+		})
+		return e, f
 	case err != nil:
 		return e, d.cannot(ctx, err, "cannot read %s of drive %s", quotePath(path), d.log.called())
 	}

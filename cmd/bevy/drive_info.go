@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/cloudbevy/bevy/hyper/hyperblobs"
 	"github.com/cloudbevy/bevy/hyper/hypercore"
 	"github.com/cloudbevy/bevy/hyper/hyperdrive"
 	"github.com/spf13/cobra"
@@ -39,11 +40,15 @@ func (d *drive) info(ctx context.Context, word string) error {
 	return d.open(ctx, reading, word, func(ctx context.Context) error {
 		what := fmt.Sprintf("cannot read drive %s", d.log.called())
 		var out driveInfo
+		var last *hyperblobs.ID // in the log of contents
 		out.Version = d.files.Version()
 		bar := d.progress(d.log.called(), "file", 0, 0)
 		err := each(d.log, false, d.files.List(ctx, "/", hyperdrive.ListOptions{}), func(e hyperdrive.Entry) error {
 			f, err := d.describe(ctx, &e)
 			out.Files, out.FileBytes = out.Files+1, out.FileBytes+f.Size
+			if b := e.Blob; b != nil && (last == nil || b.BlockOffset > last.BlockOffset) {
+				last = b
+			}
 			bar.add(1, f.Size)
 			return err
 		})
@@ -58,8 +63,8 @@ func (d *drive) info(ctx context.Context, word string) error {
 					return err
 				}
 				l := blobs.Log()
-				if d.log.net != nil {
-					err = l.Update(ctx)
+				if last != nil && l.Length() < last.BlockOffset+last.BlockLength {
+					_, err = blobs.Missing(ctx, *last) // which has the head of the log come
 				}
 				out.ContentKey, out.ContentBlocks, out.ContentBytes = l.Key().String(), l.Length(), l.ByteLength()
 				out.ContentHeld = heldIn(l, hypercore.Range{End: l.Length()})
