@@ -50,6 +50,7 @@ func (d *drive) putAll(ctx context.Context, f *localdrive.Folder, at string, out
 		}
 	}()
 	files, bytes := uint64(0), uint64(0) // in the batch
+	left, why := uint64(0), error(nil)   // what can't be read
 	flush := func() error {
 		if err := batch.Flush(ctx); err != nil {
 			return err
@@ -59,6 +60,12 @@ func (d *drive) putAll(ctx context.Context, f *localdrive.Folder, at string, out
 		return nil
 	}
 	for e, err := range f.List(ctx, "/", localdrive.ListOptions{}) {
+		var skipped *localdrive.Skipped
+		if errors.As(err, &skipped) {
+			d.say("left out %s: %s", quotePath(skipped.Path), escape([]byte(causeOf(skipped.Err))))
+			left, why = left+1, skipped.Err
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -78,10 +85,15 @@ func (d *drive) putAll(ctx context.Context, f *localdrive.Folder, at string, out
 			}
 		}
 	}
-	if files == 0 {
-		return nil
+	if files > 0 {
+		if err := flush(); err != nil {
+			return err
+		}
 	}
-	return flush()
+	if left > 0 {
+		return leftOut(left, why)
+	}
+	return nil
 }
 
 // putOne puts a file or a link, unless it is there.

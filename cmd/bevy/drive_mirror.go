@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"path"
 	"strings"
@@ -44,6 +43,7 @@ bevy hyper drive mirror photos: other:`,
 	cmd.Flags().BoolVar(&m.o.DryRun, "dry-run", false, "only say what would happen")
 	cmd.Flags().BoolVar(&m.o.Checksum, "checksum", false, "compare contents also where size and time are the same")
 	cmd.Flags().BoolVar(&m.o.Dedup, "dedup", false, "have a drive store only what is new in changed files")
+	cmd.Flags().StringVar(&m.targetKey, "target-key", "", "encrypt with this key, in `hex`, when both are drives; --encryption-key is for the source then")
 	cmd.Flags().StringArrayVar(&m.ignore, "ignore", nil, "leave alone what has a name of this `pattern`, such as *.tmp, or a path, such as /cache/*")
 	cmd.Flags().StringArrayVar(&m.o.Prefix, "folder", nil, "only the file or folder of this `path`")
 	d.readFlags(cmd)
@@ -82,9 +82,10 @@ bevy hyper drive checkout photos 5 ./old --folder /2026`,
 // A mirroring is one run of mirror.
 type mirroring struct {
 	*drive
-	o      mirrordrive.Options
-	delete bool
-	ignore []string
+	o         mirrordrive.Options
+	delete    bool
+	ignore    []string
+	targetKey string // --target-key
 }
 
 // read checks the flags.
@@ -163,9 +164,14 @@ func (m *mirroring) fromFolder(ctx context.Context, dir, word string) error {
 
 // toDrive mirrors a drive to another of this store.
 func (m *mirroring) toDrive(ctx context.Context, from, to string) error {
-	key, err := m.readEncryptionKey()
-	if err != nil {
-		return err
+	var key *[32]byte
+	if m.targetKey != "" {
+		h := *m.hyper
+		h.encryptionKey = m.targetKey
+		var err error
+		if key, err = h.readEncryptionKey(); err != nil {
+			return err
+		}
 	}
 	return m.open(ctx, writing, from, func(ctx context.Context) (err error) {
 		l, err := openLog(m.log.store, to, hypercore.SessionOptions{EncryptionKey: key}, false)
@@ -182,6 +188,9 @@ func (m *mirroring) toDrive(ctx context.Context, from, to string) error {
 			return wrong("bevy hyper drive restore "+shellWord(to)+" <version>", "both are the same drive", "cannot mirror %q to %q", from, to)
 		}
 		if err := m.mayAppend(ctx, l, key); err != nil {
+			if f, ok := err.(*failure); ok && f.code == codeDenied && key == nil && l.KeyPair().CanSign() {
+				f.try = "--target-key <hex>"
+			}
 			return err
 		}
 		at := l.Key()
@@ -279,10 +288,15 @@ func (m *mirroring) run(ctx context.Context, from, to mirrordrive.Side, target s
 		return err
 	}
 	if total.Skip > 0 {
-		return &failure{code: codeFailed, err: why, what: fmt.Sprintf("left out %s", plural(total.Skip, "file")),
-			cause: escape([]byte(causeOf(why))), try: "look at them, or --ignore what is not wanted"}
+		return leftOut(total.Skip, why)
 	}
 	return nil
+}
+
+// leftOut says that not all files could be copied.
+func leftOut(files uint64, why error) error {
+	return &failure{code: codeFailed, err: why, what: "left out " + plural(files, "file"), cause: escape([]byte(causeOf(why))),
+		try: "look at them, and do the command again"}
 }
 
 func (m *mirroring) printOp(w *lineWriter, op mirrordrive.Op) error {
