@@ -15,7 +15,8 @@
 //       the version after each
 //       {put: path, data, executable?, metadata?}, metadata as the text of JSON
 //       {stream: path, chunks?: [data…], dedup?, executable?, metadata?}
-//       {entry: path, from?, linkname?, executable?, metadata?}, from is the path of the entry whose blob it gets
+//       {entry: path, from?, linkname?, executable?, metadata?}, from is the path of the entry whose blob it gets,
+//           not in a batch
 //       {symlink: path, target, metadata?}
 //       {del: path}
 //       {batch: [op…]}, which is one operation of the result
@@ -88,7 +89,7 @@ function ofTheOldKind (store) {
 }
 
 // find returns the entry of a clean path. The get of hyperbee 2.27 may still find what was deleted, where a block of that
-// key is passed on the way down; its ranges do not.
+// key is passed on the way down; its ranges do not. In a batch, ranges have it write nodes again that did not change.
 async function find (drive, path) {
   for await (const e of drive.entries({ gte: path, lte: path })) return e
   return null
