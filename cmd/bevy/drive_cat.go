@@ -112,11 +112,7 @@ func (d *drive) copyFile(ctx context.Context, to io.Writer, e hyperdrive.Entry, 
 	})
 	if err == nil {
 		defer from.Close()
-		if d.json {
-			_, err = io.CopyBuffer(to, &patientReader{from, d.log.wait}, make([]byte, 64<<10))
-		} else {
-			_, err = io.CopyBuffer(to, &patientReader{from, d.log.wait}, make([]byte, 256<<10))
-		}
+		_, err = io.CopyBuffer(to, &patientReader{from, d.log.wait}, make([]byte, hyperblobs.DefaultBlockSize))
 	}
 	return d.cannot(ctx, err, "cannot read %s of drive %s", quotePath(e.Path), d.log.called())
 }
