@@ -19,6 +19,8 @@ import (
 	"github.com/cloudbevy/bevy/hyper/hyperblobs"
 	"github.com/cloudbevy/bevy/hyper/hypercore"
 	"github.com/cloudbevy/bevy/hyper/hyperdrive"
+	"github.com/cloudbevy/bevy/hyper/localdrive"
+	"github.com/cloudbevy/bevy/hyper/mirrordrive"
 	"github.com/cloudbevy/bevy/hyper/replicate"
 	"github.com/cloudbevy/bevy/internal/nodepeer"
 )
@@ -898,5 +900,123 @@ func TestBevyReadsHereAndThereInFilesOfNode(t *testing.T) {
 	s.must(err)
 	if held := heldBy(blobs.Log()); held != uint64(len(blocks)) {
 		t.Errorf("%d blocks came, want %d", held, len(blocks))
+	}
+}
+
+// mirror makes dst the same as src on our side, and returns what was done.
+func mirror(s *ourSide, src, dst mirrordrive.Side, o mirrordrive.Options) (total mirrordrive.Total) {
+	s.t.Helper()
+	ctx, cancel := s.patient()
+	defer cancel()
+	for op, err := range mirrordrive.Mirror(ctx, src, dst, o) {
+		s.must(err)
+		if op.Kind == mirrordrive.Skip {
+			s.t.Errorf("%s is skipped: %v", op.Path, op.Reason)
+		}
+		total.Count(op)
+	}
+	return total
+}
+
+func openFolder(t *testing.T) *localdrive.Folder {
+	t.Helper()
+	f, err := localdrive.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// A drive of Node becomes a folder, that a drive of ours, that one of Node again, and nothing of it is changed.
+func TestMirrorsLoseNothingBetweenNodeAndBevy(t *testing.T) {
+	n := startDrives(t)
+	s := startOurSide(t, replicate.Options{})
+	form := driveForms[0]
+	o := form.openNode(n, s, "first", "")
+	root, paths := realFiles(t, 300)
+	paths = append(paths, "/empty", "/large", "/Größe/日本語/👩‍👩‍👧", "/with space/\"quoted\"", "/.hidden")
+	ops := make([]driveOp, len(paths))
+	for i, path := range paths {
+		data := driveData{File: root + path}
+		if i >= 300 {
+			data = driveData{Seed: path, Size: (i - 300) * 1_500_000 % 2_000_000}
+		}
+		ops[i] = driveOp{Put: &paths[i], Data: data, Executable: i%5 == 0}
+		if i%2 == 0 {
+			mode := 0o640
+			if i%5 == 0 {
+				mode |= 0o100
+			}
+			ops[i].Metadata = fmt.Sprintf(`{"mtime":"2026-11-23T10:%02d:00.123456789Z","mode":"%04o"}`, i%60, mode)
+		}
+	}
+	for path, target := range map[string]string{"/link": "empty", "/dir/link": "../Größe", "/dir/absolute": "/large", "/dangling": "nothing/there"} {
+		ops = append(ops, driveOp{Symlink: &path, Target: target})
+	}
+	applyNode(n, "first", []driveOp{{Batch: ops}})
+
+	r := startOurSide(t, replicate.Options{})
+	first, folder := connectOurs(n, r, "first", o.Key), openFolder(t)
+	all := uint64(len(ops))
+	if got := mirror(r, mirrordrive.Drive(first), mirrordrive.Folder(folder), mirrordrive.Options{}); got.Add != all {
+		t.Errorf("from a drive of Node to a folder: %+v, want to add %d", got, all)
+	}
+	if got := mirror(r, mirrordrive.Drive(first), mirrordrive.Folder(folder), mirrordrive.Options{Checksum: true}); got.Equal != all {
+		t.Errorf("again: %+v, want %d to be equal", got, all)
+	}
+	ours := openOurDrive(s, "ours", hyperdrive.Options{Durability: hypercore.Soon})
+	if got := mirror(s, mirrordrive.Folder(folder), mirrordrive.Drive(ours), mirrordrive.Options{}); got.Add != all {
+		t.Errorf("from a folder to a drive of ours: %+v, want to add %d", got, all)
+	}
+	connectNode(n, s, "ours", ours)
+	type counts struct{ Files, Add, Remove, Change uint64 }
+	form.openNode(n, s, "last", "")
+	if got := call[counts](n, "mirror", args{"from": args{"handle": "ours"}, "to": args{"handle": "last"}}); got.Add != all {
+		t.Errorf("from a drive of ours to one of Node: %+v, want to add %d", got, all)
+	}
+
+	type known struct{ sum, rest, metadata string }
+	in := func(handle string) map[string]known {
+		db, out := args{"handle": handle}, map[string]known{}
+		var paths []string
+		entries := call[struct{ Entries []*driveEntry }](n, "list", args{"drive": db, "folder": "/"}).Entries
+		for _, e := range entries {
+			paths = append(paths, e.Key)
+		}
+		sums := call[struct{ Sums []*string }](n, "sums", args{"drive": db, "paths": paths}).Sums
+		for i, e := range entries {
+			rest := fmt.Sprintf("executable %v, link %s", e.Executable, deref(e.Linkname))
+			out[e.Key] = known{deref(sums[i]), rest, deref(e.Metadata)}
+		}
+		return out
+	}
+	sameFiles := func(what, handle string, metadata bool) {
+		t.Helper()
+		got, want := in(handle), in("first")
+		if len(got) != len(want) {
+			t.Errorf("%s has %d files, want %d", what, len(got), len(want))
+		}
+		for path, w := range want {
+			g := got[path]
+			if !metadata || w.metadata == "null" {
+				g.metadata = w.metadata // that of the folder, or none
+			}
+			if g != w {
+				t.Errorf("%s has %s as %+v, want %+v", what, path, g, w)
+			}
+		}
+	}
+	sameFiles("the last drive", "last", true)
+
+	// Node's localdrive makes the same of our folder, and a folder of our drive.
+	form.openNode(n, s, "of folder", "")
+	call[counts](n, "mirror", args{"from": args{"folder": folder.Dir()}, "to": args{"handle": "of folder"}})
+	sameFiles("the drive that Node made of our folder", "of folder", false)
+	theirs := openFolder(t)
+	call[counts](n, "mirror", args{"from": args{"handle": "ours"}, "to": args{"folder": theirs.Dir()}})
+	got := mirror(s, mirrordrive.Folder(theirs), mirrordrive.Drive(ours), mirrordrive.Options{Checksum: true, DryRun: true})
+	if got.Add+got.Remove+got.BytesAdded+got.BytesRemoved != 0 || got.Change+got.Equal != all {
+		t.Errorf("the folder that Node made of our drive differs: %+v", got)
 	}
 }
