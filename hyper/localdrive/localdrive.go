@@ -530,7 +530,9 @@ func (f *Folder) openFile(e hyperdrive.Entry) (*Reader, error) {
 // if what was read may be of no one time.
 func (r *Reader) Read(p []byte) (int, error) {
 	n, err := r.file.Read(p)
-	r.n += int64(n)
+	if r.n += int64(n); r.n > r.info.Size() {
+		return 0, fmt.Errorf("read %s: %w", r.info.Name(), ErrChanged) // it may grow as fast as it is read
+	}
 	if n == 0 && err == io.EOF {
 		now, statErr := r.file.Stat()
 		if statErr != nil {

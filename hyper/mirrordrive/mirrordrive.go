@@ -227,7 +227,13 @@ func (m *mirror) prefixes() ([]string, error) {
 		return []string{""}, nil
 	}
 	slices.SortFunc(out, func(a, b string) int { return strings.Compare(a+"/", b+"/") })
-	return slices.CompactFunc(out, func(a, b string) bool { return strings.HasPrefix(b+"/", a+"/") }), nil
+	kept := out[:1]
+	for _, p := range out[1:] {
+		if !strings.HasPrefix(p+"/", kept[len(kept)-1]+"/") {
+			kept = append(kept, p)
+		}
+	}
+	return kept, nil
 }
 
 // plan returns the paths of both sides under a prefix, in order.
