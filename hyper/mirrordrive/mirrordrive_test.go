@@ -210,7 +210,7 @@ func TestMirrorIsTheSame(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("the names are not all possible")
 	}
-	rounds := 8
+	rounds := 6
 	if os.Getenv("BEVY_LONG") != "" {
 		rounds = 300
 	}
