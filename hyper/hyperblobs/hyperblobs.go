@@ -22,7 +22,9 @@ import (
 	"io"
 	"math"
 	"slices"
+	"time"
 
+	"github.com/cloudbevy/bevy/hyper/clock"
 	"github.com/cloudbevy/bevy/hyper/hypercore"
 )
 
@@ -54,6 +56,8 @@ type Options struct {
 	BlockSize int
 	// Durability of what is written; Durable when zero.
 	Durability hypercore.Durability
+	// Clock is the time seam. The machine's clock when nil.
+	Clock clock.Clock
 }
 
 // Blobs reads and writes the blobs of a log. Any goroutine may call its methods.
@@ -73,6 +77,9 @@ func New(log *hypercore.Log, o Options) *Blobs {
 	if size <= 0 {
 		size = DefaultBlockSize
 	}
+	if o.Clock == nil {
+		o.Clock = clock.System
+	}
 	return &Blobs{log: log, live: log, blockSize: min(size, hypercore.MaxBlock), o: o, writing: make(chan struct{}, 1), puts: new(puts)}
 }
 
@@ -87,8 +94,8 @@ func (b *Blobs) View(log *hypercore.Log) *Blobs {
 // Log returns the log.
 func (b *Blobs) Log() *hypercore.Log { return b.log }
 
-// check returns an error unless the id's blocks are blocks of the log.
-func (b *Blobs) check(ctx context.Context, id ID) error {
+// check returns an error if the id makes no sense in any log.
+func (id ID) check() error {
 	switch {
 	case id.BlockLength > math.MaxInt64-min(id.BlockOffset, math.MaxInt64),
 		id.ByteLength > math.MaxInt64-min(id.ByteOffset, math.MaxInt64):
@@ -97,6 +104,15 @@ func (b *Blobs) check(ctx context.Context, id ID) error {
 		return fmt.Errorf("%w: %d bytes are not in %d blocks", ErrInvalid, id.ByteLength, id.BlockLength)
 	case id.BlockMap && id.BlockLength > maxMapBlocks:
 		return fmt.Errorf("%w: a block map of %d blocks, %d are allowed", ErrInvalid, id.BlockLength, maxMapBlocks)
+	}
+	return nil
+}
+
+// check returns an error unless the id's blocks are blocks of the log. It waits
+// for those of somebody else's log that are not known of yet.
+func (b *Blobs) check(ctx context.Context, id ID) error {
+	if err := id.check(); err != nil {
+		return err
 	}
 	if b.known(id) || id.BlockLength == 0 {
 		return nil
@@ -120,7 +136,7 @@ func (b *Blobs) known(id ID) bool {
 }
 
 // grow waits until the log, which may have grown elsewhere, is so long here, or
-// nobody has more of it. Update alone would also wait for as long as connections
+// nobody tells of more. Update alone would also wait for as long as connections
 // are being made, which is all the time for who makes lost ones anew.
 func (b *Blobs) grow(ctx context.Context, length uint64) error {
 	enough, cancel := context.WithCancel(ctx)
@@ -137,12 +153,22 @@ func (b *Blobs) grow(ctx context.Context, length uint64) error {
 	if b.log.Length() >= length {
 		return nil
 	}
-	err = b.log.Update(enough)
-	if b.log.Length() >= length {
+	if err = b.log.Update(enough); b.log.Length() >= length {
 		return nil
 	}
-	return err
+	if err != nil || !b.log.HasSource() {
+		return err
+	}
+	// Who told of the blob is about to tell of its log, if this is no lie.
+	timer := b.o.Clock.AfterFunc(patience, cancel)
+	defer timer.Stop()
+	<-enough.Done()
+	return ctx.Err()
 }
+
+// patience is how long peers have to tell of a log's blocks after they have told
+// of a blob in them.
+const patience = 10 * time.Second
 
 // Get returns a whole blob. The memory it takes grows with what is there, not
 // with what the id says.
@@ -185,7 +211,11 @@ func (b *Blobs) Has(ctx context.Context, id ID) (bool, error) {
 // block map is not here, those are the map's.
 func (b *Blobs) Missing(ctx context.Context, id ID) (uint64, error) {
 	fail := func(err error) (uint64, error) { return 0, fmt.Errorf("missing blocks of a blob: %w", err) }
-	if err := b.check(ctx, id); err != nil {
+	err := id.check()
+	if b.log.Writable() { // what is not known of another's log may be there
+		err = b.check(ctx, id)
+	}
+	if err != nil {
 		return fail(err)
 	}
 	n := missing(b.log, id.run())

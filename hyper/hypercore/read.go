@@ -90,6 +90,9 @@ func (l *Log) SetSource(s Source) {
 	l.c.source.Store(&s)
 }
 
+// HasSource reports whether there is somebody to bring what is not held here.
+func (l *Log) HasSource() bool { return l.source() != nil }
+
 func (l *Log) source() Source {
 	if s := l.c.source.Load(); s != nil {
 		return *s
