@@ -495,11 +495,11 @@ func (p pair) sameLog(name string) {
 // overWire expects that the blocks went over the connection, and each once.
 func (p pair) overWire(name string, blocks int) {
 	p.t.Helper()
-	// Of what comes without being asked for, some may have been asked for already.
+	// Of what comes without being asked for, some may have been asked for already: the more the slower the machine.
 	var w, r counters
 	right := func() bool {
 		w, r = p.w.counted(name), p.r.counted(name)
-		return w.uploaded >= blocks && w.uploaded <= blocks+blocks/10 && r.downloaded == blocks && w.peers == 1 && r.peers == 1
+		return w.uploaded >= blocks && w.uploaded <= blocks+blocks/4 && r.downloaded == blocks && w.peers == 1 && r.peers == 1
 	}
 	if !eventually(right) {
 		p.t.Errorf("%v sent %d blocks to %d peers, %v received %d from %d, want %d", p.w, w.uploaded, w.peers, p.r, r.downloaded, r.peers, blocks)
