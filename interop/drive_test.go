@@ -518,7 +518,7 @@ func TestNodeAndBevyWriteTheSameDrives(t *testing.T) {
 				o := form.openNode(n, s, handle, "")
 				versions := []uint64{1}
 				for range 4 {
-					ops := p.ops(60 * long(40)) // 9,600, and more in batches
+					ops := p.ops(40 * long(60)) // 9,600, and more in batches
 					want := call[struct{ Refused []bool }](n, "apply", args{"handle": handle, "ops": ops}).Refused
 					d := form.open(s, handle, "")
 					if key := d.Key(); hex.EncodeToString(key[:]) != o.Key {
@@ -569,7 +569,7 @@ func (f driveForm) realDrive(t *testing.T, rng *rand.Rand) (ops []driveOp, p dri
 	t.Helper()
 	files := 2000
 	if f != driveForms[0] && long(2) == 1 {
-		files = 300
+		files = 150
 	}
 	root, paths := realFiles(t, files)
 	var puts []driveOp
@@ -628,10 +628,7 @@ func TestBevyReadsDrivesOfNode(t *testing.T) {
 			versions := applyNode(n, handle, ops)
 
 			s = startOurSide(t, replicate.Options{}) // another store: the one that has the primary key could write
-			d := form.open(s, handle, o.Key)
-			done := s.store.FindingPeers()
-			s.connect(call[struct{ Port int }](n, "listen", args{"handle": handle}).Port)
-			done()
+			d := form.connectOurs(n, s, handle, o.Key)
 			ctx, cancel := s.patient()
 			defer cancel()
 
@@ -733,16 +730,21 @@ func TestNodeReadsDrivesOfBevy(t *testing.T) {
 	}
 }
 
-// connectOurs opens a drive of Node here, over a connection.
-func connectOurs(n node, s *ourSide, handle, key string) *hyperdrive.Drive {
+// connectOurs opens a drive of Node here, over a connection, and waits until it is as long as there.
+func (f driveForm) connectOurs(n node, s *ourSide, handle, key string) *hyperdrive.Drive {
 	s.t.Helper()
-	d := driveForms[0].open(s, handle, key)
-	done := s.store.FindingPeers()
+	d := f.open(s, handle, key)
+	log := d.Tree().Log()
+	events, err := log.Watch()
+	s.must(err)
+	defer events.Close()
 	s.connect(call[struct{ Port int }](n, "listen", args{"handle": handle}).Port)
-	done()
 	ctx, cancel := s.patient()
 	defer cancel()
-	s.must(d.Update(ctx))
+	for want := call[driveHead](n, "head", args{"handle": handle, "log": "db"}); log.Length() < want.Length; {
+		_, err := events.Next(ctx)
+		s.must(err)
+	}
 	return d
 }
 
@@ -774,7 +776,7 @@ func TestNodeAndBevyFollowTheSameLinks(t *testing.T) {
 	}
 	applyNode(n, "links", ops)
 	s = startOurSide(t, replicate.Options{})
-	d := connectOurs(n, s, "links", o.Key)
+	d := driveForms[0].connectOurs(n, s, "links", o.Key)
 	ctx, cancel := s.patient()
 	defer cancel()
 	found := 0
@@ -844,7 +846,7 @@ func TestNodeAndBevyShareBlocks(t *testing.T) {
 		applyNode(n, "theirs", []driveOp{{Stream: &path, Chunks: chunks, Dedup: true}})
 	}
 	r := startOurSide(t, replicate.Options{})
-	d = connectOurs(n, r, "theirs", o.Key)
+	d = driveForms[0].connectOurs(n, r, "theirs", o.Key)
 	ctx, cancel := r.patient()
 	defer cancel()
 	for i, chunks := range versions {
@@ -877,7 +879,7 @@ func TestBevyReadsHereAndThereInFilesOfNode(t *testing.T) {
 	before, path := "/before", "/large"
 	applyNode(n, "large", []driveOp{{Put: &before, Data: driveData{Seed: "before", Size: 100_001}}, {Put: &path, Data: data}})
 	s = startOurSide(t, replicate.Options{})
-	d := connectOurs(n, s, "large", o.Key)
+	d := driveForms[0].connectOurs(n, s, "large", o.Key)
 	ctx, cancel := s.patient()
 	defer cancel()
 	e, err := d.Entry(ctx, path)
@@ -934,13 +936,13 @@ func TestMirrorsLoseNothingBetweenNodeAndBevy(t *testing.T) {
 	s := startOurSide(t, replicate.Options{})
 	form := driveForms[0]
 	o := form.openNode(n, s, "first", "")
-	root, paths := realFiles(t, 300)
+	root, paths := realFiles(t, 150)
 	paths = append(paths, "/empty", "/large", "/Größe/日本語/👩‍👩‍👧", "/with space/\"quoted\"", "/.hidden")
 	ops := make([]driveOp, len(paths))
 	for i, path := range paths {
 		data := driveData{File: root + path}
-		if i >= 300 {
-			data = driveData{Seed: path, Size: (i - 300) * 1_500_000 % 2_000_000}
+		if i >= 150 {
+			data = driveData{Seed: path, Size: (i - 150) * 1_500_000 % 2_000_000}
 		}
 		ops[i] = driveOp{Put: &paths[i], Data: data, Executable: i%5 == 0}
 		if i%2 == 0 {
@@ -957,7 +959,7 @@ func TestMirrorsLoseNothingBetweenNodeAndBevy(t *testing.T) {
 	applyNode(n, "first", []driveOp{{Batch: ops}})
 
 	r := startOurSide(t, replicate.Options{})
-	first, folder := connectOurs(n, r, "first", o.Key), openFolder(t)
+	first, folder := form.connectOurs(n, r, "first", o.Key), openFolder(t)
 	all := uint64(len(ops))
 	if got := mirror(r, mirrordrive.Drive(first), mirrordrive.Folder(folder), mirrordrive.Options{}); got.Add != all {
 		t.Errorf("from a drive of Node to a folder: %+v, want to add %d", got, all)
