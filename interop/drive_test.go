@@ -584,7 +584,7 @@ func (f driveForm) realDrive(t *testing.T, rng *rand.Rand) (ops []driveOp, p dri
 		ops = append(ops, driveOp{Batch: some})
 	}
 	for range 100 {
-		file, from := paths[rng.IntN(len(paths))], paths[rng.IntN(len(paths))]
+		file, from := paths[1+rng.IntN(len(paths)-1)], paths[rng.IntN(len(paths))] // the first one stays
 		link := file + ".link"
 		ops = append(ops, []driveOp{
 			{Put: &file, Data: driveData{Seed: file, Size: rng.IntN(100_000)}, Metadata: `{"mode":"0600"}`},
