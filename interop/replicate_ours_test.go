@@ -358,13 +358,17 @@ func (s *ourSide) carry(conn transport.Conn, begin func(context.Context, io.Read
 		defer close(done)
 		defer cancel()
 		stream, err := begin(ctx, conn, secretstream.Options{KeyPair: noise.NewKeyPair(seed)})
-		begun <- err
 		if err == nil {
 			err = s.store.Replicate(ctx, stream, corestore.ReplicateOptions{Attached: func(*protomux.Mux) {
 				s.mu.Lock()
 				defer s.mu.Unlock()
 				s.begun++
+				begun <- nil
 			}})
+		}
+		select {
+		case begun <- err: // it never began
+		default:
 		}
 		s.end(err)
 	})
