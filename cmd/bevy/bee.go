@@ -71,23 +71,15 @@ func (b *bee) open(ctx context.Context, mode storeMode, word string, f func(cont
 			return err
 		}
 		b.log = l
-		tree, err := hyperbee.Open(l.Log, hyperbee.Options{})
+		tree, err := hyperbee.Open(l.Log, hyperbee.Options{Store: l.store})
 		if errors.Is(err, hyperbee.ErrInvalid) {
 			return b.noBee(err)
 		}
 		if err != nil {
 			return b.cannot(ctx, err, "cannot open bee %s", l.called())
 		}
+		defer tree.Close()
 		b.tree = tree
-		if l.net != nil {
-			if r := l.store.Replicator(l.Key()); r != nil {
-				stop, err := tree.Hint(r)
-				if err != nil {
-					return fail(err, "cannot ask the peers of bee %s", l.called())
-				}
-				defer stop()
-			}
-		}
 		if b.at.set {
 			if err := b.hasVersion(b.at.n); err != nil {
 				return err
@@ -177,14 +169,6 @@ func each[T any](l *log, live bool, all iter.Seq2[T, error], f func(T) error) er
 			return written(err)
 		}
 		wait.start()
-	}
-	return nil
-}
-
-// wantsPeer refuses to wait for changes that nobody can make.
-func (b *bee) wantsPeer(what string) error {
-	if len(b.peers) == 0 {
-		return wrong(what+" --peer tcp://<host>:<port>", "nobody else can change a bee of this store while it is read", "%s wants --peer", what)
 	}
 	return nil
 }

@@ -9,8 +9,7 @@ import (
 )
 
 func (b *bee) historyCommand() *cobra.Command {
-	var from, to, limit numberFlag
-	var o hyperbee.HistoryOptions
+	var flags historyFlags
 	cmd := &cobra.Command{
 		Use:   "history <key> [flags]",
 		Short: "List the changes that made a bee",
@@ -22,30 +21,15 @@ together, as load does, there is none that makes sense.`,
 bevy hyper bee history friends --reverse --limit 5
 bevy hyper bee history <key> --live --peer tcp://example.org:4233`,
 		Args: wants(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if o.Limit, err = limit.limit(); err != nil {
-				return err
-			}
-			switch {
-			case to.set && to.n < max(1, from.n):
-				return wrong("--to with a number that is not smaller", fmt.Sprintf("block %d comes after block %d", max(1, from.n), to.n), "--from and --to are the wrong way round")
-			case o.Live && o.Reverse:
-				return wrong("one of the two", "what is yet to come has no last one", "--live and --reverse exclude one another")
-			case o.Live:
-				err = b.wantsPeer("--live")
-			}
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o, err := flags.options(b.hyper, "bee")
 			if err != nil {
 				return err
 			}
-			o.From, o.To = max(1, from.n), to.n
 			return b.history(cmd.Context(), args[0], o)
 		},
 	}
-	cmd.Flags().Var(&from, "from", "begin with this `block`")
-	cmd.Flags().Var(&to, "to", "end before this `block`")
-	cmd.Flags().Var(&limit, "limit", "at most this `number`")
-	cmd.Flags().BoolVar(&o.Reverse, "reverse", false, "from the last to the first")
-	cmd.Flags().BoolVar(&o.Live, "live", false, "go on with changes that are yet to come, until stopped")
+	flags.flags(cmd)
 	b.readFlags(cmd)
 	return cmd
 }

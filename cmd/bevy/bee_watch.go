@@ -22,7 +22,7 @@ bevy hyper bee watch <key> --prefix door/ --peer tcp://example.org:4233`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o, err := r.options(b)
 			if err == nil {
-				err = b.wantsPeer("watch")
+				err = b.wantsPeer("watch", "bee")
 			}
 			if err != nil {
 				return err

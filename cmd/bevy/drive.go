@@ -78,11 +78,6 @@ func (d *drive) open(ctx context.Context, mode storeMode, word string, f func(co
 				err = fail(e, "cannot close drive %s", l.called())
 			}
 		}()
-		stop, err := d.hint()
-		if err != nil {
-			return err
-		}
-		defer stop()
 		defer func() {
 			if d.deaf != nil {
 				d.deaf()
@@ -127,18 +122,6 @@ func (d *drive) reach(ctx context.Context) error {
 		return err
 	})
 	return d.cannot(ctx, err, "cannot open drive %s", l.called())
-}
-
-// hint asks peers for what will be read of the tree, until stop is called.
-func (d *drive) hint() (stop func(), err error) {
-	if d.log.net == nil {
-		return func() {}, nil
-	}
-	if r := d.log.store.Replicator(d.log.Key()); r != nil {
-		stop, err = d.whole.Tree().Hint(r)
-		return stop, fail(err, "cannot ask the peers of drive %s", d.log.called())
-	}
-	return func() {}, nil
 }
 
 // change is open, for who wants to write.
@@ -209,14 +192,6 @@ func (d *drive) cannot(ctx context.Context, err error, format string, args ...an
 		}
 	}
 	return f
-}
-
-// wantsPeer refuses to wait for changes that nobody can make.
-func (d *drive) wantsPeer(what string) error {
-	if len(d.peers) == 0 {
-		return wrong(what+" --peer tcp://<host>:<port>", "nobody else can change a drive of this store while it is read", "%s wants --peer", what)
-	}
-	return nil
 }
 
 // clean is a path that was given, as drives have it.

@@ -20,7 +20,7 @@ one.`,
 bevy hyper drive watch <key> --folder /2026 --peer tcp://example.org:4233`,
 		Args: wants(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			path, err := "/", d.wantsPeer("watch")
+			path, err := "/", d.wantsPeer("watch", "drive")
 			if err == nil && folder != "" {
 				path, err = cleanFolder(folder)
 			}
