@@ -29,7 +29,6 @@
 //   connect {handle, port}                              -> null
 //   close {handle}                                      -> null
 
-const net = require('net')
 const Hypercore = require('hypercore')
 const Hyperbee = require('hyperbee')
 const { createRequire } = require('module')
@@ -37,6 +36,7 @@ const crypto = createRequire(require.resolve('hypercore'))('hypercore-crypto')
 const IndexEncoder = createRequire(createRequire(require.resolve('hypercore')).resolve('hypercore-storage'))('index-encoder')
 const { hex, bytes, plain } = require('./lib/hex')
 const { serve, tempDir, removeDir, coded } = require('./lib/lines')
+const { listen, connect, disconnect } = require('./lib/wire')
 
 const handles = new Map() // handle => {core, bee, dir, server, sockets, hints}
 
@@ -75,15 +75,6 @@ async function all (stream) {
   const out = []
   for await (const value of stream) out.push(plain(value))
   return out
-}
-
-function carry (e, initiator, socket) {
-  const stream = e.core.replicate(initiator, { keepAlive: false })
-  e.sockets.add(socket)
-  socket.on('error', () => {})
-  stream.on('error', () => {})
-  socket.on('close', () => e.sockets.delete(socket))
-  socket.pipe(stream).pipe(socket)
 }
 
 // counted calls f before a method of an object.
@@ -212,26 +203,20 @@ const methods = {
     return entry(handle).hints
   },
 
-  async listen ({ handle }) {
+  listen ({ handle }) {
     const e = entry(handle)
-    e.server = net.createServer((socket) => carry(e, false, socket))
-    await new Promise((resolve, reject) => {
-      e.server.on('error', reject)
-      e.server.listen(0, '127.0.0.1', resolve)
-    })
-    return { port: e.server.address().port }
+    return listen(e, e.core)
   },
 
   connect ({ handle, port }) {
-    carry(entry(handle), true, net.connect({ port, host: '127.0.0.1' }))
-    return null
+    const e = entry(handle)
+    return connect(e, e.core, port)
   },
 
   async close ({ handle }) {
     const e = entry(handle)
     handles.delete(handle)
-    for (const socket of e.sockets) socket.destroy()
-    if (e.server) e.server.close()
+    disconnect(e)
     await e.bee.close()
     removeDir(e.dir)
     return null

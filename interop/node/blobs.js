@@ -23,7 +23,6 @@
 //   connect {handle, port}                              -> null
 //   close {handle}                                      -> null
 
-const net = require('net')
 const { createHash } = require('crypto')
 const { createRequire } = require('module')
 const Hypercore = require('hypercore')
@@ -33,6 +32,7 @@ const crypto = createRequire(require.resolve('hypercore'))('hypercore-crypto')
 const { blocks } = require('./lib/blocks')
 const { hex, bytes, plain } = require('./lib/hex')
 const { serve, tempDir, removeDir, coded } = require('./lib/lines')
+const { listen, connect, disconnect } = require('./lib/wire')
 
 const handles = new Map() // handle => {core, blobs, dir, server, sockets}
 
@@ -40,15 +40,6 @@ function entry (handle) {
   const e = handles.get(handle)
   if (!e) throw coded('BAD_ARGUMENT', 'no blobs are open as ' + handle)
   return e
-}
-
-function carry (e, initiator, socket) {
-  const stream = e.core.replicate(initiator, { keepAlive: false })
-  e.sockets.add(socket)
-  socket.on('error', () => {})
-  stream.on('error', () => {})
-  socket.on('close', () => e.sockets.delete(socket))
-  socket.pipe(stream).pipe(socket)
 }
 
 // written writes chunks with a stream, one after the other is taken.
@@ -176,26 +167,20 @@ const methods = {
     return { length: core.length }
   },
 
-  async listen ({ handle }) {
+  listen ({ handle }) {
     const e = entry(handle)
-    e.server = net.createServer((socket) => carry(e, false, socket))
-    await new Promise((resolve, reject) => {
-      e.server.on('error', reject)
-      e.server.listen(0, '127.0.0.1', resolve)
-    })
-    return { port: e.server.address().port }
+    return listen(e, e.core)
   },
 
   connect ({ handle, port }) {
-    carry(entry(handle), true, net.connect({ port, host: '127.0.0.1' }))
-    return null
+    const e = entry(handle)
+    return connect(e, e.core, port)
   },
 
   async close ({ handle }) {
     const e = entry(handle)
     handles.delete(handle)
-    for (const socket of e.sockets) socket.destroy()
-    if (e.server) e.server.close()
+    disconnect(e)
     await e.core.close()
     removeDir(e.dir)
     return null

@@ -41,7 +41,6 @@
 //   close {handle}                                      -> null
 
 const fs = require('fs')
-const net = require('net')
 const { createHash } = require('crypto')
 const { createRequire } = require('module')
 const Corestore = require('corestore')
@@ -52,6 +51,7 @@ const Verifier = createRequire(require.resolve('hypercore'))('./lib/verifier')
 const { blocks } = require('./lib/blocks')
 const { hex, bytes } = require('./lib/hex')
 const { serve, tempDir, removeDir, coded } = require('./lib/lines')
+const { listen, connect, disconnect } = require('./lib/wire')
 
 const handles = new Map() // handle => {root, drive, dir, server, sockets}
 
@@ -147,15 +147,6 @@ function heldOf (core) {
   let held = 0
   for (let i = 0; i < core.length; i++) if (core.core.bitfield.get(i)) held++
   return held
-}
-
-function carry (e, initiator, socket) {
-  const stream = e.drive.replicate(initiator, { keepAlive: false })
-  e.sockets.add(socket)
-  socket.on('error', () => {})
-  stream.on('error', () => {})
-  socket.on('close', () => e.sockets.delete(socket))
-  socket.pipe(stream).pipe(socket)
 }
 
 const methods = {
@@ -310,26 +301,20 @@ const methods = {
     }))
   },
 
-  async listen ({ handle }) {
+  listen ({ handle }) {
     const e = entry(handle)
-    e.server = net.createServer({ noDelay: true }, (socket) => carry(e, false, socket))
-    await new Promise((resolve, reject) => {
-      e.server.on('error', reject)
-      e.server.listen(0, '127.0.0.1', resolve)
-    })
-    return { port: e.server.address().port }
+    return listen(e, e.drive)
   },
 
   connect ({ handle, port }) {
-    carry(entry(handle), true, net.connect({ port, host: '127.0.0.1', noDelay: true }))
-    return null
+    const e = entry(handle)
+    return connect(e, e.drive, port)
   },
 
   async close ({ handle }) {
     const e = entry(handle)
     handles.delete(handle)
-    for (const socket of e.sockets) socket.destroy()
-    if (e.server) e.server.close()
+    disconnect(e)
     await e.drive.close()
     await e.root.close()
     removeDir(e.dir)
