@@ -159,7 +159,7 @@ func TestLinesAreAppendedAsTheyCome(t *testing.T) {
 	blocks := make(chan string)
 	go func() {
 		defer close(blocks)
-		if err := (splitter{lines: true}).read(in, func(b []byte) bool { blocks <- string(b); return true }); err != nil {
+		if err := (splitter{lines: true}).read(in, func(b []byte, _ bool) bool { blocks <- string(b); return true }); err != nil {
 			t.Error(err)
 		}
 	}()
@@ -194,12 +194,12 @@ func TestInputIsSplit(t *testing.T) {
 		{"no pieces", splitter{size: 2}, "", nil},
 	} {
 		var got []string
-		err := c.split.read(strings.NewReader(c.in), func(b []byte) bool { got = append(got, string(b)); return true })
+		err := c.split.read(strings.NewReader(c.in), func(b []byte, _ bool) bool { got = append(got, string(b)); return true })
 		if err != nil || !slices.Equal(got, c.want) {
 			t.Errorf("%s: got %d blocks and error %v, want %d", c.what, len(got), err, len(c.want))
 		}
 	}
-	err := splitter{lines: true}.read(strings.NewReader("a\n"+long+"x\n"), func([]byte) bool { return true })
+	err := splitter{lines: true}.read(strings.NewReader("a\n"+long+"x\n"), func([]byte, bool) bool { return true })
 	if codeOf(err) != codeUsage || !strings.Contains(err.Error(), "line 2 is longer than 15 MiB") {
 		t.Errorf("too long a line: got %v", err)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -144,8 +145,11 @@ func (h *hyper) open(file string) (io.ReadCloser, uint64, error) {
 	return f, total, nil
 }
 
-// maxGroup bounds the bytes of blocks that wait to be appended together.
-const maxGroup = 4 << 20
+// Blocks that are appended together are about this much at most.
+const (
+	maxGroup       = 4 << 20 // bytes
+	maxGroupBlocks = 1024
+)
 
 // appendAll appends what it reads.
 func appendAll(ctx context.Context, l *log, in io.Reader, split splitter, bar *progress) (a appended, err error) {
@@ -172,21 +176,33 @@ func appendAll(ctx context.Context, l *log, in io.Reader, split splitter, bar *p
 func (l *log) write(ctx context.Context, in io.Reader, split splitter, f func(group [][]byte) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // a reader that waits for stdin is left to itself
-	blocks := make(chan []byte, 1024)
+	groups := make(chan [][]byte, 64)
 	var readErr error
 	go func() {
-		defer close(blocks)
-		readErr = split.read(in, func(block []byte) bool {
+		defer close(groups)
+		var group [][]byte
+		readErr = split.read(in, func(block []byte, more bool) bool {
+			group = append(group, block)
+			if more && len(group) < maxGroupBlocks {
+				return true
+			}
 			select {
-			case blocks <- block:
+			case groups <- group:
+				group = nil
 				return true
 			case <-ctx.Done():
 				return false
 			}
 		})
+		if len(group) > 0 { // before what can't be read
+			select {
+			case groups <- group:
+			case <-ctx.Done():
+			}
+		}
 	}()
 	for {
-		group, more, err := nextGroup(ctx, blocks)
+		group, more, err := nextGroup(ctx, groups)
 		if len(group) > 0 && err == nil {
 			if err := f(group); err != nil {
 				return err
@@ -202,33 +218,30 @@ func (l *log) write(ctx context.Context, in io.Reader, split splitter, f func(gr
 	}
 }
 
-// nextGroup waits for a block and takes those that are there behind it. more is
-// false at the end.
-func nextGroup(ctx context.Context, blocks <-chan []byte) (group [][]byte, more bool, err error) {
-	bytes := 0
-	for bytes < maxGroup && len(group) < cap(blocks) {
-		var block []byte
-		ok := true
-		if len(group) == 0 {
-			select {
-			case block, ok = <-blocks:
-			case <-ctx.Done():
-				return nil, false, ctx.Err()
-			}
-		} else {
-			select {
-			case block, ok = <-blocks:
-			default:
-				return group, true, nil
-			}
-		}
-		if !ok {
-			return group, false, nil
-		}
-		group = append(group, block)
-		bytes += len(block)
+// nextGroup waits for a group of blocks and joins those that are there behind
+// it. more is false at the end.
+func nextGroup(ctx context.Context, groups <-chan [][]byte) (group [][]byte, more bool, err error) {
+	select {
+	case group, more = <-groups:
+	case <-ctx.Done():
+		return nil, false, ctx.Err()
 	}
-	return group, true, nil
+	sum := 0
+	for next := group; more; {
+		for _, block := range next {
+			sum += len(block)
+		}
+		if sum >= maxGroup || len(group) >= maxGroupBlocks {
+			return group, true, nil
+		}
+		select {
+		case next, more = <-groups:
+			group = append(group, next...)
+		default:
+			return group, true, nil
+		}
+	}
+	return group, false, nil
 }
 
 // A splitter cuts an input into blocks: its lines, or pieces of size bytes.
@@ -237,13 +250,14 @@ type splitter struct {
 	size  int
 }
 
-// read calls f with each block, until it returns false.
-func (s splitter) read(in io.Reader, f func([]byte) bool) error {
+// read calls f with each block, until it returns false. more says that the next
+// one has come too.
+func (s splitter) read(in io.Reader, f func(block []byte, more bool) bool) error {
 	r := bufio.NewReaderSize(in, 64<<10)
 	for n := 1; ; n++ {
 		block, err := s.next(r)
 		if err == nil || err == io.EOF && len(block) > 0 {
-			if !f(block) {
+			if !f(block, s.more(r)) {
 				return nil
 			}
 		}
@@ -257,6 +271,15 @@ func (s splitter) read(in io.Reader, f func([]byte) bool) error {
 			return fmt.Errorf("read input: %w", err)
 		}
 	}
+}
+
+// more reports whether next would not wait.
+func (s splitter) more(r *bufio.Reader) bool {
+	if !s.lines {
+		return r.Buffered() >= s.size
+	}
+	rest, _ := r.Peek(r.Buffered()) // never fails: they are there
+	return bytes.IndexByte(rest, '\n') >= 0
 }
 
 // next returns the next block. At the end it returns io.EOF, with the last one
