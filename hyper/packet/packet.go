@@ -9,7 +9,19 @@
 //	err = conn.Write([]packet.Packet{{Addr: to, Data: hello}})
 package packet
 
-import "net/netip"
+import (
+	"net"
+	"net/netip"
+)
+
+// ErrClosed is what a closed socket fails with, the one of package net.
+var ErrClosed = net.ErrClosed
+
+// An Addr is the address of a net.Conn.
+type Addr = net.Addr
+
+// NetAddr returns a as connections of package net have it.
+func NetAddr(a netip.AddrPort) Addr { return net.UDPAddrFromAddrPort(a) }
 
 // A Packet is a datagram that goes out or came in; or several of one size, as
 // kernels take and give them.
@@ -34,7 +46,7 @@ type Handler func(batch []Packet)
 type Conn interface {
 	// Write sends packets in order. It does not keep them. A packet that can't be
 	// sent is dropped without a word, as a network does; only a closed socket is
-	// an error, net.ErrClosed.
+	// an error, ErrClosed.
 	Write(batch []Packet) error
 	// LocalAddr is what the socket is bound to.
 	LocalAddr() netip.AddrPort

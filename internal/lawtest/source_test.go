@@ -16,7 +16,7 @@ import (
 var clocks = []string{"hyper/clock", "internal/nodepeer", "bench", "interop"}
 
 // networks may open real sockets; everything else is handed a connection.
-var networks = []string{"hyper/transport", "bench", "interop", "cmd", "internal/nodepeer", "services", "swarm", "client", "node"}
+var networks = []string{"hyper/packet", "hyper/portmap", "hyper/transport", "internal/natlab", "bench", "interop", "cmd", "internal/nodepeer", "services", "swarm", "client", "node"}
 
 // timeCalls are the functions of package time that read or wait for the real
 // clock.
