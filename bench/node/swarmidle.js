@@ -1,0 +1,45 @@
+'use strict'
+
+// Joins a topic as client and server, alone, and then does nothing for some seconds: what does that cost? The network
+// is in a process of its own, for Bevy too.
+
+const crypto = require('crypto')
+const { load, work, timed, residentMiB, switches, switchesSince, sleep, report } = require('./lib')
+const { serving } = require('./tcp')
+
+async function network ({ nodes }) {
+  const net = await load('hyperdht/testnet')(nodes)
+  console.log(JSON.stringify({ port: net.bootstrap[0].port }))
+  process.stdin.resume()
+  await new Promise((resolve) => process.stdin.on('close', resolve))
+  process.stdout.write(JSON.stringify({ extra: {} }) + '\n', () => process.exit())
+}
+
+// counted is how many packets the sockets of a DHT have sent and received.
+function counted (dht) {
+  const sockets = [dht.io.clientSocket, dht.io.serverSocket, ...dht._socketPool._sockets.keys()]
+  return sockets.reduce((n, s) => n + s.packetsTransmitted + s.packetsReceived, 0)
+}
+
+async function idle ({ ports, stop, settle, seconds: pause }) {
+  const Hyperswarm = load('hyperswarm')
+  const swarm = new Hyperswarm({ bootstrap: [{ host: '127.0.0.1', port: ports[0] }] })
+  await swarm.join(crypto.createHash('sha256').update('bench').digest()).flushed()
+  await sleep(settle)
+  const before = counted(swarm.dht)
+  const switched = switches()
+  const { seconds, cpuSeconds } = await timed(() => sleep(pause))
+  const packets = counted(swarm.dht) - before
+  const extra = {
+    cpuMsPerMinute: (cpuSeconds * 1000 * 60) / seconds,
+    wakeupsPerSecond: switchesSince(switched).switches / seconds,
+    rssMiB: residentMiB(),
+    ...(await stop())
+  }
+  await swarm.destroy()
+  return { value: (packets * 60) / seconds, extra }
+}
+
+const w = work()
+if (w.role === 'serve') network(w)
+else report('hyperswarm', (w) => serving(w, (net) => idle({ ...w, ...net })))
