@@ -31,6 +31,7 @@ type KeyPair struct {
 	Public Key
 
 	secret *edwards25519.Scalar
+	prefix *[32]byte // what nonces of signatures are made from (RFC 8032 §5.1.6)
 }
 
 // NewKeyPair returns the key pair of a seed. It is the pair that Ed25519 signs
@@ -42,7 +43,7 @@ func NewKeyPair(seed [32]byte) KeyPair {
 	if err != nil {
 		panic("noise: " + err.Error()) // 32 bytes are always a scalar
 	}
-	return KeyPair{Key(public), secret}
+	return KeyPair{Key(public), secret, (*[32]byte)(h[32:])}
 }
 
 // GenerateKeyPair makes a key pair from 32 random bytes.
@@ -56,6 +57,28 @@ func GenerateKeyPair(random io.Reader) (KeyPair, error) {
 
 // CanProve reports whether the pair has its secret half.
 func (k KeyPair) CanProve() bool { return k.secret != nil }
+
+// Sign signs a message with Ed25519, as crypto/ed25519 does for the seed. It
+// panics if the pair has no secret half.
+func (k KeyPair) Sign(message []byte) []byte {
+	r := hashScalar(k.prefix[:], message)
+	sig := new(edwards25519.Point).ScalarBaseMult(r).Bytes()
+	hash := hashScalar(sig, k.Public[:], message)
+	return append(sig, hash.MultiplyAdd(hash, k.secret, r).Bytes()...)
+}
+
+// hashScalar is SHA-512 of parts as a scalar.
+func hashScalar(parts ...[]byte) *edwards25519.Scalar {
+	h := sha512.New()
+	for _, p := range parts {
+		h.Write(p)
+	}
+	s, err := new(edwards25519.Scalar).SetUniformBytes(h.Sum(nil))
+	if err != nil {
+		panic("noise: " + err.Error()) // 64 bytes are always a scalar
+	}
+	return s
+}
 
 // String names the pair by its public half and keeps the secret to itself.
 func (k KeyPair) String() string {

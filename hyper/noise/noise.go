@@ -281,7 +281,7 @@ func (h *Handshake) turn(write bool) error {
 func (h *Handshake) advance() {
 	h.next++
 	if h.Done() {
-		h.static.secret, h.ephemeral.secret = nil, nil
+		h.static, h.ephemeral = KeyPair{Public: h.static.Public}, KeyPair{}
 	}
 }
 
