@@ -4,6 +4,7 @@
 package clock
 
 import (
+	"container/heap"
 	"sync"
 	"time"
 )
@@ -37,7 +38,8 @@ func (system) AfterFunc(d time.Duration, f func()) Timer { return time.AfterFunc
 type Fake struct {
 	mu      sync.Mutex
 	now     time.Time
-	waiting []*fakeTimer
+	made    uint64
+	waiting timers
 }
 
 // NewFake returns a fake clock that shows the given time.
@@ -54,27 +56,20 @@ func (c *Fake) Now() time.Time {
 func (c *Fake) AfterFunc(d time.Duration, f func()) Timer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	t := &fakeTimer{clock: c, at: c.now.Add(d), f: f}
-	c.waiting = append(c.waiting, t)
+	c.made++
+	t := &fakeTimer{clock: c, at: c.now.Add(max(d, 0)), turn: c.made, f: f}
+	heap.Push(&c.waiting, t)
 	return t
 }
 
 // Advance moves the clock by d and makes the calls that fall due, one after
-// another in the order of their times, each at its own time.
+// another in the order of their times, each at its own time. Calls of one time
+// are made in the order they were asked for.
 func (c *Fake) Advance(d time.Duration) {
 	c.mu.Lock()
 	end := c.now.Add(d)
-	for {
-		var next *fakeTimer
-		for _, t := range c.waiting {
-			if !t.at.After(end) && (next == nil || t.at.Before(next.at)) {
-				next = t
-			}
-		}
-		if next == nil {
-			break
-		}
-		c.removeLocked(next)
+	for len(c.waiting) > 0 && !c.waiting[0].at.After(end) {
+		next := heap.Pop(&c.waiting).(*fakeTimer)
 		c.now = next.at
 		c.mu.Unlock()
 		next.f()
@@ -91,24 +86,53 @@ func (c *Fake) Waiting() int {
 	return len(c.waiting)
 }
 
-func (c *Fake) removeLocked(t *fakeTimer) bool {
-	for i := range c.waiting {
-		if c.waiting[i] == t {
-			c.waiting = append(c.waiting[:i], c.waiting[i+1:]...)
-			return true
-		}
-	}
-	return false
-}
-
 type fakeTimer struct {
 	clock *Fake
 	at    time.Time
+	turn  uint64
 	f     func()
+	place int // in the heap, or -1
 }
 
 func (t *fakeTimer) Stop() bool {
 	t.clock.mu.Lock()
 	defer t.clock.mu.Unlock()
-	return t.clock.removeLocked(t)
+	if t.place < 0 {
+		return false
+	}
+	heap.Remove(&t.clock.waiting, t.place)
+	return true
+}
+
+// timers is a heap, so that a simulation of thousands of nodes finds its next
+// timer fast.
+type timers []*fakeTimer
+
+func (h timers) Len() int { return len(h) }
+
+func (h timers) Less(i, j int) bool {
+	if !h[i].at.Equal(h[j].at) {
+		return h[i].at.Before(h[j].at)
+	}
+	return h[i].turn < h[j].turn
+}
+
+func (h timers) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].place, h[j].place = i, j
+}
+
+func (h *timers) Push(x any) {
+	t := x.(*fakeTimer)
+	t.place = len(*h)
+	*h = append(*h, t)
+}
+
+func (h *timers) Pop() any {
+	last := len(*h) - 1
+	t := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	t.place = -1
+	return t
 }

@@ -2,6 +2,8 @@ package clock
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,6 +35,50 @@ func TestFakeCallsInOrderOfTime(t *testing.T) {
 	c.Advance(time.Hour)
 	if len(got) != 3 || got[2] != "c 3s" {
 		t.Errorf("calls %v", got)
+	}
+}
+
+func TestFakeKeepsTheOrderOfCalls(t *testing.T) {
+	c := NewFake(time.Unix(100, 0))
+	random := rand.New(rand.NewPCG(1, 2))
+	type call struct{ at, turn int }
+	var got, want []call
+	var timers []Timer
+	for turn := range 2000 {
+		at := random.IntN(50) - 1 // what is due before now is due now
+		timers = append(timers, c.AfterFunc(time.Duration(at)*time.Second, func() { got = append(got, call{max(at, 0), turn}) }))
+		want = append(want, call{max(at, 0), turn})
+	}
+	for i := 0; i < len(timers); i += 3 {
+		if !timers[i].Stop() || timers[i].Stop() {
+			t.Fatal("Stop does not report what it did")
+		}
+		want[i].turn = -1
+	}
+	want = slices.DeleteFunc(want, func(c call) bool { return c.turn < 0 })
+	if c.Waiting() != len(want) {
+		t.Errorf("%d waiting, want %d", c.Waiting(), len(want))
+	}
+	slices.SortStableFunc(want, func(a, b call) int { return a.at - b.at })
+	c.Advance(20 * time.Second)
+	c.Advance(time.Minute)
+	if !slices.Equal(got, want) {
+		t.Error("calls of one time are not made in the order they were asked for")
+	}
+	if timers[1].Stop() || c.Waiting() != 0 {
+		t.Error("a call that was made still waits")
+	}
+}
+
+func BenchmarkFake(b *testing.B) {
+	c := NewFake(time.Unix(100, 0))
+	for i := range 10_000 {
+		c.AfterFunc(time.Duration(i)*time.Hour, func() {})
+	}
+	for b.Loop() {
+		c.AfterFunc(time.Second, func() {}).Stop()
+		c.AfterFunc(time.Nanosecond, func() {})
+		c.Advance(time.Nanosecond)
 	}
 }
 
