@@ -13,7 +13,7 @@ import (
 
 // clocks may ask the real time: the seam itself, and gear that measures or
 // waits for real processes. Everything else is handed a clock.
-var clocks = []string{"hyper/clock", "internal/nodepeer", "bench", "interop"}
+var clocks = []string{"hyper/clock", "internal/nodepeer", "internal/natlab", "bench", "interop"}
 
 // networks may open real sockets; everything else is handed a connection.
 var networks = []string{"hyper/packet", "hyper/portmap", "hyper/transport", "internal/natlab", "bench", "interop", "cmd", "internal/nodepeer", "services", "swarm", "client", "node"}

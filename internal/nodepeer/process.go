@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"sync"
 	"time"
 )
@@ -39,7 +40,7 @@ func Code(err error) string {
 // Process is a running script that answers calls: JSON lines, as interop/node/lib/lines.js describes them. Its methods
 // may be called from many goroutines at once.
 type Process struct {
-	script   string
+	name     string // for errors
 	cmd      *exec.Cmd
 	temp     string // where the script's temporary files go
 	stderr   *tail
@@ -75,8 +76,18 @@ func Start(ctx context.Context, script string, args ...string) (*Process, error)
 	if err != nil {
 		return nil, err
 	}
+	return start(ctx, "node "+script, cmd)
+}
+
+// StartCommand is Start for a command that is ready to be started: any program that speaks the same lines. What ctx
+// does to it is up to the command.
+func StartCommand(ctx context.Context, cmd *exec.Cmd) (*Process, error) {
+	return start(ctx, filepath.Base(cmd.Path), cmd)
+}
+
+func start(ctx context.Context, name string, cmd *exec.Cmd) (*Process, error) {
 	p := &Process{
-		script:   script,
+		name:     name,
 		cmd:      cmd,
 		stderr:   &tail{},
 		outgoing: make(chan []byte),
@@ -86,19 +97,19 @@ func Start(ctx context.Context, script string, args ...string) (*Process, error)
 	}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
-		return nil, fmt.Errorf("node %s: %w", script, err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
-		return nil, fmt.Errorf("node %s: %w", script, err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	cmd.Stderr = p.stderr
 	if p.temp, err = os.MkdirTemp("", "bevy-nodepeer-"); err != nil {
-		return nil, fmt.Errorf("node %s: %w", script, err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	cmd.Env = append(os.Environ(), "TMPDIR="+p.temp, "TMP="+p.temp, "TEMP="+p.temp)
+	cmd.Env = append(cmd.Environ(), "TMPDIR="+p.temp, "TMP="+p.temp, "TEMP="+p.temp)
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("node %s: %w", script, errors.Join(err, os.RemoveAll(p.temp)))
+		return nil, fmt.Errorf("%s: %w", name, errors.Join(err, os.RemoveAll(p.temp)))
 	}
 	ready := make(chan answer, 1)
 	p.waiting[0] = ready
@@ -109,7 +120,7 @@ func Start(ctx context.Context, script string, args ...string) (*Process, error)
 		return p, nil
 	case <-p.done:
 		p.routines.Wait()
-		return nil, fmt.Errorf("node %s: ended before it was ready: %w%s", script, p.err, p.stderr.quoted())
+		return nil, fmt.Errorf("%s: ended before it was ready: %w%s", name, p.err, p.stderr.quoted())
 	}
 }
 
@@ -193,7 +204,7 @@ func (p *Process) Call(ctx context.Context, method string, params, result any) e
 	select {
 	case p.outgoing <- append(line, '\n'):
 	case <-p.quit:
-		return fmt.Errorf("call %s: node %s: %w", method, p.script, errClosed)
+		return fmt.Errorf("call %s: %s: %w", method, p.name, errClosed)
 	case <-p.done:
 		return p.gone(method)
 	case <-ctx.Done():
@@ -215,7 +226,7 @@ func (p *Process) Call(ctx context.Context, method string, params, result any) e
 }
 
 func (p *Process) gone(method string) error {
-	return fmt.Errorf("call %s: node %s has ended: %w%s", method, p.script, p.err, p.stderr.quoted())
+	return fmt.Errorf("call %s: %s has ended: %w%s", method, p.name, p.err, p.stderr.quoted())
 }
 
 func (a answer) into(method string, result any) error {
@@ -253,10 +264,10 @@ func (p *Process) Close() error {
 	}
 	p.routines.Wait()
 	if killed {
-		return fmt.Errorf("node %s: killed, it had not ended in %v%s", p.script, grace, p.stderr.quoted())
+		return fmt.Errorf("%s: killed, it had not ended in %v%s", p.name, grace, p.stderr.quoted())
 	}
 	if p.err != errClosed {
-		return fmt.Errorf("node %s: %w%s", p.script, p.err, p.stderr.quoted())
+		return fmt.Errorf("%s: %w%s", p.name, p.err, p.stderr.quoted())
 	}
 	return nil
 }
