@@ -10,6 +10,7 @@
 package packet
 
 import (
+	"iter"
 	"net"
 	"net/netip"
 )
@@ -35,18 +36,37 @@ type Packet struct {
 	// Segment, if it is not zero, says that Data is several datagrams one after
 	// another, each of Segment bytes and the last of at most that.
 	Segment int
-	// TTL is how many routers a packet that goes out may pass; zero is the usual.
+	// TTL is how many hops a packet that goes out may take; zero is the usual.
 	TTL int
 }
 
-// A Handler gets packets that came in, one batch at a time.
+// Datagrams returns the datagrams of p one by one.
+func (p Packet) Datagrams() iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		data := p.Data
+		for p.Segment > 0 && len(data) > p.Segment {
+			if !yield(data[:p.Segment:p.Segment]) {
+				return
+			}
+			data = data[p.Segment:]
+		}
+		yield(data)
+	}
+}
+
+// A Handler gets packets that came in, one batch at a time. It must not wait for
+// another packet, and may call whatever a socket has.
 type Handler func(batch []Packet)
+
+// MaxSize is the size of a datagram that comes in whole on every machine. What
+// is larger may be lost.
+const MaxSize = 2048
 
 // A Conn is a socket. Its methods may be called by any goroutine.
 type Conn interface {
 	// Write sends packets in order. It does not keep them. A packet that can't be
 	// sent is dropped without a word, as a network does; only a closed socket is
-	// an error, ErrClosed.
+	// an error, ErrClosed. Write may wait while the machine's queue is full.
 	Write(batch []Packet) error
 	// LocalAddr is what the socket is bound to.
 	LocalAddr() netip.AddrPort
@@ -59,9 +79,27 @@ type Conn interface {
 type Network interface {
 	// Listen binds a socket to an address of this machine; port 0 is any that is
 	// free, and an unspecified address is all of its family. What comes in is
-	// given to the handler.
+	// given to the handler. Packets are never fragmented on their way.
 	Listen(addr netip.AddrPort, receive Handler) (Conn, error)
+	// ListenMulticast binds a socket to a port that others may share, and joins
+	// the group on the interface of that name. What it sends to a group leaves
+	// there, with a TTL of 255, and comes also to members on this machine, itself
+	// among them. It may also get what is sent to the port alone.
+	ListenMulticast(group netip.AddrPort, ifname string, receive Handler) (Conn, error)
 	// LocalAddrs returns the addresses of this machine's interfaces that are up,
 	// without loopback ones and without zones.
 	LocalAddrs() ([]netip.Addr, error)
+	// Interfaces returns what can be listened on for multicast: the interfaces
+	// that are up and know it, and the loopback one, last.
+	Interfaces() ([]Interface, error)
+}
+
+// An Interface connects a machine to a network.
+type Interface struct {
+	// Name is its name on this machine.
+	Name string
+	// Loopback says that it leads to this machine only.
+	Loopback bool
+	// Addrs are the machine's addresses on it, without zones.
+	Addrs []netip.Prefix
 }
