@@ -64,7 +64,7 @@ func (c *Client) start(token Token, id uint32, r *request) error {
 		return ErrPairing
 	}
 	if err := c.channel.Send(messagePair, pairMessage{r.initiator, token, id}.append(nil)); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrClosed, err)
 	}
 	c.requests[token] = r
 	return nil
