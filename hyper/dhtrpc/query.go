@@ -1,0 +1,384 @@
+package dhtrpc
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+const (
+	queryRetries = 5
+	hintRetries  = 3
+	slowly       = 3 // concurrency while cached nodes are given a chance
+
+	maxSeen   = 1024 // addresses that a query knows
+	maxVisits = 512
+	maxRefs   = 4 // nodes that are told that one they named is down
+)
+
+// querySpec says what a query does.
+type querySpec struct {
+	target      ID
+	call        Call
+	concurrency int
+	retries     int // -1 is none
+	nodes       []netip.AddrPort
+	onlyNodes   bool
+	commit      func(Reply) (Call, error)
+	reply       func(Reply)
+	done        func(error)
+}
+
+// A query asks nodes that are closer and closer to a target (lib/query.js).
+type query struct {
+	querySpec
+	m *machine
+
+	closest []Reply // the closest that answered, the closest first
+	seen    map[netip.AddrPort]*visit
+	pending []Peer // to be visited
+	running []*request
+
+	errors, successes, visits int
+	inflight, slow            int // slow are those of inflight that were sent again
+	slowdown, fromTable       bool
+	resolving                 bool
+	committing, over          bool
+}
+
+// A visit is what is known of an address.
+type visit struct {
+	state visitState
+	refs  []Peer // who named it
+}
+
+type visitState int
+
+const (
+	toVisit visitState = iota
+	answered
+	down
+)
+
+// query starts a query. done is called within, or later.
+func (m *machine) query(spec querySpec) *query {
+	spec.concurrency = cmp.Or(spec.concurrency, m.concurrency)
+	spec.retries = cmp.Or(spec.retries, queryRetries)
+	spec.call.Target = &spec.target
+	q := &query{querySpec: spec, m: m, seen: map[netip.AddrPort]*visit{}}
+	if err := m.available(); err != nil || len(m.queries) >= maxQueries {
+		q.finish(cmp.Or(err, ErrBusy))
+		return q
+	}
+	m.queries[q] = true
+	m.stats.Queries++
+	for _, a := range spec.nodes {
+		if reachable(a) {
+			q.add(Peer{a, NodeID(a), true}, nil)
+		}
+	}
+	if !q.onlyNodes {
+		q.addFromTable()
+		if len(q.pending) < K {
+			q.resolving = true
+			m.bootstraps(func(p Peer) {
+				q.add(p, nil)
+				q.more()
+			}, func() {
+				q.resolving = false
+				q.more()
+			})
+		}
+	}
+	q.more()
+	return q
+}
+
+// available tells why nothing can be started.
+func (m *machine) available() error {
+	switch {
+	case m.closed:
+		return ErrClosed
+	case m.suspended:
+		return ErrSuspended
+	}
+	return nil
+}
+
+func (q *query) addFromTable() {
+	q.fromTable = true
+	for _, n := range q.m.table.closest(q.target, max(0, K-len(q.pending))) {
+		q.add(Peer{n.addr, n.id, true}, nil)
+	}
+}
+
+func (q *query) isCloser(id ID) bool {
+	return len(q.closest) < K || closer(q.target, id, q.closest[len(q.closest)-1].From.ID) < 0
+}
+
+// add notes a node that may be visited; ref is who named it, or nil.
+func (q *query) add(p Peer, ref *Peer) {
+	v := q.seen[p.Addr]
+	switch {
+	case v == nil:
+		if !q.isCloser(p.ID) || len(q.seen) >= maxSeen {
+			return
+		}
+		v = new(visit)
+		q.seen[p.Addr] = v
+		q.pending = append(q.pending, p)
+	case v.state == down && ref != nil:
+		q.hint(*ref, p.Addr)
+		return
+	case v.state != toVisit:
+		return
+	}
+	if ref != nil && len(v.refs) < maxRefs {
+		v.refs = append(v.refs, *ref)
+	}
+}
+
+// next takes the node out of those to be visited that is closest.
+func (q *query) next() Peer {
+	best := 0
+	for i := range q.pending {
+		if closer(q.target, q.pending[i].ID, q.pending[best].ID) < 0 {
+			best = i
+		}
+	}
+	p := q.pending[best]
+	q.pending = slices.Delete(q.pending, best, best+1)
+	return p
+}
+
+// more visits nodes as far as it may now, and ends the query if none are left.
+func (q *query) more() {
+	if q.over || q.committing {
+		return
+	}
+	concurrency := q.concurrency
+	if q.slowdown {
+		concurrency = slowly
+	}
+	for q.inflight < concurrency+q.slow && len(q.pending) > 0 {
+		p := q.next()
+		if !q.isCloser(p.ID) || q.visits >= maxVisits {
+			continue
+		}
+		if err := q.visit(p); err != nil {
+			q.finish(err)
+			return
+		}
+	}
+	if !q.fromTable && !q.onlyNodes && q.successes+q.errors == 0 {
+		// Give the nodes that were known from before the chance to answer.
+		q.slowdown = true
+	}
+	if len(q.pending) > 0 || q.resolving && q.successes == 0 {
+		return
+	}
+	if q.inflight > 0 && (q.slow < q.inflight || len(q.closest) < K) {
+		return
+	}
+	if !q.fromTable && !q.onlyNodes && q.successes < K/4 {
+		q.addFromTable() // what was known from before is stale
+		q.more()
+		return
+	}
+	q.end()
+}
+
+func (q *query) visit(p Peer) error {
+	var r *request
+	settled := func() {
+		q.running = slices.DeleteFunc(q.running, func(o *request) bool { return o == r })
+		q.inflight--
+		if r.sent > 1 {
+			q.slow--
+		}
+	}
+	r, err := q.m.request(p, q.call, func(reply Reply, err error) {
+		settled()
+		if q.over || q.committing {
+			return
+		}
+		if err != nil {
+			q.failed(p, err)
+		} else {
+			q.answer(reply)
+		}
+		q.more()
+	})
+	if err != nil {
+		return err
+	}
+	r.retries = max(0, q.retries)
+	r.cycle = func() {
+		q.slow++
+		q.more()
+	}
+	q.visits++
+	q.inflight++
+	q.running = append(q.running, r)
+	r.send()
+	return nil
+}
+
+func (q *query) failed(p Peer, err error) {
+	q.errors++
+	if err != ErrTimeout {
+		return
+	}
+	v := q.seen[p.Addr]
+	v.state = down
+	for _, ref := range v.refs {
+		q.hint(ref, p.Addr)
+	}
+	v.refs = nil
+}
+
+func (q *query) answer(r Reply) {
+	v := q.seen[r.From.Addr]
+	v.state, v.refs = answered, nil
+	if r.Code == 0 {
+		q.successes++
+		if r.From.HasID && q.isCloser(r.From.ID) {
+			q.keep(r)
+		}
+	} else {
+		q.errors++
+	}
+	if !q.onlyNodes {
+		for _, a := range r.Closer {
+			if !reachable(a) || !q.m.wanted(a) {
+				continue
+			}
+			if p := (Peer{a, NodeID(a), true}); p.ID != q.m.table.id {
+				q.add(p, &r.From)
+			}
+		}
+	}
+	if q.successes+q.errors >= q.concurrency {
+		q.slowdown = false
+	}
+	if r.Code == 0 && q.reply != nil {
+		q.reply(r)
+	}
+}
+
+// hint tells a node that one that it named is down.
+func (q *query) hint(to Peer, addr netip.AddrPort) {
+	m := q.m
+	if m.noHints || m.hints >= maxHints {
+		return
+	}
+	m.hints++
+	ip := addr.Addr().As4()
+	value := append(ip[:], byte(addr.Port()), byte(addr.Port()>>8))
+	m.ask(to, internal(CommandDownHint, value), func(Reply, error) {})
+}
+
+// keep puts a reply among the closest.
+func (q *query) keep(r Reply) {
+	i, found := slices.BinarySearchFunc(q.closest, r, func(a, b Reply) int { return closer(q.target, a.From.ID, b.From.ID) })
+	if found {
+		return
+	}
+	q.closest = slices.Insert(q.closest, i, r)
+	of, last := 0, 0
+	for i, c := range q.closest {
+		if sharesNet(c.From.Addr.Addr(), r.From.Addr.Addr()) {
+			of, last = of+1, i
+		}
+	}
+	if of > maxPerNet {
+		q.closest = slices.Delete(q.closest, last, last+1)
+	}
+	q.closest = q.closest[:min(K, len(q.closest))]
+}
+
+// end ends the search, and leaves at the closest nodes what is to be left.
+func (q *query) end() {
+	if q.commit == nil {
+		q.finish(nil)
+		return
+	}
+	q.committing = true
+	if len(q.closest) == 0 {
+		q.finish(ErrTooFew)
+		return
+	}
+	left, done := len(q.closest), 0
+	settled := func(err error) {
+		if left--; err == nil {
+			done++
+		}
+		if left == 0 && done == 0 {
+			q.finish(fmt.Errorf("%w: %w", ErrTooFew, err))
+		} else if left == 0 {
+			q.finish(nil)
+		}
+	}
+	for _, r := range q.closest {
+		q.commitTo(r, true, settled)
+	}
+}
+
+// commitTo leaves something at a node. The token that it gave may be too old,
+// then it gives another one.
+func (q *query) commitTo(r Reply, again bool, done func(error)) {
+	m := q.m
+	ask := func(call Call) {
+		q.ask(r.From, call, func(reply Reply, err error) {
+			switch {
+			case err == nil && reply.Code == CodeInvalidToken && reply.Token != nil && again:
+				r.Token = reply.Token
+				q.commitTo(r, false, done)
+			case err == nil && reply.Code != 0:
+				done(fmt.Errorf("node %v answered with error %d", r.From.Addr, reply.Code))
+			default:
+				done(err)
+			}
+		})
+	}
+	m.call(func() {
+		call, err := q.commit(r)
+		m.enter(func() {
+			switch {
+			case q.over:
+			case err != nil:
+				done(err)
+			default:
+				ask(call)
+			}
+		})
+	})
+}
+
+// ask is a request that ends with the query.
+func (q *query) ask(to Peer, call Call, done func(Reply, error)) {
+	r, err := q.m.request(to, call, done)
+	if err != nil {
+		done(Reply{}, err)
+		return
+	}
+	q.running = append(q.running, r)
+	r.send()
+}
+
+// finish ends the query and all that it has under way.
+func (q *query) finish(err error) {
+	if q.over {
+		return
+	}
+	q.over = true
+	delete(q.m.queries, q)
+	for _, r := range q.running {
+		r.cancel()
+	}
+	q.running, q.pending, q.seen = nil, nil, nil
+	if q.done != nil {
+		q.done(err)
+	}
+}

@@ -1,0 +1,183 @@
+package dhtrpc
+
+import (
+	"math/bits"
+	"net/netip"
+	"slices"
+)
+
+// A node is one of the network that is in the table.
+type node struct {
+	id   ID
+	addr netip.AddrPort
+	to   netip.AddrPort // our address as it told, if it did
+
+	// Ticks: when to was counted, when it came into the table, when it was last
+	// asked or heard, and when it was last heard.
+	sampled, added, pinged, seen int
+
+	hinted     bool // as being down
+	prev, next *node
+}
+
+// order is the nodes by when they were last heard, the oldest first.
+type order struct {
+	oldest, latest *node
+	length         int
+}
+
+func (o *order) has(n *node) bool { return n.prev != nil || n.next != nil || o.oldest == n }
+
+// add puts a node behind all others.
+func (o *order) add(n *node) {
+	o.remove(n)
+	n.prev = o.latest
+	if o.latest == nil {
+		o.oldest = n
+	} else {
+		o.latest.next = n
+	}
+	o.latest = n
+	o.length++
+}
+
+func (o *order) remove(n *node) {
+	if !o.has(n) {
+		return
+	}
+	if n.prev == nil {
+		o.oldest = n.next
+	} else {
+		n.prev.next = n.next
+	}
+	if n.next == nil {
+		o.latest = n.prev
+	} else {
+		n.next.prev = n.prev
+	}
+	n.prev, n.next = nil, nil
+	o.length--
+}
+
+// maxPerNet is how many nodes of one IPv4 network of 256 addresses a row of a
+// table may hold, and the closest of a query, so that who owns one such network
+// can't have more than half. Private networks and this machine are excepted:
+// all of a small network is in one there.
+const maxPerNet = K / 2
+
+// sharesNet reports whether two addresses are in one network that is bounded.
+func sharesNet(a, b netip.Addr) bool {
+	x, y := a.As4(), b.As4()
+	return [3]byte(x[:3]) == [3]byte(y[:3]) && !a.IsPrivate() && !a.IsLoopback() && !a.IsLinkLocalUnicast()
+}
+
+// A table is the nodes that a node knows, in rows by how many bits of their id
+// are those of its own (Kademlia). A row has at most K, so there is room for
+// many near and few far.
+type table struct {
+	id   ID
+	size int
+	rows [8 * len(ID{})][]*node // each in no order
+}
+
+// row is the number of the row for an id: the bits that it has in common.
+func (t *table) row(id ID) int {
+	for i := range id {
+		if x := id[i] ^ t.id[i]; x != 0 {
+			return 8*i + bits.LeadingZeros8(x)
+		}
+	}
+	return len(t.rows) - 1
+}
+
+func (t *table) get(id ID) *node {
+	for _, n := range t.rows[t.row(id)] {
+		if n.id == id {
+			return n
+		}
+	}
+	return nil
+}
+
+// crowd returns the nodes that would have to go before this one may come: none
+// if there is room for it.
+func (t *table) crowd(id ID, addr netip.Addr) []*node {
+	row := t.rows[t.row(id)]
+	var near []*node
+	for _, n := range row {
+		if sharesNet(addr, n.addr.Addr()) {
+			near = append(near, n)
+		}
+	}
+	switch {
+	case len(near) >= maxPerNet:
+		return near
+	case len(row) >= K:
+		return row
+	}
+	return nil
+}
+
+// add puts a node into the table if there is room and it is not there.
+func (t *table) add(n *node) bool {
+	if n.id == t.id || t.get(n.id) != nil || t.crowd(n.id, n.addr.Addr()) != nil {
+		return false
+	}
+	i := t.row(n.id)
+	t.rows[i] = append(t.rows[i], n)
+	t.size++
+	return true
+}
+
+func (t *table) remove(n *node) {
+	i := t.row(n.id)
+	if j := slices.Index(t.rows[i], n); j >= 0 {
+		t.rows[i] = slices.Delete(t.rows[i], j, j+1)
+		t.size--
+	}
+}
+
+// pick returns the i-th node.
+func (t *table) pick(i int) *node {
+	for _, row := range t.rows {
+		if i < len(row) {
+			return row[i]
+		}
+		i -= len(row)
+	}
+	return nil
+}
+
+// closest returns the k nodes that are closest to an id, the closest first.
+func (t *table) closest(id ID, k int) []*node {
+	// The nodes of the id's row are closer than any other, then those of all the
+	// rows above, then those of each row below.
+	var out []*node
+	own := t.row(id)
+	take := func(from, to int) {
+		if len(out) >= k {
+			return
+		}
+		start := len(out)
+		for _, row := range t.rows[from:to] {
+			out = append(out, row...)
+		}
+		slices.SortFunc(out[start:], func(a, b *node) int { return closer(id, a.id, b.id) })
+	}
+	take(own, own+1)
+	take(own+1, len(t.rows))
+	for i := own - 1; i >= 0; i-- {
+		take(i, i+1)
+	}
+	return out[:min(k, len(out))]
+}
+
+// closer compares the distances of a and b from an id.
+func closer(id, a, b ID) int {
+	for i := range id {
+		if a[i] != b[i] {
+			return int(a[i]^id[i]) - int(b[i]^id[i])
+		}
+	}
+	return 0
+}
