@@ -1,0 +1,78 @@
+package udx
+
+import "time"
+
+// This file measures how fast the network delivers, as
+// draft-cheng-iccrg-delivery-rate-estimation-00 says. Times are since the
+// stream began, quantities are packets.
+
+// A rateMeter counts what arrived.
+type rateMeter struct {
+	count        uint64        // packets that were delivered
+	at           time.Duration // when the last one was
+	firstSent    time.Duration // when the newest packet that was delivered had left
+	limitedUntil uint64        // until so many are delivered, too little was sent to measure; 0 is none
+
+	// Of what the present ack tells of, the packet that left last.
+	newest rateStamp
+	sentAt time.Duration
+	any    bool
+}
+
+// sent notes that a packet leaves, and stamps it.
+func (r *rateMeter) sent(now time.Duration, inFlight int, p *rateStamp) {
+	if inFlight == 0 {
+		r.firstSent, r.at = now, now
+	}
+	*p = rateStamp{firstSent: r.firstSent, deliveredAt: r.at, delivered: r.count, appLimited: r.limitedUntil > 0}
+}
+
+// limited notes that there is nothing to send although there might be.
+func (r *rateMeter) limited(inFlight int) { r.limitedUntil = max(1, r.count+uint64(inFlight)) }
+
+// delivered notes that a packet arrived.
+func (r *rateMeter) delivered(now, sentAt time.Duration, p *rateStamp) {
+	r.count++
+	r.at = now
+	if !r.any || sentAt >= r.sentAt {
+		r.newest, r.sentAt, r.any = *p, sentAt, true
+		r.firstSent = sentAt
+	}
+}
+
+// A sample is one measurement.
+type sample struct {
+	delivered uint64 // since the packet left that it was taken with
+	prior     uint64 // delivered before that
+	interval  time.Duration
+	limited   bool
+}
+
+// rate is packets a second; 0 is not known.
+func (s sample) rate() float64 {
+	if s.interval <= 0 {
+		return 0
+	}
+	return float64(s.delivered) / s.interval.Seconds()
+}
+
+// sample ends an ack and returns what it tells; false is nothing.
+func (r *rateMeter) sample(now, minRTT time.Duration) (s sample, ok bool) {
+	if r.count > r.limitedUntil {
+		r.limitedUntil = 0
+	}
+	if !r.any {
+		return s, false
+	}
+	r.any = false
+	p := &r.newest
+	s = sample{delivered: r.count - p.delivered, prior: p.delivered, limited: p.appLimited}
+	// Acks that come in a bunch would feign a rate that the line doesn't have,
+	// and so would packets that left in one: the slower is true.
+	s.interval = max(r.sentAt-p.firstSent, now-p.deliveredAt)
+	if s.interval < minRTT {
+		// The packet was sent again, and the ack is for the first sending.
+		s.interval = 0
+	}
+	return s, true
+}
