@@ -17,6 +17,8 @@ const (
 	internetHops = 8
 	// usualHops is how many a packet may take.
 	usualHops = 64
+	// mostData is what fits into an IP packet.
+	mostData = 65507
 	// loopbackDelay is the time from a host to itself.
 	loopbackDelay = 20 * time.Microsecond
 	// simBatch is the most packets that are given to a handler at once.
@@ -506,6 +508,8 @@ func (s *Sim) sendLocked(c *simConn, to netip.AddrPort, ttl int, data []byte) {
 	f.at, f.source, f.from, f.to, f.hops = s.now, h, netip.AddrPortFrom(source, c.local.Port()), to, ttl
 	f.data = append(f.data, data...)
 	switch {
+	case len(data) > mostData:
+		s.dropLocked(f, "mtu")
 	case s.filter != nil && !s.filter(f.from, to, data):
 		s.dropLocked(f, "filter")
 	case !source.IsValid():
