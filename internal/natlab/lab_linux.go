@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -69,7 +71,9 @@ type Site struct {
 }
 
 // Check says why there can be no lab here, nil if there can.
-func Check() error {
+func Check() error { return check() }
+
+var check = sync.OnceValue(func() error {
 	if os.Geteuid() != 0 {
 		return errors.New("a lab needs root")
 	}
@@ -84,7 +88,7 @@ func Check() error {
 	}
 	_, err = lab.Site("check", CarrierHairpin)
 	return errors.Join(err, lab.Close())
-}
+})
 
 // New builds an internet with nothing on it: 9.9.0.0/16, because the real
 // private ranges are not what a NAT has on its outer side.
@@ -281,9 +285,8 @@ func (h *Host) Addr() netip.Addr { return h.addrs[0] }
 // Name is what the host was added as.
 func (h *Host) Name() string { return h.space.name }
 
-// Do runs f in the host: sockets that it opens and processes that it starts
-// itself, not by another goroutine, are there for as long as they live. It does
-// not call Do.
+// Do runs f in the host: sockets that it opens and processes that it starts, by
+// the goroutine that calls it, are there for as long as they live.
 func (h *Host) Do(f func() error) error { return h.space.do(f) }
 
 // Start starts a command in the host that takes calls as those of nodepeer do.
@@ -375,16 +378,28 @@ func forget() error {
 }
 
 // nth is an address of a network.
-func nth(net netip.Prefix, n int) netip.Addr {
-	a := net.Addr().As4()
+func nth(of netip.Prefix, n int) netip.Addr {
+	a := of.Addr().As4()
 	binary.BigEndian.PutUint32(a[:], binary.BigEndian.Uint32(a[:])+uint32(n))
 	return netip.AddrFrom4(a)
 }
 
 func (s *segment) build() error {
-	return s.space.ip(
-		"link add name "+s.bridge+" type bridge mcast_snooping 0",
+	err := s.space.ip(
+		// With an address of its own a bridge does not take that of a new port,
+		// which would be one that the hosts don't know.
+		"link add name "+s.bridge+" address 02:00:00:00:00:01 type bridge mcast_snooping 0",
 		"link set "+s.bridge+" up")
+	if err != nil {
+		return err
+	}
+	// Some kernels have bridges obey the rules of routers too: packets that are
+	// sent back where they came from would go another way.
+	err = s.space.sysctl("net/bridge/bridge-nf-call-iptables", 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // A cable goes from an interface of a namespace to a segment.
@@ -405,10 +420,12 @@ func (l *Lab) plug(space *namespace, dev string, on *segment, addrs ...netip.Add
 	}
 	on.space.mu.Lock()
 	on.space.ports++
-	port := "port" + strconv.Itoa(on.space.ports)
+	number := on.space.ports
+	port := "port" + strconv.Itoa(number)
 	on.space.mu.Unlock()
 	err := on.space.ip(
-		fmt.Sprintf("link add name %s type veth peer name %s netns %s", port, dev, space.path()),
+		// The kernel is slow to bring up a cable whose ends have one number.
+		fmt.Sprintf("link add name %s index %d type veth peer name %s netns %s", port, 1000+number, dev, space.path()),
 		fmt.Sprintf("link set %s master %s up", port, on.bridge))
 	if err != nil {
 		return cable{}, err
@@ -421,7 +438,10 @@ func (l *Lab) plug(space *namespace, dev string, on *segment, addrs ...netip.Add
 	if on.router.IsValid() {
 		lines = append(lines, "route add default via "+on.router.String())
 	}
-	return cable{lab: l, space: space, dev: dev, on: on, port: port}, space.ip(lines...)
+	if err := space.ip(lines...); err != nil {
+		return cable{}, err
+	}
+	return cable{lab: l, space: space, dev: dev, on: on, port: port}, on.space.await(port)
 }
 
 // A namespace is a network stack of its own. It is there for as long as its file
@@ -499,6 +519,53 @@ func (n *namespace) run(stdin, name string, args ...string) error {
 	})
 }
 
+// await waits until an interface carries packets.
+func (n *namespace) await(dev string) error {
+	return n.do(func() error {
+		for range 2000 {
+			i, err := net.InterfaceByName(dev)
+			if err != nil {
+				return err
+			}
+			if i.Flags&net.FlagRunning != 0 {
+				return nil
+			}
+			time.Sleep(time.Millisecond)
+		}
+		return fmt.Errorf("%s of %s does not come up", dev, n.name)
+	})
+}
+
 func (n *namespace) sysctl(name string, value int) error {
 	return n.do(func() error { return os.WriteFile("/proc/sys/"+name, []byte(strconv.Itoa(value)), 0) })
+}
+
+// Places adds a site of each kind, with a host on it and the subject that start
+// makes there. Role is for names.
+func (l *Lab) Places(role string, kinds []Kind, start func(*Host) (Subject, error)) (map[Kind]*Place, error) {
+	var (
+		mu     sync.Mutex
+		places = make(map[Kind]*Place)
+		errs   []error
+		all    sync.WaitGroup
+	)
+	for _, kind := range kinds {
+		site, err := l.Site(role+"-"+string(kind), kind)
+		if err != nil {
+			return nil, err
+		}
+		all.Go(func() {
+			var subject Subject
+			host, err := site.Host(role + "-at-" + string(kind))
+			if err == nil {
+				subject, err = start(host)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			places[kind] = &Place{Kind: kind, Subject: subject, Flush: site.Flush}
+			errs = append(errs, err)
+		})
+	}
+	all.Wait()
+	return places, errors.Join(errs...)
 }

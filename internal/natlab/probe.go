@@ -87,6 +87,15 @@ func (p *Prober) Close() {
 	p.routines.Wait()
 }
 
+// Seen returns as whom the Prober sees a socket.
+func (p *Prober) Seen(conn *net.UDPConn) (netip.AddrPort, error) {
+	seen, ok := p.ask(conn, main, main)
+	if !ok {
+		return seen, fmt.Errorf("probe: %w", errBlocked)
+	}
+	return seen, nil
+}
+
 // Probe finds out what is between this machine, or the host whose Do calls it,
 // and the Prober. It fails if UDP is blocked.
 func (p *Prober) Probe() (Probe, error) {
@@ -95,44 +104,19 @@ func (p *Prober) Probe() (Probe, error) {
 		return Probe{}, fmt.Errorf("probe: %w", err)
 	}
 	defer conn.Close()
-	// ask sends to a socket of the prober, and returns as whom it saw us once it
-	// has answered by another one.
-	ask := func(to, by int) (seen netip.AddrPort, ok bool) {
-		buf := make([]byte, 64)
-		for range 2 {
-			addr := p.socks[to].LocalAddr().(*net.UDPAddr).AddrPort()
-			if _, err := conn.WriteToUDPAddrPort([]byte{byte(by)}, addr); err != nil {
-				return seen, false
-			}
-			if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
-				return seen, false
-			}
-			for {
-				n, _, err := conn.ReadFromUDPAddrPort(buf)
-				if err != nil {
-					break
-				}
-				if n > 1 && int(buf[0]) == by && seen.UnmarshalText(buf[1:n]) == nil {
-					return seen, true
-				}
-			}
-		}
-		return seen, false
-	}
-
-	first, ok := ask(main, main)
-	if !ok {
-		return Probe{}, fmt.Errorf("probe: %w", errBlocked)
+	first, err := p.Seen(conn)
+	if err != nil {
+		return Probe{}, err
 	}
 	result := Probe{Seen: first, Filtering: AddressAndPort, Mapping: AddressAndPort}
 	// Filtering comes first: nothing was sent to the other two so far.
-	if _, ok := ask(main, otherAddr); ok {
+	if _, ok := p.ask(conn, main, otherAddr); ok {
 		result.Filtering = Independent
-	} else if _, ok := ask(main, otherPort); ok {
+	} else if _, ok := p.ask(conn, main, otherPort); ok {
 		result.Filtering = Address
 	}
-	second, ok2 := ask(otherPort, otherPort)
-	third, ok3 := ask(otherAddr, otherAddr)
+	second, ok2 := p.ask(conn, otherPort, otherPort)
+	third, ok3 := p.ask(conn, otherAddr, otherAddr)
 	switch {
 	case !ok2 || !ok3:
 		return Probe{}, fmt.Errorf("probe: %w of a second address", errBlocked)
@@ -143,6 +127,31 @@ func (p *Prober) Probe() (Probe, error) {
 	}
 	result.Kept = int(first.Port()) == conn.LocalAddr().(*net.UDPAddr).Port
 	return result, nil
+}
+
+// ask sends to a socket of the prober, and returns as whom it saw us once it has
+// answered by another one.
+func (p *Prober) ask(conn *net.UDPConn, to, by int) (seen netip.AddrPort, ok bool) {
+	addr := p.socks[to].LocalAddr().(*net.UDPAddr).AddrPort()
+	buf := make([]byte, 64)
+	for range 2 {
+		if _, err := conn.WriteToUDPAddrPort([]byte{byte(by)}, addr); err != nil {
+			return seen, false
+		}
+		if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+			return seen, false
+		}
+		for {
+			n, _, err := conn.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				break
+			}
+			if n > 1 && int(buf[0]) == by && seen.UnmarshalText(buf[1:n]) == nil {
+				return seen, true
+			}
+		}
+	}
+	return seen, false
 }
 
 // patience is how long a probe waits for an answer in the lab.

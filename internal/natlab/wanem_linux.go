@@ -59,6 +59,11 @@ func (c *cable) set(line Line) error {
 	if err != nil {
 		return err
 	}
+	for _, dev := range []string{near, far} {
+		if err := c.on.space.await(dev); err != nil {
+			return err
+		}
+	}
 	err = c.on.space.do(func() (err error) {
 		c.emulator, err = emulate(c.port, near, line)
 		return err

@@ -1,0 +1,106 @@
+package interop_test
+
+import (
+	"context"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/cloudbevy/bevy/internal/natlab"
+	"github.com/cloudbevy/bevy/internal/nodepeer"
+)
+
+// lab is a laboratory with a DHT and a blind relay of Node.js on its internet.
+type lab struct {
+	*natlab.Lab
+	t       *testing.T
+	network natlab.Network
+}
+
+func newLab(t *testing.T) *lab {
+	t.Helper()
+	nodepeer.Require(t)
+	if err := natlab.Check(); err != nil {
+		t.Skip(err)
+	}
+	l, err := natlab.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	lab := &lab{Lab: l, t: t}
+
+	addrs := []string{"9.9.0.1", "9.9.0.2", "9.9.0.3", "9.9.0.4", "9.9.0.5", "9.9.0.6", "9.9.0.7", "9.9.0.8"}
+	dht := lab.process("dht", addrs...)
+	var made struct{ Bootstrap []string }
+	if err := dht.Call(t.Context(), "network", args{"hosts": addrs, "each": 3}, &made); err != nil {
+		t.Fatal(err)
+	}
+	lab.network.Bootstrap = made.Bootstrap
+
+	const at = "9.9.1.1"
+	relay := lab.process("relay", at)
+	lab.network.Relay = &natlab.Relay{Host: at}
+	if err := relay.Call(t.Context(), "relay", args{"host": at, "bootstrap": made.Bootstrap}, &lab.network.Relay); err != nil {
+		t.Fatal(err)
+	}
+	return lab
+}
+
+// process starts interop/node/natlab.js on a new host of the internet.
+func (l *lab) process(name string, addrs ...string) *nodepeer.Process {
+	l.t.Helper()
+	host, err := l.Host(name, natlab.Internet(addrs...)...)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	p, err := l.node(host)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return p
+}
+
+func (l *lab) node(host *natlab.Host) (*nodepeer.Process, error) {
+	// The test's context ends before the lab does.
+	ctx := context.WithoutCancel(l.t.Context())
+	cmd, err := nodepeer.Command(ctx, "natlab.js")
+	if err != nil {
+		return nil, err
+	}
+	return host.Start(ctx, cmd)
+}
+
+// places are sites of each kind with subjects of Node.js.
+func (l *lab) places(role string, kinds []natlab.Kind) map[natlab.Kind]*natlab.Place {
+	l.t.Helper()
+	places, err := l.Places(role, kinds, func(host *natlab.Host) (natlab.Subject, error) {
+		p, err := l.node(host)
+		if err != nil {
+			return nil, err
+		}
+		return natlab.Process(p, l.network), nil
+	})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return places
+}
+
+func TestMatrixNodeToNode(t *testing.T) {
+	l := newLab(t)
+	clients, servers := l.places("client", natlab.Kinds), l.places("server", natlab.Kinds)
+	cells := natlab.All(natlab.Kinds, natlab.Kinds)
+	m := natlab.Run(t.Context(), "Node to Node", cells, clients, servers, 4, 40*time.Second)
+	m.Print(os.Stdout)
+	for _, cell := range cells {
+		got, ok := m.Result(cell)
+		if !ok || got.Path != cell.Want() {
+			t.Errorf("%s: %v %s, want %s", cell, got, got.Error, cell.Want())
+		}
+	}
+}
