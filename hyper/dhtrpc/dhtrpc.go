@@ -36,7 +36,7 @@
 //     and only where there is room or a node that is there does not answer. The
 //     closest of a query are bounded by network in the same way.
 //   - To a source that has not proven its address with a token goes not more
-//     than came from it, packet by packet, but for an allowance of 16 KiB that
+//     than came from it, packet by packet, but for an allowance of 64 KiB that
 //     grows by 1 KiB a second, which each network of 256 addresses has, or shares
 //     with others: there are 1,024. So the answers that the protocol wants to be
 //     larger than questions, as those with 20 nodes to a question for the

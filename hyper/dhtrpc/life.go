@@ -1,7 +1,9 @@
 package dhtrpc
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -61,11 +63,13 @@ func (m *machine) close(now time.Time) {
 }
 
 func (m *machine) stopAll(err error) {
-	for q := range m.queries {
-		q.finish(err)
+	for len(m.queries) > 0 {
+		m.queries[0].finish(err)
 	}
-	for _, r := range m.requests {
-		r.end(Reply{}, err)
+	for _, tid := range slices.Sorted(maps.Keys(m.requests)) {
+		if r := m.requests[tid]; r != nil {
+			r.end(Reply{}, err)
+		}
 	}
 	m.waiting = nil
 	m.timers.heap = nil // what is left are ticks and delayed answers

@@ -126,7 +126,7 @@ func (t *tokens) valid(now time.Time, token Token, addr netip.Addr) bool {
 
 // Allowance of a source that has not proven its address.
 const (
-	budgetBurst = 16 << 10 // bytes
+	budgetBurst = 64 << 10 // bytes
 	budgetRate  = 1 << 10  // bytes a second
 	budgets     = 1 << 10
 )

@@ -15,10 +15,6 @@ const (
 	maxQueries  = 1024
 
 	maxRetries = 3 // of a request that is no query's
-
-	// maxSending is how large a packet may be that is sent; the reference reads
-	// those of 2,048 bytes.
-	maxSending = 2048
 )
 
 // A socket is what a machine knows of a *udx.Socket: values to compare, and
@@ -27,8 +23,8 @@ type socket interface {
 	SendTTL(to netip.AddrPort, data []byte, ttl int) error
 }
 
-// A packet is to be sent.
-type packet struct {
+// A parcel is a packet to be sent.
+type parcel struct {
 	socket socket
 	to     netip.AddrPort
 	data   []byte
@@ -66,7 +62,7 @@ type machine struct {
 	start time.Time
 	now   time.Time // of what happens
 
-	out   []packet // to be sent
+	out   []parcel // to be sent
 	calls []func() // to be made once nothing is locked
 
 	// io
@@ -91,7 +87,7 @@ type machine struct {
 	nodes     order
 	nat       *NAT
 	onceSeen  []netip.AddrPort // nodes without an id that were counted in nat
-	queries   map[*query]bool
+	queries   []*query
 	repinging int
 	checks    int
 	hints     int // sent in this tick
@@ -125,8 +121,8 @@ func newMachine(c config, random io.Reader, now time.Time) (*machine, error) {
 	c.window = cmp.Or(c.window, defaultWindow)
 	m := &machine{
 		config: c, rand: rand.New(rand.NewChaCha8(seeds.rand)), start: now, now: now,
-		requests: map[uint16]*request{}, queries: map[*query]bool{},
-		window: window{max: c.window}, tokens: tokens{seeds.token},
+		requests: map[uint16]*request{},
+		window:   window{max: c.window}, tokens: tokens{seeds.token},
 		table: &table{id: seeds.table}, nat: new(NAT),
 		outside: true, firewalled: !c.open,
 	}
@@ -161,7 +157,7 @@ func (m *machine) event(e Event) {
 
 func (m *machine) send(s socket, to netip.AddrPort, data []byte, ttl int) {
 	if s != nil {
-		m.out = append(m.out, packet{s, to, data, ttl})
+		m.out = append(m.out, parcel{s, to, data, ttl})
 	}
 }
 

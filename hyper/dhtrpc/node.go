@@ -795,6 +795,14 @@ func (q *Query) Closest() []Reply {
 	return slices.Clone(q.q.closest)
 }
 
+// Cost tells what the query took so far: over how many nodes the closest was
+// found, and how many were asked.
+func (q *Query) Cost() (hops, asked int) {
+	q.n.mu.Lock()
+	defer q.n.mu.Unlock()
+	return q.q.hops, q.q.visits
+}
+
 // Stop ends the query with [context.Canceled], unless it is over.
 func (q *Query) Stop() { q.stop(context.Canceled) }
 

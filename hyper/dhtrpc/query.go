@@ -41,6 +41,7 @@ type query struct {
 	running []*request
 
 	errors, successes, visits int
+	hops                      int // by how many nodes the closest was found
 	inflight, slow            int // slow are those of inflight that were sent again
 	slowdown, fromTable       bool
 	resolving                 bool
@@ -51,6 +52,7 @@ type query struct {
 type visit struct {
 	state visitState
 	refs  []Peer // who named it
+	hops  int
 }
 
 type visitState int
@@ -71,7 +73,7 @@ func (m *machine) query(spec querySpec) *query {
 		q.finish(cmp.Or(err, ErrBusy))
 		return q
 	}
-	m.queries[q] = true
+	m.queries = append(m.queries, q)
 	m.stats.Queries++
 	for _, a := range spec.nodes {
 		if reachable(a) {
@@ -125,7 +127,10 @@ func (q *query) add(p Peer, ref *Peer) {
 		if !q.isCloser(p.ID) || len(q.seen) >= maxSeen {
 			return
 		}
-		v = new(visit)
+		v = &visit{hops: 1}
+		if ref != nil {
+			v.hops += q.seen[ref.Addr].hops
+		}
 		q.seen[p.Addr] = v
 		q.pending = append(q.pending, p)
 	case v.state == down && ref != nil:
@@ -245,6 +250,9 @@ func (q *query) answer(r Reply) {
 		q.successes++
 		if r.From.HasID && q.isCloser(r.From.ID) {
 			q.keep(r)
+			if q.closest[0].From == r.From {
+				q.hops = v.hops
+			}
 		}
 	} else {
 		q.errors++
@@ -373,7 +381,7 @@ func (q *query) finish(err error) {
 		return
 	}
 	q.over = true
-	delete(q.m.queries, q)
+	q.m.queries = slices.DeleteFunc(q.m.queries, func(o *query) bool { return o == q })
 	for _, r := range q.running {
 		r.cancel()
 	}
