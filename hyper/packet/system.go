@@ -117,6 +117,16 @@ func (system) Interfaces() ([]Interface, error) {
 	return append(outer, loopback...), nil
 }
 
+// Lookup returns the IPv4 and IPv6 addresses that the machine's resolver has for
+// a name.
+func Lookup(ctx context.Context, name string) ([]netip.Addr, error) {
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", name)
+	for i := range addrs {
+		addrs[i] = addrs[i].Unmap()
+	}
+	return addrs, err
+}
+
 type systemInterface struct {
 	Interface
 	multicast bool

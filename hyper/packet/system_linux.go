@@ -272,8 +272,9 @@ type writing struct {
 	messages [writeMessages]message
 	pieces   [writePieces]unix.Iovec
 	controls []byte
-	count    int // of messages
-	used     int // of pieces
+	count    int  // of messages
+	used     int  // of pieces
+	behind   bool // what is added next lies in memory behind what was added last
 
 	// The call that is under way.
 	send  func(fd uintptr) bool
@@ -315,14 +316,15 @@ func (s *socket) Write(batch []Packet) error {
 		if addr.Addr().Is4() != s.local.Addr().Is4() {
 			continue
 		}
+		w.behind = false
 		for data := range p.Datagrams() {
-			if w.add(addr, p.TTL, data, s.gso.Load()) {
-				continue
+			if !w.add(addr, p.TTL, data, s.gso.Load()) {
+				if err := s.flush(w); err != nil {
+					return err
+				}
+				w.add(addr, p.TTL, data, s.gso.Load())
 			}
-			if err := s.flush(w); err != nil {
-				return err
-			}
-			w.add(addr, p.TTL, data, s.gso.Load())
+			w.behind = true
 		}
 	}
 	return s.flush(w)
@@ -335,8 +337,7 @@ func (w *writing) add(addr netip.AddrPort, ttl int, data []byte, join bool) bool
 	if join && w.count > 0 {
 		m := &w.messages[w.count-1]
 		if !m.full && len(data) > 0 && len(data) <= m.segment && m.datagrams < maxSegments && m.size+len(data) <= maxSegmented && m.ttl == ttl && m.addr == addr {
-			last := &w.pieces[w.used-1]
-			if unsafe.Add(unsafe.Pointer(last.Base), int(last.Len)) == unsafe.Pointer(&data[0]) {
+			if last := &w.pieces[w.used-1]; w.behind {
 				last.SetLen(int(last.Len) + len(data))
 			} else if !w.piece(data) {
 				return false
@@ -398,6 +399,7 @@ func (s *socket) flush(w *writing) error {
 func (s *socket) writeSingly(from *writing, m *message) error {
 	w := writings.Get().(*writing)
 	defer writings.Put(w)
+	w.behind = false
 	for left, piece := m.size, m.piece; left > 0; piece++ {
 		v := &from.pieces[piece]
 		p := Packet{Data: unsafe.Slice(v.Base, int(v.Len)), Segment: m.segment}
