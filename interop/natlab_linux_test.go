@@ -3,6 +3,7 @@ package interop_test
 import (
 	"context"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -91,16 +92,45 @@ func (l *lab) places(role string, kinds []natlab.Kind) map[natlab.Kind]*natlab.P
 	return places
 }
 
-func TestMatrixNodeToNode(t *testing.T) {
-	l := newLab(t)
-	clients, servers := l.places("client", natlab.Kinds), l.places("server", natlab.Kinds)
-	cells := natlab.All(natlab.Kinds, natlab.Kinds)
-	m := natlab.Run(t.Context(), "Node to Node", cells, clients, servers, 4, 40*time.Second)
-	m.Print(os.Stdout)
-	for _, cell := range cells {
-		got, ok := m.Result(cell)
-		if !ok || got.Path != cell.Want() {
-			t.Errorf("%s: %v %s, want %s", cell, got, got.Error, cell.Want())
+// The cells that are always tried: each kind, each kind of path, in few seconds.
+var someCells = []natlab.Cell{
+	{Client: natlab.Open, Server: natlab.PortRestricted},
+	{Client: natlab.FullCone, Server: natlab.Open},
+	{Client: natlab.PortRestricted, Server: natlab.FullCone},
+	{Client: natlab.PortRestricted, Server: natlab.PortRestricted},
+	{Client: natlab.Restricted, Server: natlab.Symmetric},
+	{Client: natlab.Symmetric, Server: natlab.Symmetric},
+	{Client: natlab.Double, Server: natlab.PortRestricted},
+	{Client: natlab.Carrier, Server: natlab.Carrier},
+	{Client: natlab.CarrierHairpin, Server: natlab.CarrierHairpin},
+	{Client: natlab.NoUDP, Server: natlab.Open},
+	{Client: natlab.OnlyTCP443, Server: natlab.PortRestricted},
+}
+
+func TestMatrix(t *testing.T) {
+	cells := someCells
+	if os.Getenv("BEVY_LONG") == "1" {
+		cells = natlab.All(natlab.Kinds, natlab.Kinds)
+	}
+	var clientKinds, serverKinds []natlab.Kind
+	for _, c := range cells {
+		if !slices.Contains(clientKinds, c.Client) {
+			clientKinds = append(clientKinds, c.Client)
+		}
+		if !slices.Contains(serverKinds, c.Server) {
+			serverKinds = append(serverKinds, c.Server)
 		}
 	}
+	l := newLab(t)
+	clients, servers := l.places("client", clientKinds), l.places("server", serverKinds)
+	t.Run("NodeToNode", func(t *testing.T) {
+		m := natlab.Run(t.Context(), "Node to Node", cells, clients, servers, 4, 40*time.Second)
+		m.Print(t.Output())
+		for _, cell := range cells {
+			got, ok := m.Result(cell)
+			if !ok || !cell.Allows(got.Path) {
+				t.Errorf("%s: %v %s, want %s", cell, got, got.Error, cell.Want())
+			}
+		}
+	})
 }

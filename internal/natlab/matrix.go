@@ -90,6 +90,11 @@ func (c Cell) Want() Path {
 	return Punched
 }
 
+// Allows tells whether a path is as good as the one wanted: a node that is open
+// to all and does not know it yet has others make a hole to it, where there is
+// nothing in the way.
+func (c Cell) Allows(p Path) bool { return p == c.Want() || c.Want() == Direct && p == Punched }
+
 // NoUDP tells whether UDP does not get out of sites of this kind.
 func (k Kind) NoUDP() bool { return k == NoUDP || k == OnlyTCP443 }
 
@@ -161,6 +166,14 @@ func Run(ctx context.Context, name string, cells []Cell, clients, servers map[Ki
 // setup is the time that subjects have for what is not measured.
 const setup = 20 * time.Second
 
+// patience is how long a cell may take: less, if nothing is to come of it.
+func (c Cell) patience(within time.Duration) time.Duration {
+	if c.Want() == None {
+		return min(within, 5*time.Second)
+	}
+	return within
+}
+
 // try is one cell.
 func try(ctx context.Context, cell Cell, client, server *Place, within time.Duration) (result Result, err error) {
 	ctx, cancel := context.WithTimeout(ctx, within+setup)
@@ -182,7 +195,7 @@ func try(ctx context.Context, cell Cell, client, server *Place, within time.Dura
 	if err != nil {
 		return result, fmt.Errorf("listen: %w", err)
 	}
-	return client.Subject.Connect(ctx, key, cell.Want() == Relayed, within)
+	return client.Subject.Connect(ctx, key, cell.Want() == Relayed, cell.patience(within))
 }
 
 // Set notes what came of a cell.

@@ -106,7 +106,7 @@ func TestLinesDelay(t *testing.T) {
 func TestLinesJitterAndLose(t *testing.T) {
 	t.Parallel()
 	const packets = 2000
-	socks := linked(t, Line{Delay: 10 * time.Millisecond, Jitter: 20 * time.Millisecond, Loss: 0.1, Queue: packets, Seed: 1})
+	socks := linked(t, Line{Delay: 10 * time.Millisecond, Jitter: 20 * time.Millisecond, Loss: 0.1, Queue: packets, Seed: 2})
 	came := burst(t, socks, packets, 100)
 	if lost := packets - len(came); math.Abs(float64(lost)-packets/10) > packets/25 {
 		t.Errorf("%d of %d packets were lost, want about a tenth", lost, packets)
