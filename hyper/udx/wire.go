@@ -71,6 +71,9 @@ func (h *header) put(p []byte) {
 	binary.LittleEndian.PutUint32(p[16:], h.ack)
 }
 
+// putID changes the stream that a packet is for.
+func putID(p []byte, id uint32) { binary.LittleEndian.PutUint32(p[4:], id) }
+
 // A span is the seqs from start up to end, without end.
 type span struct{ start, end uint32 }
 
