@@ -48,7 +48,7 @@ func prober(t *testing.T, lab *Lab) *Prober {
 	h := must(lab.Host("prober", addrs...))(t)
 	var p *Prober
 	err := h.Do(func() (err error) {
-		p, err = NewProber(addrs[0], addrs[1])
+		p, err = NewProber(ListenUDP, addrs[0], addrs[1])
 		return err
 	})
 	if err != nil {
@@ -60,7 +60,7 @@ func prober(t *testing.T, lab *Lab) *Prober {
 
 func probe(h *Host, p *Prober) (found Probe, err error) {
 	err = h.Do(func() (err error) {
-		found, err = p.Probe()
+		found, err = p.Probe(ListenUDP)
 		return err
 	})
 	return found, err
@@ -72,27 +72,18 @@ func TestSitesAreOfTheirKind(t *testing.T) {
 	p := prober(t, lab)
 	for _, kind := range Kinds {
 		h := must(must(lab.Site(string(kind), kind))(t).Host("host"))(t)
-		want := map[Kind]string{
-			Open:           "mapping EI, filtering EI, port kept",
-			FullCone:       "mapping EI, filtering EI, port kept",
-			Restricted:     "mapping EI, filtering AD, port kept",
-			PortRestricted: "mapping EI, filtering APD, port kept",
-			Symmetric:      "mapping APD, filtering APD, port changed",
-			Double:         "mapping EI, filtering APD, port kept",
-			Carrier:        "mapping EI, filtering APD, port kept",
-			CarrierHairpin: "mapping EI, filtering APD, port kept",
-		}[kind]
 		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
 			found, err := probe(h, p)
-			if want == "" {
-				if !errors.Is(err, errBlocked) {
+			want, udp := kind.Probed()
+			if !udp {
+				if !errors.Is(err, ErrBlocked) {
 					t.Errorf("got %v, %v, want no UDP", found, err)
 				}
 				return
 			}
-			if err != nil || found.String() != want {
-				t.Errorf("got %v, %v, want %s", found, err, want)
+			if err != nil || found.String() != want.String() {
+				t.Errorf("got %v, %v, want %v", found, err, want)
 			}
 		})
 	}

@@ -18,6 +18,16 @@ type Probe struct {
 	Seen netip.AddrPort
 }
 
+// Probed is what a probe of a site of this kind must find, but for Seen; nothing, if no UDP goes out.
+func (k Kind) Probed() (p Probe, udp bool) {
+	p.Kept = true
+	for _, nat := range k.NATs() {
+		p.Mapping, p.Filtering = max(p.Mapping, nat.Mapping), max(p.Filtering, nat.Filtering)
+		p.Kept = p.Kept && nat.Mapping == Independent
+	}
+	return p, !k.NoUDP()
+}
+
 func (p Probe) String() string {
 	port := "kept"
 	if !p.Kept {
@@ -26,8 +36,8 @@ func (p Probe) String() string {
 	return fmt.Sprintf("mapping %v, filtering %v, port %s", p.Mapping, p.Filtering, port)
 }
 
-// errBlocked is what a probe finds if nothing comes back.
-var errBlocked = errors.New("no answer")
+// ErrBlocked is what a probe finds if nothing comes back.
+var ErrBlocked = errors.New("no answer")
 
 // The sockets of a Prober: an address and a port, another port of that address,
 // and another address.
@@ -37,18 +47,25 @@ const (
 	otherAddr
 )
 
+// Listen opens a socket. Those of a network in memory can be probed as well.
+type Listen func(addr netip.AddrPort) (net.PacketConn, error)
+
+// ListenUDP opens a socket of this machine, or of the host whose Do calls it.
+func ListenUDP(addr netip.AddrPort) (net.PacketConn, error) {
+	return net.ListenUDP("udp4", net.UDPAddrFromAddrPort(addr))
+}
+
 // A Prober answers probes on the internet. It has two addresses.
 type Prober struct {
-	socks    [3]*net.UDPConn
+	socks    [3]net.PacketConn
 	routines sync.WaitGroup
 }
 
-// NewProber starts a Prober on two addresses of this machine. To be in a host,
-// it is called by Host.Do.
-func NewProber(a, b netip.Addr) (*Prober, error) {
+// NewProber starts a Prober on two addresses.
+func NewProber(listen Listen, a, b netip.Addr) (*Prober, error) {
 	p := &Prober{}
 	for i, addr := range []netip.Addr{a, a, b} {
-		conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, 0)))
+		conn, err := listen(netip.AddrPortFrom(addr, 0))
 		if err != nil {
 			p.Close()
 			return nil, fmt.Errorf("answer probes: %w", err)
@@ -62,19 +79,25 @@ func NewProber(a, b netip.Addr) (*Prober, error) {
 }
 
 // answer sends what a packet asks for: by the socket that it names.
-func (p *Prober) answer(conn *net.UDPConn) {
+func (p *Prober) answer(conn net.PacketConn) {
 	buf := make([]byte, 16)
 	for {
-		n, from, err := conn.ReadFromUDPAddrPort(buf)
+		n, from, err := conn.ReadFrom(buf)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil || n != 1 || int(buf[0]) >= len(p.socks) {
 			continue
 		}
-		seen, _ := netip.AddrPortFrom(from.Addr().Unmap(), from.Port()).MarshalText()
-		_, _ = p.socks[buf[0]].WriteToUDPAddrPort(append(buf[:1:1], seen...), from)
+		seen, _ := addrPort(from).MarshalText()
+		_, _ = p.socks[buf[0]].WriteTo(append(buf[:1:1], seen...), from)
 	}
+}
+
+// addrPort is the address of a socket in its short form.
+func addrPort(a net.Addr) netip.AddrPort {
+	addr := a.(*net.UDPAddr).AddrPort()
+	return netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 }
 
 // Close ends it.
@@ -88,18 +111,18 @@ func (p *Prober) Close() {
 }
 
 // Seen returns as whom the Prober sees a socket.
-func (p *Prober) Seen(conn *net.UDPConn) (netip.AddrPort, error) {
+func (p *Prober) Seen(conn net.PacketConn) (netip.AddrPort, error) {
 	seen, ok := p.ask(conn, main, main)
 	if !ok {
-		return seen, fmt.Errorf("probe: %w", errBlocked)
+		return seen, fmt.Errorf("probe: %w", ErrBlocked)
 	}
 	return seen, nil
 }
 
-// Probe finds out what is between this machine, or the host whose Do calls it,
-// and the Prober. It fails if UDP is blocked.
-func (p *Prober) Probe() (Probe, error) {
-	conn, err := net.ListenUDP("udp4", nil)
+// Probe finds out what is between a new socket and the Prober. It fails if UDP
+// is blocked.
+func (p *Prober) Probe(listen Listen) (Probe, error) {
+	conn, err := listen(netip.AddrPortFrom(netip.IPv4Unspecified(), 0))
 	if err != nil {
 		return Probe{}, fmt.Errorf("probe: %w", err)
 	}
@@ -119,30 +142,30 @@ func (p *Prober) Probe() (Probe, error) {
 	third, ok3 := p.ask(conn, otherAddr, otherAddr)
 	switch {
 	case !ok2 || !ok3:
-		return Probe{}, fmt.Errorf("probe: %w of a second address", errBlocked)
+		return Probe{}, fmt.Errorf("probe: %w of a second address", ErrBlocked)
 	case first == second && first == third:
 		result.Mapping = Independent
 	case first == second:
 		result.Mapping = Address
 	}
-	result.Kept = int(first.Port()) == conn.LocalAddr().(*net.UDPAddr).Port
+	result.Kept = first.Port() == addrPort(conn.LocalAddr()).Port()
 	return result, nil
 }
 
 // ask sends to a socket of the prober, and returns as whom it saw us once it has
 // answered by another one.
-func (p *Prober) ask(conn *net.UDPConn, to, by int) (seen netip.AddrPort, ok bool) {
-	addr := p.socks[to].LocalAddr().(*net.UDPAddr).AddrPort()
+func (p *Prober) ask(conn net.PacketConn, to, by int) (seen netip.AddrPort, ok bool) {
+	addr := p.socks[to].LocalAddr()
 	buf := make([]byte, 64)
 	for range 2 {
-		if _, err := conn.WriteToUDPAddrPort([]byte{byte(by)}, addr); err != nil {
+		if _, err := conn.WriteTo([]byte{byte(by)}, addr); err != nil {
 			return seen, false
 		}
 		if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
 			return seen, false
 		}
 		for {
-			n, _, err := conn.ReadFromUDPAddrPort(buf)
+			n, _, err := conn.ReadFrom(buf)
 			if err != nil {
 				break
 			}
