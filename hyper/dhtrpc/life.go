@@ -16,6 +16,7 @@ const (
 	stableTicks     = 240 // 20 minutes until a node may be called stable
 	moreStableTicks = 3 * stableTicks
 	refreshTicks    = 60  // an idle node looks around every 5 minutes
+	seedEvery       = 6   // of refreshes, one asks the bootstrap nodes
 	recentTicks     = 12  // a node that was heard in the last minute needs no ping
 	oldTicks        = 360 // a node that was here for half an hour is likely to stay
 )
@@ -320,22 +321,25 @@ func (m *machine) pingSome() {
 	}
 }
 
-// refresh looks for a node at random, to meet others.
+// refresh looks for a node at random, to meet others. Every now and then it
+// begins at the bootstrap nodes: if the network was in two parts for so long
+// that they forgot each other, those bring them together.
 func (m *machine) refresh() {
 	id := m.table.id
 	if m.table.size > 0 {
 		id = m.table.pick(m.rand.IntN(m.table.size)).id
 	}
-	m.background(id, nil, func(error) {})
+	m.refreshes++
+	m.background(id, m.refreshes%seedEvery == 0, nil, func(error) {})
 }
 
 // background is a query that leaves room for others.
-func (m *machine) background(target ID, reply func(Reply), done func(error)) {
+func (m *machine) background(target ID, seeds bool, reply func(Reply), done func(error)) {
 	m.refreshTicks = refreshTicks
 	few := min(m.concurrency, max(2, m.concurrency/8))
 	var q *query
 	q = m.query(querySpec{
-		target: target, call: Call{Internal: true, Command: CommandFindNode}, concurrency: few, done: done,
+		target: target, call: Call{Internal: true, Command: CommandFindNode}, concurrency: few, seeds: seeds, done: done,
 		reply: func(r Reply) {
 			q.concurrency = few
 			if len(m.requests) < 3 {
@@ -355,7 +359,7 @@ func (m *machine) background(target ID, reply func(Reply), done func(error)) {
 // socket: if so it is worth finding out more at once.
 func (m *machine) bootstrap(round int, probe bool) {
 	reached := false
-	m.background(m.table.id, func(r Reply) {
+	m.background(m.table.id, false, func(r Reply) {
 		if !probe {
 			return
 		}

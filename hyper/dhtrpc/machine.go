@@ -100,6 +100,7 @@ type machine struct {
 	probe        *probe
 
 	tick, stableTicks, refreshTicks int
+	refreshes                       int
 	lastTick                        time.Time
 	lastHost                        netip.Addr
 	ticker                          *timer

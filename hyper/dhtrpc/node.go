@@ -1,5 +1,3 @@
-//go:build dhtrpc_node
-
 package dhtrpc
 
 import (
@@ -17,6 +15,7 @@ import (
 	"time"
 
 	"github.com/cloudbevy/bevy/hyper/clock"
+	"github.com/cloudbevy/bevy/hyper/packet"
 	"github.com/cloudbevy/bevy/hyper/udx"
 )
 
@@ -45,7 +44,7 @@ type Options struct {
 	// before, the best first.
 	Bootstrap []string
 	Nodes     []netip.AddrPort
-	// Resolve finds the addresses of a name. Without it names lead nowhere.
+	// Resolve finds the addresses of a name; as this machine does if it is nil.
 	Resolve func(ctx context.Context, name string) ([]netip.Addr, error)
 
 	// Ephemeral says whether the node takes part in the tables of others.
@@ -108,6 +107,9 @@ type Node struct {
 // Open starts a node. It goes on by itself until Close.
 func Open(o Options) (*Node, error) {
 	o.Random = cmp.Or[io.Reader](o.Random, rand.Reader)
+	if o.Resolve == nil {
+		o.Resolve = packet.Lookup
+	}
 	n := &Node{options: o, udx: o.UDX, clock: cmp.Or(o.Clock, clock.System), ready: make(chan struct{})}
 	lookups, stop := context.WithCancel(context.Background())
 	n.stopLookups = stop
@@ -257,10 +259,6 @@ func (n *Node) notify(e Event) {
 }
 
 func (n *Node) lookup(ctx context.Context, name string, done func([]netip.Addr)) {
-	if n.options.Resolve == nil {
-		done(nil)
-		return
-	}
 	n.lookups.Go(func() {
 		addrs, err := n.options.Resolve(ctx, name)
 		if err != nil {

@@ -15,6 +15,11 @@ const (
 	maxSeen   = 1024 // addresses that a query knows
 	maxVisits = 512
 	maxRefs   = 4 // nodes that are told that one they named is down
+
+	// maxUnproven is how many nodes are visited at a time that were named by one
+	// node that has not named any that answered. If so many are silent it is not
+	// believed.
+	maxUnproven = 3
 )
 
 // querySpec says what a query does.
@@ -25,6 +30,7 @@ type querySpec struct {
 	retries     int // -1 is none
 	nodes       []netip.AddrPort
 	onlyNodes   bool
+	seeds       bool // ask the bootstrap nodes too, even if others are known
 	commit      func(Reply) (Call, error)
 	reply       func(Reply)
 	done        func(error)
@@ -50,15 +56,21 @@ type query struct {
 
 // A visit is what is known of an address.
 type visit struct {
-	state visitState
-	refs  []Peer // who named it
-	hops  int
+	state  visitState
+	refs   []Peer // who named it
+	hops   int
+	silent int // 1 if it did not answer in time
+
+	// Of those that it named: how many are asked now, how many of them are silent,
+	// and how many answered.
+	asking, unheard, heard int
 }
 
 type visitState int
 
 const (
 	toVisit visitState = iota
+	asked
 	answered
 	down
 )
@@ -82,7 +94,7 @@ func (m *machine) query(spec querySpec) *query {
 	}
 	if !q.onlyNodes {
 		q.addFromTable()
-		if len(q.pending) < K {
+		if len(q.pending) < K || q.querySpec.seeds {
 			q.resolving = true
 			m.bootstraps(func(p Peer) {
 				q.add(p, nil)
@@ -136,25 +148,74 @@ func (q *query) add(p Peer, ref *Peer) {
 	case v.state == down && ref != nil:
 		q.hint(*ref, p.Addr)
 		return
-	case v.state != toVisit:
+	case v.state > asked:
 		return
 	}
 	if ref != nil && len(v.refs) < maxRefs {
 		v.refs = append(v.refs, *ref)
+		if v.state == asked {
+			q.count(v.refs[len(v.refs)-1:], 1, v.silent, 0)
+		}
 	}
 }
 
-// next takes the node out of those to be visited that is closest.
-func (q *query) next() Peer {
-	best := 0
-	for i := range q.pending {
-		if closer(q.target, q.pending[i].ID, q.pending[best].ID) < 0 {
-			best = i
+// A belief says what comes of a node that others named.
+type belief int
+
+const (
+	disbelieved belief = iota // all who named it named nodes only that are silent
+	doubted                   // it can wait until others that they named answer
+	believed
+)
+
+// belief is what to think of a node. Who lies can name any number of nodes that
+// don't exist, each closer than all that do.
+func (q *query) belief(p Peer) (b belief) {
+	refs := q.seen[p.Addr].refs
+	for _, ref := range refs {
+		switch v := q.seen[ref.Addr]; {
+		case v.heard == 0 && v.unheard >= maxUnproven:
+		case v.heard > 0 || v.asking < maxUnproven:
+			return believed
+		default:
+			b = doubted
 		}
 	}
-	p := q.pending[best]
+	if len(refs) == 0 {
+		return believed
+	}
+	return b
+}
+
+// next takes the node out of those to be visited that is closest, among those
+// that are believed most. It returns none if they can wait.
+func (q *query) next() (p Peer, ok bool) {
+	best, most := -1, disbelieved
+	for i := range q.pending {
+		if b := q.belief(q.pending[i]); best < 0 || b > most || b == most && closer(q.target, q.pending[i].ID, q.pending[best].ID) < 0 {
+			best, most = i, b
+		}
+	}
+	if best < 0 || most == doubted {
+		return p, false
+	}
+	if most == disbelieved && len(q.closest) >= K {
+		q.pending = nil
+		return p, false
+	}
+	p = q.pending[best]
 	q.pending = slices.Delete(q.pending, best, best+1)
-	return p
+	return p, true
+}
+
+// count notes for those who named a node what comes of it.
+func (q *query) count(refs []Peer, asking, unheard, heard int) {
+	for _, ref := range refs {
+		r := q.seen[ref.Addr]
+		r.asking += asking
+		r.unheard += unheard
+		r.heard += heard
+	}
 }
 
 // more visits nodes as far as it may now, and ends the query if none are left.
@@ -166,8 +227,11 @@ func (q *query) more() {
 	if q.slowdown {
 		concurrency = slowly
 	}
-	for q.inflight < concurrency+q.slow && len(q.pending) > 0 {
-		p := q.next()
+	for q.inflight < concurrency+q.slow {
+		p, ok := q.next()
+		if !ok {
+			break
+		}
 		if !q.isCloser(p.ID) || q.visits >= maxVisits {
 			continue
 		}
@@ -219,10 +283,15 @@ func (q *query) visit(p Peer) error {
 		return err
 	}
 	r.retries = max(0, q.retries)
+	v := q.seen[p.Addr]
 	r.cycle = func() {
 		q.slow++
+		v.silent = 1
+		q.count(v.refs, 0, 1, 0)
 		q.more()
 	}
+	v.state = asked
+	q.count(v.refs, 1, 0, 0)
 	q.visits++
 	q.inflight++
 	q.running = append(q.running, r)
@@ -232,10 +301,11 @@ func (q *query) visit(p Peer) error {
 
 func (q *query) failed(p Peer, err error) {
 	q.errors++
+	v := q.seen[p.Addr]
+	q.count(v.refs, -1, 0, 0)
 	if err != ErrTimeout {
 		return
 	}
-	v := q.seen[p.Addr]
 	v.state = down
 	for _, ref := range v.refs {
 		q.hint(ref, p.Addr)
@@ -245,6 +315,7 @@ func (q *query) failed(p Peer, err error) {
 
 func (q *query) answer(r Reply) {
 	v := q.seen[r.From.Addr]
+	q.count(v.refs, -1, -v.silent, 1)
 	v.state, v.refs = answered, nil
 	if r.Code == 0 {
 		q.successes++

@@ -1,5 +1,3 @@
-//go:build dhtrpc_node
-
 package dhtrpc
 
 import (
@@ -208,4 +206,217 @@ func TestLookupsConvergeInFewHops(t *testing.T) {
 		hops, asked = append(hops, s.hops), append(asked, s.asked)
 	}
 	_, _ = hops, asked
+}
+
+// store makes a node keep a value for each target, for who has a token.
+func store() func(*Request) bool {
+	values := map[ID][]byte{}
+	return func(r *Request) bool {
+		if r.Target == nil || r.Command > 1 {
+			return false
+		}
+		if r.Command == putCommand && r.Token != nil {
+			values[*r.Target] = r.Value
+		}
+		r.Reply(values[*r.Target], ReplyOptions{NoCloser: r.Command == putCommand})
+		return true
+	}
+}
+
+const (
+	putCommand = 0
+	getCommand = 1
+)
+
+// put leaves a value at the nodes that are closest to a target.
+func (w *world) put(n *simNode, target ID, value []byte) {
+	w.t.Helper()
+	var over bool
+	n.Query(context.Background(), target, QueryOptions{
+		Call:   Call{Command: getCommand},
+		Reply:  func(Reply) {},
+		Commit: func(r Reply) (Call, error) { return Call{Command: putCommand, Value: value, Token: r.Token}, nil },
+		Done: func(err error) {
+			if over = true; err != nil {
+				w.t.Errorf("a value was not put: %v", err)
+			}
+		},
+	})
+	for i := 0; !over && i < 600; i++ {
+		w.pass(100 * time.Millisecond)
+	}
+}
+
+// get reports whether a value is found.
+func (w *world) get(n *simNode, target ID, value []byte) (found bool) {
+	over := false
+	n.Query(context.Background(), target, QueryOptions{
+		Call:  Call{Command: getCommand},
+		Reply: func(r Reply) { found = found || string(r.Value) == string(value) },
+		Done:  func(error) { over = true },
+	})
+	for i := 0; !over && i < 600; i++ {
+		w.pass(100 * time.Millisecond)
+	}
+	return found
+}
+
+func (w *world) joinStores(count int) []*simNode {
+	start := len(w.nodes)
+	for i := range count {
+		w.open(w.sim.Host(w.addr()), Options{Ephemeral: Never, Handle: store()})
+		if i%10 == 9 {
+			w.pass(time.Second)
+		}
+	}
+	w.pass(30 * time.Second)
+	return w.nodes[start:]
+}
+
+func TestValuesStayFindableWhileNodesComeAndGo(t *testing.T) {
+	w := newWorld(t, 3)
+	w.bootstrapper()
+	w.joinStores(size() - 1)
+	targets := make([]ID, 30)
+	for i := range targets {
+		targets[i] = w.id()
+		w.put(w.nodes[1+w.rand.IntN(len(w.nodes)-1)], targets[i], targets[i][:])
+	}
+	// In twenty minutes half of the nodes go without a word, and as many come.
+	for range 20 {
+		for range size() / 40 {
+			w.leave(w.nodes[1+w.rand.IntN(len(w.nodes)-1)])
+			w.open(w.sim.Host(w.addr()), Options{Ephemeral: Never, Handle: store()})
+		}
+		w.pass(time.Minute)
+	}
+	for _, target := range targets {
+		if !w.get(w.nodes[1+w.rand.IntN(len(w.nodes)-1)], target, target[:]) {
+			t.Errorf("the value of %x is lost", target[:4])
+		}
+	}
+	s := w.lookups(30, w.nodes, w.nodes)
+	t.Logf("%d nodes after half were replaced: %v", len(w.nodes), s)
+	if s.found < 0.9*K || s.first < 0.9 {
+		t.Errorf("lookups came to %v", s)
+	}
+}
+
+func TestPartsOfANetworkFindTogetherAgain(t *testing.T) {
+	w := newWorld(t, 4)
+	w.bootstrapper()
+	w.join(size()/2 - 1)
+	var hosts [2][]*packet.SimHost
+	var parts [2][]*simNode
+	for i, n := range w.nodes {
+		hosts[i%2] = append(hosts[i%2], n.host)
+		parts[i%2] = append(parts[i%2], n)
+	}
+	heal := w.sim.Cut(hosts[0], hosts[1])
+	w.pass(2 * time.Hour)
+	for i := range parts {
+		s := w.lookups(20, parts[i], parts[i])
+		t.Logf("part %d alone: %v", i, s)
+		if s.found < 0.95*K {
+			t.Errorf("part %d alone: %v", i, s)
+		}
+	}
+	known := 0
+	for _, n := range parts[0] {
+		for _, p := range n.Nodes(0) {
+			if slices.ContainsFunc(parts[1], func(o *simNode) bool { return o.host.Addr() == p.Addr.Addr() }) {
+				known++
+			}
+		}
+	}
+	heal()
+	w.pass(90 * time.Minute)
+	s := w.lookups(30, w.nodes, w.nodes)
+	t.Logf("together again, when %d ties were left: %v", known, s)
+	if s.found < 0.95*K || s.first < 0.95 {
+		t.Errorf("together again: %v", s)
+	}
+}
+
+// A liar is the network of a node that answers with nodes of its own choice.
+type liar struct {
+	packet.Network
+	names func(target ID) []netip.AddrPort
+	asked map[string]ID // targets by who asked
+}
+
+type liarConn struct {
+	packet.Conn
+	l *liar
+}
+
+func askedBy(a netip.AddrPort, tid uint16) string { return fmt.Sprint(a, tid) }
+
+func (l *liar) Listen(addr netip.AddrPort, receive packet.Handler) (packet.Conn, error) {
+	c, err := l.Network.Listen(addr, func(batch []packet.Packet) {
+		for _, p := range batch {
+			if m, err := parse(p.Data); err == nil && m.target != nil {
+				l.asked[askedBy(p.Addr, m.tid)] = *m.target
+			}
+		}
+		receive(batch)
+	})
+	return liarConn{c, l}, err
+}
+
+func (c liarConn) Write(batch []packet.Packet) error {
+	for i := range batch {
+		p := &batch[i]
+		if m, err := parse(p.Data); err == nil && m.reply && m.closer != nil {
+			m.closer = c.l.names(c.l.asked[askedBy(p.Addr, m.tid)])
+			p.Data = m.append(nil)
+		}
+	}
+	return c.Conn.Write(batch)
+}
+
+// A fifth of the nodes names nodes that don't exist, each closer to the target
+// than any other, or only one another.
+func TestLookupsStandLiars(t *testing.T) {
+	for _, kind := range []string{"nodes that don't exist", "one another"} {
+		t.Run(kind, func(t *testing.T) {
+			w := newWorld(t, 5)
+			w.bootstrapper()
+			honest := append([]*simNode{w.nodes[0]}, w.join(size()*4/5-1)...)
+			var liars []netip.AddrPort
+			for range size() / 5 {
+				host := w.sim.Host(w.addr())
+				l := &liar{Network: host, asked: map[string]ID{}}
+				l.names = func(target ID) (names []netip.AddrPort) {
+					if kind == "one another" {
+						names = slices.Clone(liars)
+					} else {
+						for range 500 {
+							names = append(names, netip.AddrPortFrom(w.addr(), uint16(1+w.rand.IntN(65535))))
+						}
+					}
+					ids := map[netip.AddrPort]ID{}
+					for _, a := range names {
+						ids[a] = NodeID(a)
+					}
+					slices.SortFunc(names, func(a, b netip.AddrPort) int { return closer(target, ids[a], ids[b]) })
+					return names[:min(K, len(names))]
+				}
+				o := Options{Ephemeral: Never, Clock: w.clock, Random: w.random(), Port: testPort, Bootstrap: w.seeds}
+				o.UDX = udx.New(udx.Options{Network: l, Clock: w.clock, Random: w.random()})
+				n, err := Open(o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				w.nodes = append(w.nodes, &simNode{n, host})
+				liars = append(liars, netip.AddrPortFrom(host.Addr(), testPort))
+			}
+			w.pass(10 * time.Minute)
+			s := w.lookups(30, honest, w.nodes)
+			t.Logf("%d nodes, a fifth of them liars that name %s: %v", len(w.nodes), kind, s)
+			if s.found < 0.9*K || s.mostAsked > maxVisits {
+				t.Errorf("lookups came to %v", s)
+			}
+		})
+	}
 }
