@@ -17,3 +17,10 @@ type Peer struct {
 
 	salt salt
 }
+
+// ID tells peers apart for as long as they keep their names, which is not for
+// long.
+func (p Peer) ID() string { return p.salt.label() }
+
+// Options say how to use the local network.
+type Options struct{}
