@@ -140,10 +140,10 @@ func (c *core) detectLoss(now time.Duration) {
 
 // lose marks a packet to be sent again, and tells whether it was an MTU probe.
 func (c *core) lose(p *sent, seq uint32) (probe bool) {
-	c.inFlight.remove(&c.packets, seq)
+	c.inFlight.remove(c.packets, seq)
 	c.flying -= int(p.size)
 	p.state = lost
-	c.lost.push(&c.packets, seq)
+	c.lost.push(c.packets, seq)
 	c.stats.Lost++
 	c.newlyLost++
 	if p.padding == 0 {
@@ -172,8 +172,8 @@ func (c *core) timedOut(now time.Duration) {
 		// What did not arrive the old way goes the new one.
 		p.to = c.path
 		if p.state == lost {
-			c.lost.remove(&c.packets, seq)
-			c.lost.push(&c.packets, seq) // in the order of seqs
+			c.lost.remove(c.packets, seq)
+			c.lost.push(c.packets, seq) // in the order of seqs
 			continue
 		}
 		if p.timeouts++; p.timeouts > maxTimeouts {
@@ -184,8 +184,7 @@ func (c *core) timedOut(now time.Duration) {
 	}
 	c.backoff++
 	c.timeoutAt = now + c.backedOff()
-	f := c.flight(now)
-	c.control.timedOut(&f)
+	c.control.timedOut(c.flight(now))
 }
 
 // armTail sets when the end of a flight is probed, so that its loss is found

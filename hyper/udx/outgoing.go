@@ -2,6 +2,7 @@ package udx
 
 import (
 	"math"
+	"sync"
 	"time"
 )
 
@@ -19,7 +20,7 @@ const (
 type outgoing struct {
 	una     uint32 // the first seq that is not acked
 	seq     uint32 // the next seq
-	packets ring[sent]
+	packets *ring[sent] // nil if there are none
 	// inFlight are the packets that were sent and are neither acked nor lost, in
 	// the order they were sent in; lost are those to be sent again.
 	inFlight, lost queue
@@ -36,6 +37,7 @@ type outgoing struct {
 	wl1, wl2 uint32 // seq and ack of the packet that told so (RFC 9293 §3.10.7.4)
 
 	control controller
+	view    flight
 	pacer   pacer
 	loss
 
@@ -123,8 +125,20 @@ func (s *outgoing) flushed() bool { return s.out.n == 0 && (!s.ending || s.endAc
 func (s *outgoing) drop() {
 	s.out.discard(s.out.n)
 	s.outStart = s.outSent
-	s.packets = ring[sent]{}
 	s.inFlight, s.lost, s.flying = queue{}, queue{}, 0
+	s.una = s.seq
+	s.dropPackets()
+}
+
+// rings are those of streams that have nothing on its way.
+var rings = sync.Pool{New: func() any { return new(ring[sent]) }}
+
+func (s *outgoing) dropPackets() {
+	if s.packets != nil {
+		clear(s.packets.slots)
+		rings.Put(s.packets)
+		s.packets = nil
+	}
 }
 
 // changePath sends what is new over another path. What is on its way over the
@@ -133,13 +147,13 @@ func (c *core) changePath(now time.Duration, to *path) (done bool) {
 	c.old, c.path = c.path, to
 	c.resetMTU()
 	c.moved, c.moveAt = c.seq != c.una, c.seq
-	f := c.flight(now)
-	c.control.moved(&f)
+	c.control.moved(c.flight(now))
 	return !c.moved
 }
 
-func (c *core) flight(now time.Duration) flight {
-	return flight{
+// flight is what the controller is told. It is good until the next call.
+func (c *core) flight(now time.Duration) *flight {
+	c.view = flight{
 		now:      now,
 		inFlight: c.inFlight.n,
 		lost:     c.lost.n,
@@ -149,6 +163,7 @@ func (c *core) flight(now time.Duration) flight {
 		minRTT:   c.minRTT,
 		payload:  c.payload(),
 	}
+	return &c.view
 }
 
 // fill adds what may be sent now, as far as there is room.
@@ -212,6 +227,9 @@ func (c *core) sendNew(now time.Duration, tail bool, out *outbox) bool {
 		}
 	}
 	seq := c.seq
+	if c.packets == nil {
+		c.packets = rings.Get().(*ring[sent])
+	}
 	c.packets.grow(c.una, seq, seq+1)
 	*c.packets.at(seq) = p
 	if !c.transmit(now, seq, out) {
@@ -234,7 +252,7 @@ func (c *core) resend(now time.Duration, seq uint32, out *outbox) bool {
 	if !out.fits(c.packets.at(seq).to, c.packets.at(seq).length()) {
 		return false
 	}
-	c.lost.remove(&c.packets, seq)
+	c.lost.remove(c.packets, seq)
 	c.packets.at(seq).again = true
 	c.stats.Resent++
 	return c.transmit(now, seq, out)
@@ -249,15 +267,14 @@ func (c *core) transmit(now time.Duration, seq uint32, out *outbox) bool {
 	if !out.fits(p.to, size) {
 		return false
 	}
-	f := c.flight(now)
-	c.control.sent(&f, &p.rate)
+	c.control.sent(c.flight(now), &p.rate)
 	p.at, p.state = now, inFlight
 	b := out.add(p.to, size, p.padding > 0)
 	h := header{kind: p.kind, offset: p.padding, id: p.to.id, window: c.advertise(), seq: seq, ack: c.ack}
 	h.put(b)
 	clear(b[headerSize : headerSize+int(p.padding)])
 	c.out.copyAt(b[headerSize+int(p.padding):], int(p.start-c.outStart))
-	c.inFlight.push(&c.packets, seq)
+	c.inFlight.push(c.packets, seq)
 	c.flying += int(p.size)
 	c.pacer.spend(size)
 	c.countSent(size)
@@ -328,14 +345,11 @@ func (c *core) takeAck(now time.Duration, h *header, blocks []byte) {
 	case c.una == c.seq:
 		c.timeoutAt, c.tailAt, c.reorderAt = 0, 0, 0
 		c.restKeepAlive(now)
-		if len(c.packets.slots) > 64 {
-			c.packets = ring[sent]{}
-		}
+		c.dropPackets()
 	case advanced:
 		c.armTail(now)
 	}
-	f := c.flight(now)
-	c.control.acked(&f, n, c.newlyLost)
+	c.control.acked(c.flight(now), n, c.newlyLost)
 	c.newlyLost = 0
 }
 
@@ -383,18 +397,17 @@ func (c *core) deliver(now time.Duration, seq uint32) {
 	c.leave(p, seq)
 	p.state = delivered
 	rtt := c.sample(now, p, seq)
-	f := c.flight(now)
-	c.control.delivered(&f, &p.rate, delivery{seq: seq, sentAt: p.at, again: p.again, rtt: rtt})
+	c.control.delivered(c.flight(now), &p.rate, delivery{seq: seq, sentAt: p.at, again: p.again, rtt: rtt})
 	c.mtuDelivered(p)
 }
 
 // leave takes a packet out of the queue it is in.
 func (c *core) leave(p *sent, seq uint32) {
 	if p.state == lost {
-		c.lost.remove(&c.packets, seq)
+		c.lost.remove(c.packets, seq)
 		return
 	}
-	c.inFlight.remove(&c.packets, seq)
+	c.inFlight.remove(c.packets, seq)
 	c.flying -= int(p.size)
 }
 
