@@ -37,12 +37,17 @@ type work struct {
 	peers   int    // processes that serve
 	cap     int    // bytes a second that each of them may send
 	stalled int    // peers that stop in the middle
+	noise   int    // 1: with a secret stream
+	delay   int    // milliseconds each way
+	loss    int    // percent each way
+	port    int    // of what serves already
 }
 
 func (w *work) numbers() map[string]*int {
 	return map[string]*int{
 		"block": &w.block, "count": &w.count, "batch": &w.batch, "logs": &w.logs, "gets": &w.gets, "warm": &w.warm,
 		"settle": &w.settle, "seconds": &w.seconds, "peers": &w.peers, "cap": &w.cap, "stalled": &w.stalled,
+		"noise": &w.noise, "delay": &w.delay, "loss": &w.loss, "port": &w.port,
 	}
 }
 

@@ -192,11 +192,16 @@ func (s *server) stop() (map[string]float64, error) {
 
 // startBevy starts the serving process of a benchmark.
 func startBevy(ctx context.Context, name string, w work) (*server, error) {
+	return startServing(ctx, name, asBevy, w)
+}
+
+// startServing starts the process that serves for one of the sides.
+func startServing(ctx context.Context, name string, as role, w work) (*server, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, self, append([]string{"-child", name, string(asBevy), toServe}, w.words()...)...)
+	cmd := exec.CommandContext(ctx, self, append([]string{"-child", name, string(as), toServe}, w.words()...)...)
 	cmd.WaitDelay = 5 * time.Second
 	return start(cmd)
 }
