@@ -31,16 +31,6 @@ func newLab(t *testing.T) *Lab {
 	return lab
 }
 
-func must[T any](v T, err error) func(*testing.T) T {
-	return func(t *testing.T) T {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return v
-	}
-}
-
 // prober is a Prober on the lab's internet.
 func prober(t *testing.T, lab *Lab) *Prober {
 	t.Helper()

@@ -2,6 +2,10 @@ package natlab
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"sync"
 	"time"
 
 	"github.com/cloudbevy/bevy/internal/nodepeer"
@@ -34,8 +38,11 @@ type process struct {
 type params struct {
 	Network
 	Key     string  `json:"key,omitempty"`
+	Through bool    `json:"through,omitempty"`
 	Timeout float64 `json:"timeout,omitempty"` // in ms
 }
+
+func (p params) within() time.Duration { return time.Duration(p.Timeout * float64(time.Millisecond)) }
 
 func (s *process) Listen(ctx context.Context) (string, error) {
 	var made struct{ Key string }
@@ -44,10 +51,7 @@ func (s *process) Listen(ctx context.Context) (string, error) {
 }
 
 func (s *process) Connect(ctx context.Context, key string, through bool, within time.Duration) (result Result, err error) {
-	with := params{Network: s.network, Key: key, Timeout: float64(within.Milliseconds())}
-	if !through {
-		with.Relay = nil
-	}
+	with := params{Network: s.network, Key: key, Through: through, Timeout: float64(within.Milliseconds())}
 	err = s.p.Call(ctx, "connect", with, &result)
 	return result, err
 }
@@ -58,3 +62,77 @@ func (s *process) Again(ctx context.Context, within time.Duration) (result Resul
 }
 
 func (s *process) Drop(ctx context.Context) error { return s.p.Call(ctx, "drop", nil, nil) }
+
+// Serve makes this process a subject: it answers the calls on in until that
+// ends. Open makes the subject once it is known on what network it is.
+func Serve(ctx context.Context, in io.Reader, out io.Writer, open func(Network) Subject) error {
+	var (
+		mu      sync.Mutex // guards subject and out
+		subject Subject
+		calls   sync.WaitGroup
+	)
+	defer calls.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	say := func(v any) error {
+		line, err := json.Marshal(v)
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		_, err = out.Write(append(line, '\n'))
+		return err
+	}
+	of := func(n Network) Subject {
+		mu.Lock()
+		defer mu.Unlock()
+		if subject == nil {
+			subject = open(n)
+		}
+		return subject
+	}
+	if err := say(map[string]any{"ready": true}); err != nil {
+		return err
+	}
+	lines := json.NewDecoder(in)
+	for {
+		var call struct {
+			ID     uint64 `json:"id"`
+			Method string `json:"method"`
+			Params params `json:"params"`
+		}
+		if err := lines.Decode(&call); err != nil {
+			if err == io.EOF {
+				err = nil
+			}
+			return err
+		}
+		calls.Go(func() {
+			result, err := answer(ctx, of, call.Method, call.Params)
+			reply := map[string]any{"id": call.ID, "result": result}
+			if err != nil {
+				reply = map[string]any{"id": call.ID, "error": map[string]string{"message": err.Error()}}
+			}
+			if say(reply) != nil {
+				cancel() // nobody hears it
+			}
+		})
+	}
+}
+
+func answer(ctx context.Context, of func(Network) Subject, method string, p params) (any, error) {
+	s := of(p.Network)
+	switch method {
+	case "listen":
+		key, err := s.Listen(ctx)
+		return map[string]string{"key": key}, err
+	case "connect":
+		return s.Connect(ctx, p.Key, p.Through, p.within())
+	case "again":
+		return s.Again(ctx, p.within())
+	case "drop":
+		return nil, s.Drop(ctx)
+	}
+	return nil, fmt.Errorf("no method is named %q", method)
+}

@@ -4,9 +4,10 @@
 //
 //   network {hosts[], each}                    -> {bootstrap: ["host:port"]}, a DHT of so many nodes on each address
 //   relay {host, bootstrap}                    -> {key}, a blind relay on this address
-//   listen {bootstrap, relay?}                 -> {key}, a new node and server that echoes; the one before is closed
-//   connect {bootstrap, key, relay?, timeout}  -> {path, ms, error}, of a new node's connection once an echo came back;
-//                                                 it stays until the next connect or drop
+//   listen {bootstrap}                         -> {key}, a new node and server that echoes; the one before is closed
+//   connect {bootstrap, key, relay, through,   -> {path, ms, error}, of a new node's connection once an echo came back,
+//            timeout}                             by the relay {host, key} if through is set; it stays until the next
+//                                                 connect or drop
 //   again {timeout}                            -> {path, ms, error}, of the next echo over that connection, or over
 //                                                 another one if it breaks
 //   drop {}                                    -> null, closes what connect and listen made
@@ -126,9 +127,9 @@ const methods = {
     return { key: keyPair.publicKey.toString('hex') }
   },
 
-  async connect ({ bootstrap, key, relay, timeout }) {
+  async connect ({ bootstrap, key, relay, through, timeout }) {
     await dropClient()
-    client = { dht: await node({ bootstrap }), key, relay, stream: null, path: 'none', punchers: 0 }
+    client = { dht: await node({ bootstrap }), key, relay: through ? relay : null, stream: null, path: 'none', punchers: 0 }
     // The node's statistics miss a hole that was there at the first try. A puncher begins with a socket of the pool.
     const c = client
     const pool = c.dht._socketPool
