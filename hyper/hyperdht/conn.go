@@ -1,59 +1,51 @@
 package hyperdht
 
 import (
-	"net/netip"
-
 	"github.com/cloudbevy/bevy/hyper/noise"
 	"github.com/cloudbevy/bevy/hyper/secretstream"
+	"github.com/cloudbevy/bevy/hyper/udx"
 )
-
-// A PathKind says what is between two peers.
-type PathKind uint8
-
-// The kinds of path, best first.
-const (
-	// PathLAN is the local network, or the same machine.
-	PathLAN PathKind = iota
-	// PathDirect is one where a side could be reached as it is.
-	PathDirect
-	// PathPunched is one through holes that were punched into NATs.
-	PathPunched
-	// PathRelayed is one through a blind relay.
-	PathRelayed
-)
-
-// String returns the word for it.
-func (k PathKind) String() string { return [...]string{"lan", "direct", "punched", "relayed"}[k&3] }
-
-// A Path says how a connection goes.
-type Path struct {
-	// Kind is what is between the peers.
-	Kind PathKind
-	// Relay is the key of the relay of a relayed path.
-	Relay noise.Key
-	// Addr is where packets are sent to: the other side, or the relay.
-	Addr netip.AddrPort
-	// Why says why the path is not a better one, in words for people. It is empty
-	// if there is none better.
-	Why string
-}
-
-// String describes the path in a line.
-func (p Path) String() string {
-	s := p.Kind.String()
-	if p.Kind == PathRelayed {
-		s += " through " + p.Relay.String()
-	}
-	s += " by " + p.Addr.String()
-	if p.Why != "" {
-		s += " (" + p.Why + ")"
-	}
-	return s
-}
 
 // A Conn is a connection to a peer: an encrypted stream of messages over UDX.
 type Conn struct {
 	// Stream is nil if the handshake was held by somebody else
 	// (ConnectOptions.Handshake); then there is only Raw.
 	*secretstream.Stream
+
+	link *link
+}
+
+// Raw returns the stream under the connection, which belongs to it.
+func (c *Conn) Raw() *udx.Stream { return c.link.raw }
+
+// RemoteKey returns the key of the other side.
+func (c *Conn) RemoteKey() noise.Key { return c.link.handshake.Remote() }
+
+// Handshake returns how the two sides came to know each other.
+func (c *Conn) Handshake() Handshake { return c.link.handshake }
+
+// Path returns how the connection goes.
+func (c *Conn) Path() Path {
+	c.link.mu.Lock()
+	defer c.link.mu.Unlock()
+	return c.link.path
+}
+
+// OnPath has f called when the connection takes another path, as when it needs
+// its relay no longer. It must not block.
+func (c *Conn) OnPath(f func(Path)) {
+	c.link.mu.Lock()
+	defer c.link.mu.Unlock()
+	c.link.onPath = append(c.link.onPath, f)
+}
+
+// Done is closed when the connection has ended.
+func (c *Conn) Done() <-chan struct{} { return c.link.ctx.Done() }
+
+// Close ends the connection.
+func (c *Conn) Close() error {
+	if c.Stream != nil {
+		return c.Stream.Close()
+	}
+	return c.link.raw.Close()
 }

@@ -1,39 +1,65 @@
 package hyperdht
 
 import (
+	"cmp"
 	"context"
-	"errors"
+	crand "crypto/rand"
+	"fmt"
+	"io"
+	"math/rand/v2"
 	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
 
+	"github.com/cloudbevy/bevy/hyper/clock"
+	"github.com/cloudbevy/bevy/hyper/dhtrpc"
 	"github.com/cloudbevy/bevy/hyper/noise"
+	"github.com/cloudbevy/bevy/hyper/udx"
+)
+
+const (
+	// randomPunchLimit is how many punches with random ports there are at a time.
+	randomPunchLimit = 1
+	// relayCacheSize is for how many peers it is remembered through which nodes
+	// they were found.
+	relayCacheSize = 512
 )
 
 // A DHT is one node of the network: it finds peers, connects to them and is
 // found by them. Its methods may be called by any goroutine.
-type DHT struct{}
+type DHT struct {
+	o          Options
+	keys       noise.KeyPair
+	bind       netip.Addr
+	clock      clock.Clock
+	random     io.Reader
+	rng        *rand.Rand
+	udx        *udx.UDX
+	node       *dhtrpc.Node
+	started    atomic.Bool // node is there
+	pool       *pool
+	records    *records
+	local      local
+	keepAlive  time.Duration
+	relayDelay time.Duration
+	ctx        context.Context // ends with the DHT
+	cancel     context.CancelFunc
+	tasks      sync.WaitGroup
+	closing    sync.Mutex // held by Close, Suspend and Resume
 
-// Open begins a DHT. It binds its sockets and goes on joining in the
-// background; see [DHT.Bootstrapped].
-func Open(o Options) (*DHT, error) { return nil, errors.ErrUnsupported }
-
-// Bootstrapped waits until the DHT has joined the network, or found nobody.
-func (d *DHT) Bootstrapped(ctx context.Context) error { return errors.ErrUnsupported }
-
-// KeyPair returns what connections use that don't bring their own.
-func (d *DHT) KeyPair() noise.KeyPair { return noise.KeyPair{} }
-
-// Close ends all servers and connections and leaves the network.
-func (d *DHT) Close() error { return nil }
-
-// Suspend takes the DHT off the network, for a machine that goes to sleep:
-// servers are taken back, connections end, sockets close.
-func (d *DHT) Suspend(ctx context.Context) error { return errors.ErrUnsupported }
-
-// Resume puts a DHT back that was suspended, with its servers.
-func (d *DHT) Resume(ctx context.Context) error { return errors.ErrUnsupported }
-
-// Stats returns what the DHT has done.
-func (d *DHT) Stats() Stats { return Stats{} }
+	mu            sync.Mutex
+	closed        bool
+	suspended     bool
+	links         map[*link]bool
+	servers       map[[32]byte]*Server
+	stats         Stats
+	meter         meter
+	found         *cache[[]netip.AddrPort] // through which nodes peers were found, by their keys
+	randomPunches int
+	lastRandom    time.Time
+	sweeping      clock.Timer
+}
 
 // Stats count what a DHT has done.
 type Stats struct {
@@ -50,205 +76,592 @@ type Stats struct {
 	Records, Values, Forwards int
 }
 
-// ConnectOptions say how to connect. The zero value is right.
-type ConnectOptions struct {
-	// KeyPair is what this side is known by: that of the DHT if it is zero.
-	KeyPair noise.KeyPair
-	// RelayAddresses are nodes that may know the peer, which saves a search.
-	RelayAddresses []netip.AddrPort
-	// RelayThrough are the blind relays this connection may use: those of the DHT
-	// if it is nil, none if it is empty.
-	RelayThrough []noise.Key
-	// RelayNow asks the relay at once, without waiting for punching.
-	RelayNow bool
-	// NoLocal leaves out paths over the local network.
-	NoLocal bool
-	// NoFastOpen leaves out the packet that is sent before NATs are known.
-	NoFastOpen bool
-	// Reusable lets later connections to the peer use the same socket and path.
-	Reusable bool
-	// Holepunch is asked before punching begins, and false gives up.
-	Holepunch func(remote, local Firewall, remoteAddrs, localAddrs []netip.AddrPort) bool
-	// Handshake is one that is held by somebody else. The connection has no
-	// Stream then, and KeyPair needs only its public half.
-	Handshake Handshake
+// Open begins a DHT. It binds its sockets and goes on joining in the
+// background; see [DHT.Bootstrapped].
+func Open(o Options) (*DHT, error) {
+	d := &DHT{
+		o: o, keys: o.KeyPair, bind: o.Bind, clock: o.Clock, random: crand.Reader,
+		keepAlive: o.ConnectionKeepAlive, relayDelay: o.RelayDelay,
+		links: map[*link]bool{}, servers: map[[32]byte]*Server{},
+		found: newCache(bounds{count: relayCacheSize, bytes: 1 << 20}, func(l []netip.AddrPort) int { return 32 * len(l) }),
+	}
+	if d.clock == nil {
+		d.clock = clock.System
+	}
+	if o.Random != nil {
+		d.random = &lockedReader{r: o.Random}
+	}
+	if !d.bind.IsValid() {
+		d.bind = netip.IPv4Unspecified()
+	}
+	d.keepAlive = cmp.Or(d.keepAlive, DefaultConnectionKeepAlive)
+	d.relayDelay = cmp.Or(d.relayDelay, DefaultRelayDelay)
+	if d.o.RandomPunchInterval == 0 {
+		d.o.RandomPunchInterval = DefaultRandomPunchInterval
+	}
+	if o.DeferRandomPunch {
+		d.lastRandom = d.clock.Now()
+	}
+	var seed [32]byte
+	if _, err := io.ReadFull(d.random, seed[:]); err != nil {
+		return nil, fmt.Errorf("open dht: %w", err)
+	}
+	d.rng = rand.New(&lockedSource{s: rand.NewChaCha8(seed)})
+	if d.keys.Public == (noise.Key{}) {
+		var err error
+		if d.keys, err = noise.GenerateKeyPair(d.random); err != nil {
+			return nil, fmt.Errorf("open dht: %w", err)
+		}
+	}
+	d.records = newRecords(cmp.Or(o.MaxRecords, DefaultMaxRecords), cmp.Or(o.MaxBytes, DefaultMaxBytes), o.MaxAge, d.rng)
+	d.udx = udx.New(udx.Options{Network: o.Network, Clock: d.clock, Random: d.random})
+	d.pool = newPool(d)
+	d.ctx, d.cancel = context.WithCancel(context.Background())
+	if err := d.openNode(); err != nil {
+		d.cancel()
+		return nil, fmt.Errorf("open dht: %w", err)
+	}
+	d.local.open(d)
+	d.sweepLater()
+	return d, nil
 }
 
-// Connect finds the peer and connects to it. It returns when there is a path,
-// maybe through a relay; a better one may be found later, see [Conn.OnPath].
-// The end of ctx before that ends the attempt; later it changes nothing.
-func (d *DHT) Connect(ctx context.Context, remote noise.Key, o ConnectOptions) (*Conn, error) {
-	return nil, errors.ErrUnsupported
+func (d *DHT) openNode() (err error) {
+	o := d.o
+	n := dhtrpc.Options{
+		UDX: d.udx, Clock: d.clock, Random: d.random, Bind: d.bind, Port: DefaultPort, FixedPort: o.FixedPort,
+		Bootstrap: o.Bootstrap, Nodes: o.Nodes, Resolve: o.Resolve, Open: o.Open, Public: o.Public,
+		Filter: isWelcome, Handle: d.handle, Notify: d.notify,
+	}
+	switch {
+	case o.Port > 0:
+		n.Port = uint16(o.Port)
+	case o.Port < 0:
+		n.Port = 0
+	}
+	if o.Bootstrap == nil {
+		n.Bootstrap = PublicBootstrap
+	}
+	switch {
+	case o.Client:
+		n.Ephemeral = dhtrpc.Always
+	case o.Node:
+		n.Ephemeral = dhtrpc.Never
+	}
+	if d.node, err = dhtrpc.Open(n); err != nil {
+		return err
+	}
+	d.started.Store(true)
+	return nil
 }
 
-// A Client is who asks a server for a connection.
-type Client struct {
-	Key  noise.Key
-	Addr netip.AddrPort
-	// Firewall is what the client knows of its own.
-	Firewall Firewall
-	// Addrs are the addresses it says it has.
-	Addrs []netip.AddrPort
+// isWelcome leaves out nodes of a test network that got mixed in with the
+// public one by accident (index.js, filterNode).
+func isWelcome(a netip.AddrPort) bool {
+	switch a.Addr().String() {
+	case "134.209.28.98", "167.99.142.185":
+		return a.Port() != 49738
+	case "35.233.47.252":
+		return a.Port() != 9400
+	case "150.136.142.116":
+		return false
+	}
+	return true
 }
 
-// ServerOptions say how a server listens. Serve is needed.
-type ServerOptions struct {
-	// Serve gets the connections, each in a goroutine of its own. The connection
-	// is the callee's to close. Close of the DHT waits for it to return.
-	Serve func(*Conn)
-	// Refuse is the gate: clients for which it returns true get no answer at all.
-	Refuse func(Client) bool
-	// Holepunch is asked before punching begins, and false gives up.
-	Holepunch func(remote, local Firewall, remoteAddrs, localAddrs []netip.AddrPort) bool
-	// NoPunch leaves out punching: only what is reachable connects.
-	NoPunch bool
-	// RelayThrough are the blind relays for clients: those of the DHT if it is
-	// nil, none if it is empty.
-	RelayThrough []noise.Key
-	// NoLocal keeps the local addresses of this machine from clients.
-	NoLocal bool
-	// Reusable lets clients use a socket and path again.
-	Reusable bool
-	// Handshake, if it isn't nil, makes the handshakes, which are then held by
-	// somebody else. The connections have no Stream.
-	Handshake func() Handshake
-	// Sign signs announcements for a key that is not here.
-	Sign Signer
-	// MaxHandshakes bounds those under way, and PerSource those of one address:
-	// [DefaultMaxHandshakes] and a quarter of that if they are zero.
-	MaxHandshakes, PerSource int
+// Bootstrapped waits until the DHT has joined the network, or found nobody.
+func (d *DHT) Bootstrapped(ctx context.Context) error { return d.node.Bootstrapped(ctx) }
+
+// KeyPair returns what connections use that don't bring their own.
+func (d *DHT) KeyPair() noise.KeyPair { return d.keys }
+
+// Node returns the node of the network that the DHT is.
+func (d *DHT) Node() *dhtrpc.Node { return d.node }
+
+// UDX returns what the streams of the DHT are made by.
+func (d *DHT) UDX() *udx.UDX { return d.udx }
+
+// Close ends all servers and connections and leaves the network.
+func (d *DHT) Close() error {
+	d.closing.Lock()
+	defer d.closing.Unlock()
+	d.mu.Lock()
+	closed, servers := d.closed, d.serversLocked()
+	d.mu.Unlock()
+	if closed {
+		return nil
+	}
+	each(servers, func(s *Server) { s.Close() })
+	d.mu.Lock()
+	d.closed = true
+	if d.sweeping != nil {
+		d.sweeping.Stop()
+	}
+	d.mu.Unlock()
+	d.cancel()
+	d.endLinks()
+	err := d.node.Close()
+	d.tasks.Wait()
+	d.endLinks()
+	d.pool.close()
+	d.local.close()
+	return err
 }
 
-// Listen announces a key and serves those who connect to it. It returns when
-// the key is announced.
-func (d *DHT) Listen(ctx context.Context, keys noise.KeyPair, o ServerOptions) (*Server, error) {
-	return nil, errors.ErrUnsupported
+// Suspend takes the DHT off the network, for a machine that goes to sleep:
+// servers are taken back, connections end, sockets close. The end of ctx cuts
+// short what is told to others.
+func (d *DHT) Suspend(ctx context.Context) error {
+	d.closing.Lock()
+	defer d.closing.Unlock()
+	d.mu.Lock()
+	if d.closed || d.suspended {
+		d.mu.Unlock()
+		return nil
+	}
+	d.suspended = true // no connection begins any more
+	servers := d.serversLocked()
+	d.mu.Unlock()
+	each(servers, func(s *Server) { s.suspend(ctx) })
+	d.endLinks()
+	d.pool.close()
+	d.local.close()
+	if err := d.node.Suspend(); err != nil {
+		return fmt.Errorf("suspend dht: %w", err)
+	}
+	return nil
 }
 
-// A Server is a key that others may connect to.
-type Server struct{}
-
-// Key returns the public key of the server.
-func (s *Server) Key() noise.Key { return noise.Key{} }
-
-// RelayAddresses returns the nodes through which the server is found.
-func (s *Server) RelayAddresses() []netip.AddrPort { return nil }
-
-// Refresh announces the server again soon, as when the network has changed.
-func (s *Server) Refresh() {}
-
-// Close takes the announcement back. Connections go on.
-func (s *Server) Close() error { return nil }
-
-// A Signing is what a [Signer] signs: that a peer is, or is no more, to be
-// found at a target.
-type Signing struct {
-	Unannounce     bool
-	Target, Token  [32]byte
-	NodeID         [32]byte
-	Peer           noise.Key
-	RelayAddresses []netip.AddrPort
+// Resume puts a DHT back that was suspended, with its servers.
+func (d *DHT) Resume(context.Context) error {
+	d.closing.Lock()
+	defer d.closing.Unlock()
+	d.mu.Lock()
+	if d.closed || !d.suspended {
+		d.mu.Unlock()
+		return nil
+	}
+	if d.o.DeferRandomPunch {
+		d.lastRandom = d.clock.Now()
+	}
+	servers := d.serversLocked()
+	d.mu.Unlock()
+	if err := d.node.Resume(); err != nil {
+		return fmt.Errorf("resume dht: %w", err)
+	}
+	d.pool.reopen()
+	d.local.open(d)
+	d.mu.Lock()
+	d.suspended = false
+	d.mu.Unlock()
+	each(servers, (*Server).resume)
+	return nil
 }
 
-// A Signer signs announcements. The usual one has the key pair.
-type Signer func(ctx context.Context, s Signing) ([64]byte, error)
-
-// A Peer is who has announced itself.
-type Peer struct {
-	Key            noise.Key
-	RelayAddresses []netip.AddrPort
+// each calls f for all at once, and waits.
+func each[T any](l []T, f func(T)) {
+	var all sync.WaitGroup
+	for _, v := range l {
+		all.Go(func() { f(v) })
+	}
+	all.Wait()
 }
 
-// A Found is what one node knows about a topic.
-type Found struct {
-	// From is the node, To is what it sees of us, and Token what it gave us.
-	From, To netip.AddrPort
-	Token    *[32]byte
-	Peers    []Peer
-	// Bump is when somebody last asked for attention, in milliseconds since 1970.
-	Bump uint64
+// Stats returns what the DHT has done.
+func (d *DHT) Stats() Stats {
+	d.mu.Lock()
+	s := d.stats
+	d.mu.Unlock()
+	s.SocketsAdded, s.SocketsRemoved = d.pool.stats()
+	s.Records, s.Values, s.Forwards = d.records.counts()
+	return s
 }
 
-// LookupOptions say how to look. The zero value is right.
-type LookupOptions struct {
-	// Found gets what nodes answer, as it comes, one call at a time.
-	Found func(Found)
-	// Nodes are where to begin, such as those of an earlier lookup.
-	Nodes []netip.AddrPort
+func (d *DHT) count(f func(*Stats)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f(&d.stats)
 }
 
-// Lookup asks the nodes closest to a topic who has announced itself there. It
-// returns the closest nodes when all have answered, after the last Found.
-func (d *DHT) Lookup(ctx context.Context, topic [32]byte, o LookupOptions) ([]netip.AddrPort, error) {
-	return nil, errors.ErrUnsupported
+// spawn runs f in a goroutine that Close waits for. It reports whether it does.
+func (d *DHT) spawn(f func()) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return false
+	}
+	d.tasks.Go(f)
+	return true
 }
 
-// AnnounceOptions say how to announce. The zero value is right.
-type AnnounceOptions struct {
-	LookupOptions
-	// RelayAddresses are where the peer is found quickest, at most three: those
-	// of its server.
-	RelayAddresses []netip.AddrPort
-	// Bump is the time to ask for attention with, in milliseconds since 1970.
-	Bump uint64
-	// Clear takes back what was announced at nodes that are no longer close.
-	Clear bool
-	// Sign signs for a key that is not here.
-	Sign Signer
+func (d *DHT) addLink(l *link) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.closed:
+		return ErrClosed
+	case d.suspended:
+		return ErrSuspended
+	}
+	d.links[l] = true
+	return nil
 }
 
-// Announce looks up a topic and has the closest nodes know that keys is there.
-func (d *DHT) Announce(ctx context.Context, topic [32]byte, keys noise.KeyPair, o AnnounceOptions) ([]netip.AddrPort, error) {
-	return nil, errors.ErrUnsupported
+func (d *DHT) removeLink(l *link) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.links, l)
 }
 
-// Unannounce takes an announcement back from all nodes that have it. What they
-// know of others goes to Found on the way.
-func (d *DHT) Unannounce(ctx context.Context, topic [32]byte, keys noise.KeyPair, o AnnounceOptions) error {
-	return errors.ErrUnsupported
+// endLinks ends all connections, and what is on its way to become one.
+func (d *DHT) endLinks() {
+	d.mu.Lock()
+	all := make([]*link, 0, len(d.links))
+	for l := range d.links {
+		all = append(all, l)
+	}
+	d.mu.Unlock()
+	for _, l := range all {
+		l.fail()
+	}
 }
 
-// FindPeer returns what nodes know of a peer that listens. It fails with
-// [ErrNotFound] if that is nothing.
-func (d *DHT) FindPeer(ctx context.Context, key noise.Key) (Found, error) {
-	return Found{}, errors.ErrUnsupported
+func (d *DHT) addServer(s *Server) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.closed:
+		return ErrClosed
+	case d.suspended:
+		return ErrSuspended
+	case d.servers[s.target] != nil:
+		return ErrKeyInUse
+	}
+	d.servers[s.target] = s
+	return nil
 }
 
-// ImmutablePut stores a value under its hash, which it returns.
-func (d *DHT) ImmutablePut(ctx context.Context, value []byte) ([32]byte, error) {
-	return [32]byte{}, errors.ErrUnsupported
+func (d *DHT) removeServer(s *Server) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.servers[s.target] != s {
+		return false
+	}
+	delete(d.servers, s.target)
+	return true
 }
 
-// ImmutableGet returns the value of a hash, or [ErrNotFound].
-func (d *DHT) ImmutableGet(ctx context.Context, hash [32]byte) ([]byte, error) {
-	return nil, errors.ErrUnsupported
+func (d *DHT) server(target [32]byte) *Server {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.servers[target]
 }
 
-// A Mutable is a value that its owner signed and may replace.
-type Mutable struct {
-	Seq       uint64
-	Value     []byte
-	Signature [64]byte
-	// From is a node that has it.
-	From netip.AddrPort
+func (d *DHT) serversLocked() (all []*Server) {
+	for _, s := range d.servers {
+		all = append(all, s)
+	}
+	return all
 }
 
-// MutablePut stores a value under a key. Nodes keep the one of the highest seq.
-func (d *DHT) MutablePut(ctx context.Context, keys noise.KeyPair, seq uint64, value []byte) error {
-	return errors.ErrUnsupported
+// notify gets what happens to the node. It doesn't block.
+func (d *DHT) notify(e dhtrpc.Event) {
+	if !d.started.Load() {
+		return
+	}
+	d.mu.Lock()
+	servers := d.serversLocked()
+	d.mu.Unlock()
+	switch e {
+	case dhtrpc.InterfacesChanged:
+		d.local.changed(d)
+		for _, s := range servers {
+			s.ann.refresh()
+		}
+	case dhtrpc.HealthChanged:
+		if d.node.Online() {
+			for _, s := range servers {
+				s.ann.online()
+			}
+		}
+	}
+	if d.o.Notify != nil {
+		d.o.Notify(e)
+	}
 }
 
-// MutableOptions say what to get.
-type MutableOptions struct {
-	// Seq is the least sequence number that will do.
-	Seq uint64
-	// First takes the first value that is valid, not the latest of all nodes.
-	First bool
-	// Refresh puts what was found to the closest nodes again.
-	Refresh bool
+// handle gets the requests of others. It doesn't block.
+func (d *DHT) handle(r *dhtrpc.Request) bool {
+	if !d.started.Load() {
+		return true // too early
+	}
+	switch r.Command {
+	case cmdPeerHandshake:
+		d.onHandshake(r)
+		return true
+	case cmdPeerHolepunch:
+		d.onHolepunch(r)
+		return true
+	}
+	id, ok := d.node.ID()
+	if !ok || r.Command > cmdImmutableGet {
+		return false
+	}
+	a := d.answer(r, id)
+	o := dhtrpc.ReplyOptions{NoToken: a.plain, NoCloser: a.plain}
+	switch {
+	case !a.ok:
+	case a.code != 0:
+		o.NoToken = true
+		r.Error(uint64(a.code), o)
+	default:
+		r.Reply(a.value, o)
+	}
+	return true
 }
 
-// MutableGet returns the value of a key, or [ErrNotFound].
-func (d *DHT) MutableGet(ctx context.Context, key noise.Key, o MutableOptions) (Mutable, error) {
-	return Mutable{}, errors.ErrUnsupported
+// answer asks the records.
+func (d *DHT) answer(r *dhtrpc.Request, id dhtrpc.ID) answer {
+	if r.Target == nil {
+		return answer{}
+	}
+	now, target := d.clock.Now(), [32]byte(*r.Target)
+	var own []byte
+	if s := d.server(target); s != nil {
+		own = s.record()
+	}
+	switch r.Command {
+	case cmdFindPeer:
+		return d.records.findPeer(now, target, own)
+	case cmdLookup:
+		return d.records.lookup(now, target, own)
+	case cmdMutableGet:
+		return d.records.mutableGet(now, target, r.Value)
+	case cmdImmutableGet:
+		return d.records.immutableGet(now, target)
+	}
+	if r.Token == nil {
+		return answer{} // others write with a proven address only
+	}
+	switch r.Command {
+	case cmdAnnounce:
+		return d.records.announce(now, target, *r.Token, id, r.From.Addr, r.Value)
+	case cmdUnannounce:
+		return d.records.unannounce(target, *r.Token, id, r.Value)
+	case cmdMutablePut:
+		return d.records.mutablePut(now, target, r.From.Addr, r.Value)
+	}
+	return d.records.immutablePut(now, target, r.From.Addr, r.Value)
+}
+
+// onHandshake passes a handshake on, or gives it to its server.
+func (d *DHT) onHandshake(r *dhtrpc.Request) {
+	m, err := readHandshake(r.Value)
+	if err != nil {
+		return
+	}
+	relay := none
+	if r.Target != nil {
+		if s := d.server(*r.Target); s != nil {
+			if m.noise != nil && (m.mode == fromClient || m.mode == fromRelay || m.mode == fromSecondRelay) {
+				s.onHandshake(m, r)
+			}
+			return
+		}
+		relay = d.relayFor(*r.Target)
+	}
+	if d.mayRelay(r) {
+		send(r, handshakeHop(m, r.From.Addr, relay), nil)
+	}
+}
+
+// onHolepunch passes a message of hole punching on, or gives it to its server.
+func (d *DHT) onHolepunch(r *dhtrpc.Request) {
+	m, err := readHolepunch(r.Value)
+	if err != nil {
+		return
+	}
+	relay := none
+	if r.Target != nil {
+		if s := d.server(*r.Target); s != nil && m.mode == fromRelay {
+			s.onHolepunch(m, r)
+			return
+		}
+		relay = d.relayFor(*r.Target)
+	}
+	if d.mayRelay(r) {
+		send(r, holepunchHop(m, r.From.Addr, relay), nil)
+	}
+}
+
+// relayFor returns where the peer of a target is that has announced itself here.
+func (d *DHT) relayFor(target [32]byte) netip.AddrPort {
+	f, _ := d.records.forward(d.clock.Now(), target)
+	return f.relay
+}
+
+func (d *DHT) mayRelay(r *dhtrpc.Request) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.meter.take(d.clock.Now(), r.From.Addr.Addr())
+}
+
+// sweepLater drops what is too old now and then, for as long as there is
+// something.
+func (d *DHT) sweepLater() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return
+	}
+	d.sweeping = d.clock.AfterFunc(cmp.Or(d.o.MaxAge, DefaultMaxAge)*2/3, func() {
+		d.records.sweep(d.clock.Now())
+		d.sweepLater()
+	})
+}
+
+// rememberRelays keeps through which nodes a peer was found.
+func (d *DHT) rememberRelays(key noise.Key, l []netip.AddrPort) {
+	if len(l) == 0 {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.found.set(d.clock.Now(), key, append([]netip.AddrPort(nil), l[:min(len(l), 8)]...), netip.Addr{})
+}
+
+func (d *DHT) relayAddrs(key noise.Key) []netip.AddrPort {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	l, _ := d.found.get(d.clock.Now(), key)
+	return l
+}
+
+// relays returns the blind relays to use where nothing else is said.
+func (d *DHT) relays() []noise.Key {
+	if d.o.RelayThrough == nil {
+		return nil
+	}
+	return d.o.RelayThrough()
+}
+
+// chooseRelay chooses one of the relays that is none of the peers.
+func (d *DHT) chooseRelay(l []noise.Key, peers ...noise.Key) (noise.Key, bool) {
+	for _, i := range d.rng.Perm(len(l)) {
+		ok := true
+		for _, p := range peers {
+			ok = ok && l[i] != p
+		}
+		if ok {
+			return l[i], true
+		}
+	}
+	return noise.Key{}, false
+}
+
+// token returns 32 random bytes.
+func (d *DHT) token() (t [32]byte) {
+	io.ReadFull(d.random, t[:]) // a source that fails has failed before
+	return t
+}
+
+func (d *DHT) rnd() *rand.Rand { return d.rng }
+
+// mayPunchRandom reports whether a punch with random ports may begin.
+func (d *DHT) mayPunchRandom() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.mayPunchRandomLocked()
+}
+
+func (d *DHT) mayPunchRandomLocked() bool {
+	return d.randomPunches < randomPunchLimit && (d.lastRandom.IsZero() || d.clock.Now().Sub(d.lastRandom) >= d.o.RandomPunchInterval)
+}
+
+// takeRandomPunch takes the place of a punch with random ports, if it is free.
+func (d *DHT) takeRandomPunch() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	ok := d.mayPunchRandomLocked()
+	if ok {
+		d.randomPunches++
+	}
+	return ok
+}
+
+// giveRandomPunch gives a place back that was not used.
+func (d *DHT) giveRandomPunch() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.randomPunches--
+}
+
+// beginRandomPunch takes the place in any case.
+func (d *DHT) beginRandomPunch() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.randomPunches++
+}
+
+// endRandomPunch gives the place back, which is free after some time.
+func (d *DHT) endRandomPunch() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.randomPunches--
+	d.lastRandom = d.clock.Now()
+}
+
+// sleep waits, or returns why ctx has ended.
+func (d *DHT) sleep(ctx context.Context, t time.Duration) error {
+	done := make(chan struct{})
+	timer := d.clock.AfterFunc(t, func() { close(done) })
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		timer.Stop()
+		return context.Cause(ctx)
+	}
+}
+
+// startPing pings a node by a socket, or the usual one. Done is called unless
+// ctx ends before.
+func (d *DHT) startPing(ctx context.Context, addr netip.AddrPort, o dhtrpc.CallOptions, done func(dhtrpc.Reply, error)) {
+	var mu sync.Mutex
+	var stop func() bool
+	mu.Lock()
+	defer mu.Unlock()
+	cancel := d.node.Start(addr, dhtrpc.Call{Internal: true, Command: dhtrpc.CommandPing}, o, func(r dhtrpc.Reply, err error) {
+		d.spawn(func() {
+			mu.Lock()
+			stop()
+			mu.Unlock()
+			done(r, err)
+		})
+	})
+	stop = context.AfterFunc(ctx, cancel)
+}
+
+// A lockedReader may be read by many.
+type lockedReader struct {
+	mu sync.Mutex
+	r  io.Reader
+}
+
+func (l *lockedReader) Read(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.r.Read(p)
+}
+
+// A lockedSource may be used by many.
+type lockedSource struct {
+	mu sync.Mutex
+	s  rand.Source
+}
+
+func (l *lockedSource) Uint64() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.s.Uint64()
 }

@@ -42,6 +42,7 @@ import (
 	"time"
 
 	"github.com/cloudbevy/bevy/hyper/clock"
+	"github.com/cloudbevy/bevy/hyper/dhtrpc"
 	"github.com/cloudbevy/bevy/hyper/noise"
 	"github.com/cloudbevy/bevy/hyper/packet"
 	"golang.org/x/crypto/blake2b"
@@ -55,7 +56,7 @@ const (
 	DefaultMaxRecords          = 65536
 	DefaultMaxAge              = 20 * time.Minute
 	DefaultMaxBytes            = 64 << 20
-	DefaultMaxHandshakes       = 1024
+	DefaultMaxHandshakes       = 4096
 	DefaultRelayDelay          = time.Second
 )
 
@@ -142,6 +143,13 @@ type Options struct {
 	// Port is that of the server socket: [DefaultPort] or one of the five after
 	// it if it is zero, any that is free if it is negative.
 	Port int
+	// FixedPort fails instead of taking another port.
+	FixedPort bool
+	// Public is the address that others know the node by, if there is nobody who
+	// could tell it: that of the first node of a network.
+	Public netip.AddrPort
+	// Notify tells what happens to the node. It must not block.
+	Notify func(dhtrpc.Event)
 	// Bootstrap are nodes to begin with, as HOST:PORT or IP@HOST:PORT: those of
 	// the public DHT if it is nil, none if it is empty.
 	Bootstrap []string

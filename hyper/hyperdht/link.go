@@ -1,0 +1,358 @@
+package hyperdht
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/cloudbevy/bevy/hyper/clock"
+	"github.com/cloudbevy/bevy/hyper/noise"
+	"github.com/cloudbevy/bevy/hyper/secretstream"
+	"github.com/cloudbevy/bevy/hyper/udx"
+)
+
+const (
+	// confirmPause and confirmTries are how often a side tells the other that it
+	// is on the direct path now, until it hears the same.
+	confirmPause = time.Second
+	confirmTries = 10
+)
+
+// A link is a stream on its way to a peer, of either side: it takes the first
+// path that opens, and goes from a relay to a direct path when one does.
+type link struct {
+	d         *DHT
+	ctx       context.Context // ends with the stream
+	cancel    context.CancelFunc
+	raw       *udx.Stream
+	initiator bool
+	handshake Handshake
+	onConn    func(*Conn) // gets the connection when there is a path
+	onDirect  func()      // is called when it goes there without a relay
+	onEnd     func()
+
+	// wiring is held while the stream gets a path, so that it gets one at a time.
+	wiring sync.Mutex
+
+	mu       sync.Mutex
+	open     bool // the handshake is done, and what follows is known
+	remoteID uint32
+	local    Firewall
+	remote   Firewall
+	key      noise.Key // of the other side
+	reusable bool
+
+	conn      *Conn
+	direct    bool // has, or is getting, a path without a relay
+	ended     bool
+	early     *route // a path that opened before the handshake was done
+	puncher   *puncher
+	leg       *leg
+	viaRelay  bool // the last packets came by the relay
+	confirmed bool // and now they don't
+	confirm   clock.Timer
+	path      Path
+	why       string
+	onPath    []func(Path)
+}
+
+// A leg is a connection to a relay, which carries the link.
+type leg struct {
+	conn  *Conn
+	close func() error
+}
+
+// newLink makes the stream of a link, that waits for packets.
+func (d *DHT) newLink(ctx context.Context, h Handshake, initiator bool) (*link, error) {
+	l := &link{d: d, handshake: h, initiator: initiator, why: "a direct path was not found yet"}
+	l.ctx, l.cancel = context.WithCancel(ctx)
+	raw, err := d.udx.NewStream(udx.StreamOptions{Firewall: l.firewall, Message: l.message})
+	if err != nil {
+		l.cancel()
+		return nil, fmt.Errorf("make stream: %w", err)
+	}
+	l.raw = raw
+	if err := d.addLink(l); err != nil {
+		l.cancel()
+		raw.Destroy()
+		return nil, err
+	}
+	raw.OnClose(func(error) { l.end() })
+	return l, nil
+}
+
+// firewall is asked about packets that come another way than the stream's.
+func (l *link) firewall(s *udx.Socket, from netip.AddrPort) bool {
+	if from.Port() == 0 {
+		return false
+	}
+	l.mu.Lock()
+	if l.leg != nil && l.leg.is(s, from) {
+		l.viaRelay = true
+		l.mu.Unlock()
+		return true
+	}
+	l.viaRelay = false
+	l.mu.Unlock()
+	l.useDirect(s, from)
+	return true
+}
+
+// is reports whether packets from there come through the relay.
+func (g *leg) is(s *udx.Socket, from netip.AddrPort) bool {
+	raw := g.conn.Raw()
+	return raw.Socket() == s && raw.RemoteAddrPort() == from
+}
+
+// message gets messages of the other side outside of the stream. An empty one
+// says that it is on the direct path.
+func (l *link) message(data []byte) {
+	if len(data) > 0 {
+		return
+	}
+	l.mu.Lock()
+	if l.viaRelay || l.conn == nil || !l.direct || l.leg == nil {
+		l.viaRelay = false
+		l.mu.Unlock()
+		return
+	}
+	g := l.leg
+	l.leg, l.confirmed = nil, true
+	l.mu.Unlock()
+	l.raw.SendMessage(nil) // the other side may wait for it
+	l.d.spawn(func() { g.close() })
+}
+
+// ready tells the link what it needs to take a path.
+func (l *link) ready(key noise.Key, remoteID uint32, local, remote Firewall, reusable bool) {
+	l.mu.Lock()
+	l.open, l.key, l.remoteID, l.local, l.remote, l.reusable = true, key, remoteID, local, remote, reusable
+	early := l.early
+	l.mu.Unlock()
+	if early != nil {
+		l.useDirect(early.socket, early.addr)
+	}
+}
+
+// useDirect takes a path without a relay, if there is none yet.
+func (l *link) useDirect(s *udx.Socket, addr netip.AddrPort) {
+	l.mu.Lock()
+	if !l.open && l.early == nil {
+		l.early = &route{s, addr}
+	}
+	if !l.open || l.direct || l.ended || s == nil {
+		l.mu.Unlock()
+		return
+	}
+	l.direct = true
+	kind := l.kindLocked(addr)
+	puncher := l.puncher
+	l.mu.Unlock()
+
+	path := Path{Kind: kind, Addr: addr}
+	if kind == PathPunched {
+		path.Why = "both sides are behind NATs"
+	}
+	l.wiring.Lock()
+	defer l.wiring.Unlock()
+	if l.connected() == nil {
+		if err := l.raw.Connect(s, l.remoteID, addr); err != nil {
+			l.fail()
+			return
+		}
+		l.establish(path)
+	} else {
+		if err := l.raw.ChangeRemote(s, l.remoteID, addr, l.moved); err != nil {
+			return // the relay goes on
+		}
+		l.setPath(path)
+	}
+	if l.onDirect != nil {
+		l.onDirect()
+	}
+	if l.reusable {
+		l.d.pool.addRoute(l.key, route{s, addr})
+	}
+	if puncher != nil {
+		puncher.quit()
+	}
+}
+
+// kindLocked tells what kind of path an address is.
+func (l *link) kindLocked(addr netip.AddrPort) PathKind {
+	switch {
+	case isNear(addr.Addr()):
+		return PathLAN
+	case l.local == FirewallOpen || l.remote == FirewallOpen || addr.Addr().Is6():
+		return PathDirect
+	}
+	return PathPunched
+}
+
+// join tells the link of a connection to a relay, before packets come over it.
+func (l *link) join(g *leg) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.direct || l.ended {
+		return false
+	}
+	l.leg = g
+	return true
+}
+
+// useRelay takes the path over a relay that was joined, where the stream to the
+// other side has that id. It reports whether there was none yet.
+func (l *link) useRelay(g *leg, id uint32) bool {
+	l.wiring.Lock()
+	defer l.wiring.Unlock()
+	l.mu.Lock()
+	ok := !l.direct && !l.ended && l.conn == nil && l.leg == g
+	why := l.why
+	l.mu.Unlock()
+	if !ok {
+		return false
+	}
+	raw := g.conn.Raw()
+	if err := l.raw.Connect(raw.Socket(), id, raw.RemoteAddrPort()); err != nil {
+		l.fail()
+		return false
+	}
+	l.establish(Path{Kind: PathRelayed, Relay: g.conn.RemoteKey(), Addr: raw.RemoteAddrPort(), Why: why})
+	return true
+}
+
+// leave drops a relay that came to nothing.
+func (l *link) leave(g *leg) {
+	l.mu.Lock()
+	if l.leg == g {
+		l.leg = nil
+	}
+	l.mu.Unlock()
+	g.close()
+}
+
+// moved is called when all that was sent through the relay has arrived.
+func (l *link) moved() { l.confirmIn(0, confirmTries) }
+
+// confirmIn tells the other side that this one is on the direct path, and again
+// until it says the same. Then the relay is not needed any more.
+func (l *link) confirmIn(wait time.Duration, tries int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended || l.confirmed || tries == 0 {
+		return
+	}
+	l.confirm = l.d.clock.AfterFunc(wait, func() {
+		l.mu.Lock()
+		done := l.ended || l.confirmed
+		l.mu.Unlock()
+		if !done {
+			l.raw.SendMessage(nil) // a lost one is sent again
+			l.confirmIn(confirmPause, tries-1)
+		}
+	})
+}
+
+// establish makes the connection of a stream that has a path.
+func (l *link) establish(path Path) {
+	c := &Conn{link: l}
+	if own, ok := l.handshake.(*ownHandshake); ok {
+		session, err := own.h.Split()
+		if err == nil {
+			c.Stream, err = secretstream.New(l.raw, session, secretstream.Options{
+				Clock: l.d.clock, KeepAlive: l.d.keepAlive, Random: l.d.random,
+			})
+		}
+		if err != nil {
+			l.fail()
+			return
+		}
+	}
+	l.mu.Lock()
+	l.conn, l.path = c, path
+	onConn := l.onConn
+	l.mu.Unlock()
+	onConn(c)
+}
+
+func (l *link) connected() *Conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.conn
+}
+
+// isDirect reports whether there is nothing more to try.
+func (l *link) isDirect() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.direct || l.ended
+}
+
+// setPath notes another path and tells who asked.
+func (l *link) setPath(p Path) {
+	l.mu.Lock()
+	if l.path == p {
+		l.mu.Unlock()
+		return
+	}
+	l.path = p
+	calls := l.onPath
+	l.mu.Unlock()
+	for _, f := range calls {
+		f(p)
+	}
+}
+
+// setWhy notes why there is no better path than a relay.
+func (l *link) setWhy(why string) {
+	l.mu.Lock()
+	l.why = why
+	p := l.path
+	relayed := l.conn != nil && !l.direct
+	l.mu.Unlock()
+	if relayed {
+		p.Why = why
+		l.setPath(p)
+	}
+}
+
+// setPuncher gives the link what looks for a path. It reports whether that is
+// still wanted.
+func (l *link) setPuncher(p *puncher) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.puncher = p
+	return !l.direct && !l.ended
+}
+
+// fail ends the stream.
+func (l *link) fail() { l.raw.Destroy() }
+
+// end is called when the stream has ended.
+func (l *link) end() {
+	l.mu.Lock()
+	if l.ended {
+		l.mu.Unlock()
+		return
+	}
+	l.ended = true
+	puncher, g, onEnd := l.puncher, l.leg, l.onEnd
+	l.leg = nil
+	if l.confirm != nil {
+		l.confirm.Stop()
+	}
+	l.mu.Unlock()
+	l.cancel()
+	if puncher != nil {
+		puncher.quit()
+	}
+	if g != nil {
+		l.d.spawn(func() { g.close() })
+	}
+	if onEnd != nil {
+		onEnd()
+	}
+	l.d.removeLink(l)
+}
