@@ -3,6 +3,7 @@ package interop_test
 import (
 	"context"
 	"os"
+	"os/exec"
 	"slices"
 	"testing"
 	"time"
@@ -66,6 +67,10 @@ func (l *lab) process(name string, addrs ...string) *nodepeer.Process {
 	return p
 }
 
+// A starter starts a process that can be a subject.
+type starter func(*natlab.Host) (*nodepeer.Process, error)
+
+// node starts interop/node/natlab.js.
 func (l *lab) node(host *natlab.Host) (*nodepeer.Process, error) {
 	// The test's context ends before the lab does.
 	ctx := context.WithoutCancel(l.t.Context())
@@ -76,11 +81,18 @@ func (l *lab) node(host *natlab.Host) (*nodepeer.Process, error) {
 	return host.Start(ctx, cmd)
 }
 
-// places are sites of each kind with subjects of Node.js.
-func (l *lab) places(role string, kinds []natlab.Kind) map[natlab.Kind]*natlab.Place {
+// ours starts this test binary as a subject.
+func (l *lab) ours(host *natlab.Host) (*nodepeer.Process, error) {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), subjectEnv+"=1")
+	return host.Start(context.WithoutCancel(l.t.Context()), cmd)
+}
+
+// places are sites of each kind with subjects.
+func (l *lab) places(role string, kinds []natlab.Kind, start starter) map[natlab.Kind]*natlab.Place {
 	l.t.Helper()
 	places, err := l.Places(role, kinds, func(host *natlab.Host) (natlab.Subject, error) {
-		p, err := l.node(host)
+		p, err := start(host)
 		if err != nil {
 			return nil, err
 		}
@@ -122,15 +134,26 @@ func TestMatrix(t *testing.T) {
 		}
 	}
 	l := newLab(t)
-	clients, servers := l.places("client", clientKinds), l.places("server", serverKinds)
-	t.Run("NodeToNode", func(t *testing.T) {
-		m := natlab.Run(t.Context(), "Node to Node", cells, clients, servers, 4, 40*time.Second)
-		m.Print(t.Output())
-		for _, cell := range cells {
-			got, ok := m.Result(cell)
-			if !ok || !cell.Allows(got.Path) {
-				t.Errorf("%s: %v %s, want %s", cell, got, got.Error, cell.Want())
+	nodeClients, nodeServers := l.places("node-client", clientKinds, l.node), l.places("node-server", serverKinds, l.node)
+	ourClients, ourServers := l.places("our-client", clientKinds, l.ours), l.places("our-server", serverKinds, l.ours)
+	for _, c := range []struct {
+		name             string
+		clients, servers map[natlab.Kind]*natlab.Place
+	}{
+		{"Node to Node", nodeClients, nodeServers},
+		{"Go to Go", ourClients, ourServers},
+		{"Go to Node", ourClients, nodeServers},
+		{"Node to Go", nodeClients, ourServers},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := natlab.Run(t.Context(), c.name, cells, c.clients, c.servers, 4, 40*time.Second)
+			m.Print(t.Output())
+			for _, cell := range cells {
+				got, ok := m.Result(cell)
+				if !ok || !cell.Allows(got.Path) {
+					t.Errorf("%s: %v %s, want %s", cell, got, got.Error, cell.Want())
+				}
 			}
-		}
-	})
+		})
+	}
 }
