@@ -327,7 +327,7 @@ func (m *machine) pingSome() {
 func (m *machine) refresh() {
 	id := m.table.id
 	if m.table.size > 0 {
-		id = m.table.pick(m.rand.IntN(m.table.size)).id
+		id = m.table.pick(m.dice.below(m.table.size)).id
 	}
 	m.refreshes++
 	m.background(id, m.refreshes%seedEvery == 0, nil, func(error) {})
@@ -423,6 +423,9 @@ func (m *machine) updateNetwork(onlyFirewall bool, done func(changed bool)) {
 		if !m.outside {
 			m.event(Persistent)
 		}
+		if m.bootstrapped {
+			m.refresh() // the others are to know
+		}
 		done(true)
 	}
 	if !m.firewalled {
@@ -449,9 +452,6 @@ func (m *machine) moveTo(id ID) {
 		if !m.table.add(n) {
 			m.nodes.remove(n)
 		}
-	}
-	if m.bootstrapped {
-		m.refresh()
 	}
 }
 

@@ -2,7 +2,6 @@ package dhtrpc
 
 import (
 	"encoding/binary"
-	"math/rand/v2"
 	"net/netip"
 	"time"
 
@@ -97,14 +96,33 @@ func (t *times) measured(addr netip.AddrPort, d time.Duration) {
 
 // timeout is how long to wait for the answer to a request that is sent for the
 // n-th time.
-func (t *times) timeout(addr netip.AddrPort, n int, random *rand.Rand) time.Duration {
+func (t *times) timeout(addr netip.AddrPort, n int, random *dice) time.Duration {
 	r, ok := t.get(addr)
 	if !ok {
 		return firstTimeout
 	}
-	d := (r.mean+2*r.deviation)*time.Duration(n) + time.Duration(random.Int64N(int64(timeoutJitter)))
+	d := (r.mean+2*r.deviation)*time.Duration(n) + time.Duration(random.below(int(timeoutJitter)))
 	return min(max(d, minTimeout), maxTimeout)
 }
+
+// dice are numbers that nobody else can predict.
+type dice struct{ blake2b.XOF }
+
+func newDice(seed [32]byte) (*dice, error) {
+	x, err := blake2b.NewXOF(blake2b.OutputLengthUnknown, seed[:])
+	return &dice{x}, err
+}
+
+func (d *dice) number() uint64 {
+	var b [8]byte
+	if _, err := d.Read(b[:]); err != nil {
+		panic("dhtrpc: the dice are used up, after 256 GiB")
+	}
+	return binary.LittleEndian.Uint64(b[:])
+}
+
+// below is a number from 0 to n-1.
+func (d *dice) below(n int) int { return int(d.number() % uint64(n)) }
 
 // tokenTime is how long a token is the one that is given out. It is taken for
 // as long again.

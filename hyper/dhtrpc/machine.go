@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"container/heap"
 	"io"
-	"math/rand/v2"
 	"net/netip"
 	"time"
 )
@@ -58,7 +57,7 @@ type config struct {
 // these methods.
 type machine struct {
 	config
-	rand  *rand.Rand
+	dice  *dice
 	start time.Time
 	now   time.Time // of what happens
 
@@ -112,22 +111,26 @@ type probe struct {
 }
 
 func newMachine(c config, random io.Reader, now time.Time) (*machine, error) {
-	var seeds struct{ rand, token, table [32]byte }
-	for _, b := range [][]byte{seeds.rand[:], seeds.token[:], seeds.table[:]} {
+	var seeds struct{ dice, token, table [32]byte }
+	for _, b := range [][]byte{seeds.dice[:], seeds.token[:], seeds.table[:]} {
 		if _, err := io.ReadFull(random, b); err != nil {
 			return nil, err
 		}
 	}
+	d, err := newDice(seeds.dice)
+	if err != nil {
+		return nil, err
+	}
 	c.concurrency = cmp.Or(c.concurrency, defaultConcurrency)
 	c.window = cmp.Or(c.window, defaultWindow)
 	m := &machine{
-		config: c, rand: rand.New(rand.NewChaCha8(seeds.rand)), start: now, now: now,
+		config: c, dice: d, start: now, now: now,
 		requests: map[uint16]*request{},
 		window:   window{max: c.window}, tokens: tokens{seeds.token},
 		table: &table{id: seeds.table}, nat: new(NAT),
 		outside: true, firewalled: !c.open,
 	}
-	m.budget.seed = m.rand.Uint64()
+	m.budget.seed = m.dice.number()
 	m.tick = m.offset(100)
 	m.refreshTicks = m.offset(refreshTicks)
 	if c.ephemeral == Adaptive {
@@ -145,7 +148,7 @@ func newMachine(c config, random io.Reader, now time.Time) (*machine, error) {
 }
 
 // offset is a number of ticks at random, so that nodes don't tick together.
-func (m *machine) offset(n int) int { return n - m.rand.IntN(n/2) }
+func (m *machine) offset(n int) int { return n - m.dice.below(n/2) }
 
 // call makes a call of somebody else later, when nothing is locked.
 func (m *machine) call(f func()) { m.calls = append(m.calls, f) }
@@ -284,8 +287,8 @@ func (m *machine) request(to Peer, call Call, done func(Reply, error)) (*request
 		return nil, ErrBusy
 	}
 	r := &request{m: m, to: to, call: call, socket: m.socket(), retries: maxRetries, done: done}
-	for r.tid = uint16(m.rand.Uint32()); m.requests[r.tid] != nil; {
-		r.tid = uint16(m.rand.Uint32())
+	for r.tid = uint16(m.dice.number()); m.requests[r.tid] != nil; {
+		r.tid = uint16(m.dice.number())
 	}
 	m.requests[r.tid] = r
 	m.stats.Requests++
@@ -334,7 +337,7 @@ func (r *request) sendNow() {
 	r.sent++
 	m.window.sent()
 	m.send(r.socket, r.to.Addr, r.data, r.ttl)
-	wait := cmp.Or(r.timeout, m.times.timeout(r.to.Addr, r.sent, m.rand))
+	wait := cmp.Or(r.timeout, m.times.timeout(r.to.Addr, r.sent, m.dice))
 	r.timer = m.after(wait, r.expired)
 }
 

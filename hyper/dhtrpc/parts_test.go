@@ -218,7 +218,10 @@ func TestWindowBoundsWhatIsUnderWay(t *testing.T) {
 }
 
 func TestTimeoutsFollowRoundTrips(t *testing.T) {
-	random := rand.New(rand.NewPCG(1, 1))
+	random, err := newDice([32]byte{1})
+	if err != nil {
+		t.Fatal(err)
+	}
 	var s times
 	near, far := addrOf(1), addrOf(2)
 	if got := s.timeout(near, 1, random); got != firstTimeout {
