@@ -47,6 +47,7 @@ type link struct {
 	zone     string         // for link-local addresses of IPv6
 	prefixes []netip.Prefix // our addresses on it, and who is on it
 	group    netip.AddrPort
+	machine  bool // it does not leave the machine
 }
 
 // direct is the link of messages that go to one node and not to a group.
@@ -249,7 +250,7 @@ func (c *core) goodbye(now time.Time) {
 		return
 	}
 	for _, l := range c.sorted() {
-		if len(l.sent) > 0 {
+		if l.probes > 0 {
 			c.send(now, l, c.own(l).response(allKinds, 0))
 		}
 	}
@@ -304,6 +305,9 @@ func (c *core) receive(now time.Time, id int, from netip.AddrPort, data []byte) 
 
 // near reports whether an address is on the link (RFC 6762 §11).
 func (l *linkState) near(a netip.Addr) bool {
+	if l.machine {
+		return true // whatever address of it is in the packet
+	}
 	a = a.WithZone("")
 	return a.Is6() && a.IsLinkLocalUnicast() || slices.ContainsFunc(l.prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
 }
