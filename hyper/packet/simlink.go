@@ -12,8 +12,8 @@ type Link struct {
 	// network without UDP.
 	Loss, Duplicate, Reorder float64
 	// Rate is how many bits pass in a second, as many as there are if it is 0; and
-	// Queue how many bytes may wait before it, by default what passes in 100 ms.
-	// What does not fit is lost.
+	// Queue how many bytes there may be before it, with the packet that is being
+	// sent; by default what passes in 100 ms. What does not fit is lost.
 	Rate, Queue int
 	// MTU is the size of the largest IP packet, with its headers. Larger ones are
 	// lost without a word.
