@@ -178,7 +178,7 @@ func New(o Options) (*Swarm, error) {
 		if s.o.KeyPair == (noise.KeyPair{}) {
 			s.o.KeyPair = o.DHT.KeyPair()
 		}
-		s.network = &dhtNetwork{keys: s.o.KeyPair, dht: o.DHT}
+		s.network = &dhtNetwork{dht: o.DHT, keys: s.o.KeyPair, relay: s.o.RelayThrough}
 	}
 	if !s.o.KeyPair.CanProve() {
 		return nil, errors.New("begin swarm: no key pair")
