@@ -20,6 +20,7 @@ const (
 	fullRounds      = 3
 	minRTTHolds     = 10 * time.Second
 	probeRTTTime    = 200 * time.Millisecond
+	heavyLoss       = 0.25 // of what the path holds, in a round
 	aggregateRounds = 5
 	aggregateTime   = 100 * time.Millisecond
 )
@@ -72,7 +73,8 @@ type bbr struct {
 
 	idleRestart bool
 	was         recovery
-	conserve    bool // for the first round of a recovery one packet leaves for each that arrives
+	roundLost   int
+	conserve    bool // for the rest of the round one packet leaves for each that arrives
 
 	// How many more packets come acked at once than the rate says: what is in
 	// flight must be larger by it.
@@ -150,6 +152,7 @@ func (c *bbr) acked(f *flight, delivered, lost int) {
 		c.measure(s)
 		c.measureAggregation(f.now, delivered)
 	}
+	c.measureLoss(f, delivered, lost)
 	if c.mode == probeBW && c.phaseIsOver(f, lost) {
 		c.nextPhase(f.now)
 	}
@@ -170,11 +173,33 @@ func (c *bbr) measure(s sample) {
 		c.roundEnd = c.meter.count
 		c.rounds++
 		c.roundBegan = true
+		c.roundLost = 0
 		c.conserve = false
 	}
 	// What was sent too slowly tells no more than that the line is at least so fast.
 	if rate := s.rate(); !s.limited || rate >= c.delivers() {
 		c.rates.add(c.rounds, rateRounds, rate)
+	}
+}
+
+// measureLoss finds a queue that overflows. A quarter of what the path holds is
+// more than a bad line loses in a round. BBR of the papers holds back for each
+// loss, and then fills a bad line slowly; and it does not mind any when it
+// starts.
+func (c *bbr) measureLoss(f *flight, delivered, lost int) {
+	c.roundLost += lost
+	switch {
+	case c.minRTT == 0 || c.delivers() == 0: // what was lost was of another path
+		c.roundLost = 0
+		return
+	case c.roundLost < max(c.holds(heavyLoss), 2*leastWindow) || f.recovery != recovering:
+		return
+	}
+	c.full = true
+	if !c.conserve {
+		c.conserve = true
+		c.roundEnd = c.meter.count
+		c.cwnd = min(c.cwnd, f.inFlight+max(delivered, 1))
 	}
 }
 
@@ -313,7 +338,7 @@ func (c *bbr) setGains() {
 	case startup:
 		c.pacingGain, c.cwndGain = highGain, highGain
 	case drain:
-		c.pacingGain, c.cwndGain = 1/highGain, highGain
+		c.pacingGain, c.cwndGain = 1/highGain, windowGain
 	case probeBW:
 		c.pacingGain, c.cwndGain = phaseGains[c.phase], windowGain
 	case probeRTT:
@@ -329,8 +354,8 @@ func (c *bbr) setPace(gain float64) {
 		c.pace = highGain * float64(c.cwnd) / c.minRTT.Seconds() * bytes
 	}
 	// Before the line is full a sample is too small rather than too large.
-	if rate := c.delivers() * gain * bytes; c.full || rate > c.pace {
-		c.pace = max(rate, 1000)
+	if rate := c.delivers() * gain * bytes; rate > 0 && c.full || rate > c.pace {
+		c.pace = max(rate, leastWindow*bytes)
 	}
 }
 
@@ -351,9 +376,7 @@ func (c *bbr) setCwnd(f *flight, delivered, lost int) {
 	c.cwnd = max(c.cwnd-lost, 1)
 	switch {
 	case f.recovery != open && c.was == open:
-		c.was, c.conserve = recovering, true
-		c.roundEnd = c.meter.count
-		c.cwnd = f.inFlight + max(delivered, 1)
+		c.was = recovering
 	case f.recovery == open && c.was != open:
 		c.was, c.conserve = open, false
 		c.cwnd = max(c.cwnd, c.priorCwnd)

@@ -16,6 +16,7 @@ type incoming struct {
 	early      ring[earlyPacket]
 	earlyBytes int
 	spans      []span // where they are, in order; none touches another or ack
+	latest     int    // of the spans, that of the packet that came last
 
 	pending    int    // packets that came in order and were not acked
 	ackOwed    bool   // an ack waits for the stream to be connected
@@ -97,12 +98,15 @@ func (r *incoming) store(seq uint32, end bool, data []byte) bool {
 	i, _ := slices.BinarySearchFunc(r.spans, seq, func(s span, seq uint32) int { return diff(s.start, seq) })
 	before := i > 0 && r.spans[i-1].end == seq
 	after := i < len(r.spans) && r.spans[i].start == seq+1
+	r.latest = i
 	switch {
 	case before && after:
 		r.spans[i-1].end = r.spans[i].end
 		r.spans = slices.Delete(r.spans, i, i+1)
+		r.latest--
 	case before:
 		r.spans[i-1].end++
+		r.latest--
 	case after:
 		r.spans[i].start--
 	default:
@@ -200,13 +204,21 @@ func (c *core) ackRest(out *outbox) {
 	}
 }
 
+// blocks are the spans to tell of. If there are more than a packet takes, it
+// tells of that which grew and of those before it: the other side remembers what
+// it was told, so all of them come to be told, and the newest at once.
+func (r *incoming) blocks() []span {
+	end := min(max(r.latest+1, maxBlocks), len(r.spans))
+	return r.spans[max(0, end-maxBlocks):end]
+}
+
 // sendAck adds an ack. If there is no room for it, it comes with the next one.
 func (c *core) sendAck(out *outbox) {
 	if c.path == nil {
 		c.ackOwed = true
 		return
 	}
-	blocks := c.spans[:min(len(c.spans), maxBlocks)]
+	blocks := c.blocks()
 	size := headerSize + 8*len(blocks)
 	if !out.fits(c.path, size) {
 		c.ackOwed = true

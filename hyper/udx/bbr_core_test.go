@@ -1,0 +1,27 @@
+package udx
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// TestStreamsFillALongLine sends over two whole cores what a line of 100 Mbit/s
+// and 50 ms there and back takes some seconds for.
+func TestStreamsFillALongLine(t *testing.T) {
+	for _, test := range []struct{ loss, share float64 }{{0, 0.87}, {0.01, 0.86}, {0.05, 0.8}} {
+		t.Run(fmt.Sprintf("%g%%", test.loss*100), func(t *testing.T) {
+			c := cable{delay: 25 * time.Millisecond, rate: 12.5e6, queue: 625_000, loss: test.loss}
+			e := newEnds(t, random(t, 20), c).join()
+			begun := e.now
+			f := newFlow(0, 40_000_000, false)
+			e.carry(time.Minute, f)
+			got := float64(f.size) / (e.now - begun).Seconds() / c.rate
+			s := e.cores[0].stats
+			t.Logf("%.3f of the rate in %v, %+v", got, e.now-begun, s)
+			if got < test.share || s.Timeouts > 0 {
+				t.Errorf("%.3f of the rate and %d timeouts, want %.2f and none", got, s.Timeouts, test.share)
+			}
+		})
+	}
+}
