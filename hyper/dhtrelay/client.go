@@ -1,0 +1,787 @@
+package dhtrelay
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/cloudbevy/bevy/hyper/clock"
+	"github.com/cloudbevy/bevy/hyper/noise"
+	"github.com/cloudbevy/bevy/hyper/protomux"
+	"github.com/cloudbevy/bevy/hyper/secretstream"
+	"github.com/cloudbevy/bevy/hyper/transport"
+)
+
+const (
+	// maxHandshakes is how many handshakes with strangers a client holds. The
+	// oldest makes room for the newest: nobody says which are given up.
+	maxHandshakes = 256
+	// backlog is how many connections wait to be accepted.
+	backlog = 64
+	// maxServed is how many streams a relay may open to a client.
+	maxServed = 4096
+)
+
+// ClientOptions say what a client is. The zero value is right for one that
+// needs no name.
+type ClientOptions struct {
+	// KeyPair is what this peer is known by: one made from Random if it is zero.
+	KeyPair noise.KeyPair
+	// Stream is for the encrypted streams; its KeyPair and Check are not used.
+	Stream secretstream.Options
+	// Transport is for Dial.
+	Transport transport.DialOptions
+	// Clock is the machine's clock, and Random crypto/rand, if they are nil.
+	Clock  clock.Clock
+	Random io.Reader
+}
+
+// A Client is a peer that reaches the DHT through a relay. Its methods may be
+// called by any goroutine.
+type Client struct {
+	line
+	keys    noise.KeyPair
+	o       ClientOptions
+	serving sync.WaitGroup
+	err     error // why it has ended; set before done is closed
+	done    chan struct{}
+
+	// Guarded by line.mu.
+	dials      map[uint32]*dial     // by our number
+	opening    map[uint32]*Listener // by our number
+	listeners  map[uint32]*Listener // by the relay's number
+	queries    map[uint32]*query    // by our number
+	signees    map[uint32]signee    // by our number of a server or a query
+	handshakes map[uint32]*handshake
+	newest     []uint32 // handshakes by age
+}
+
+// A dial is a stream that the relay was asked for.
+type dial struct {
+	keys   noise.KeyPair
+	remote noise.Key
+	done   chan dialed
+}
+
+type dialed struct {
+	stream *secretstream.Stream
+	err    error
+}
+
+// A query is one that runs.
+type query struct {
+	found func(Found)
+	done  chan struct{}
+}
+
+// A signee is a key that the relay may announce.
+type signee struct {
+	keys   noise.KeyPair
+	target [32]byte
+}
+
+// Dial connects to a relay at ws://HOST:PORT/PATH or wss://HOST:PORT/PATH.
+func Dial(ctx context.Context, url string, o ClientOptions) (*Client, error) {
+	conn, err := transport.Dial(ctx, url, o.Transport)
+	if err != nil {
+		return nil, fmt.Errorf("dial relay: %w", err)
+	}
+	m, ok := conn.(transport.MessageConn)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("dial relay %s: messages need a WebSocket: %w", url, errors.ErrUnsupported), conn.Close())
+	}
+	return NewClient(messages(m, protomux.MaxFrame), o)
+}
+
+// NewClient begins to speak with a relay over a stream, which the client owns
+// from then on, such as one of hyper/secretstream over TCP.
+func NewClient(stream protomux.Stream, o ClientOptions) (*Client, error) {
+	if o.Random == nil {
+		o.Random = rand.Reader
+	}
+	c := &Client{
+		keys: o.KeyPair, o: o, done: make(chan struct{}),
+		dials: map[uint32]*dial{}, opening: map[uint32]*Listener{}, listeners: map[uint32]*Listener{}, queries: map[uint32]*query{},
+		signees: map[uint32]signee{}, handshakes: map[uint32]*handshake{},
+	}
+	var err error
+	if !c.keys.CanProve() {
+		c.keys, err = noise.GenerateKeyPair(o.Random)
+	}
+	if err == nil {
+		err = c.open(protomux.Options{MaxChannels: 16, MaxQueued: 32 << 20}, o.Clock, map[int]func([]byte) error{
+			numConnection:     c.onConnection,
+			numIncoming:       c.onIncoming,
+			numDestroy:        c.onDestroy,
+			numListening:      c.onListening,
+			numClosed:         c.onClosed,
+			numOpen:           c.onOpen,
+			numResult:         c.onResult,
+			numFinished:       c.onFinished,
+			numSignAnnounce:   func(b []byte) error { return c.onSign(b, false) },
+			numSignUnannounce: func(b []byte) error { return c.onSign(b, true) },
+			numNoiseSend:      c.onNoiseSend,
+			numNoiseReceive:   c.onNoiseReceive,
+		})
+	}
+	if err == nil {
+		err = c.send(numHandshake, &handshakeMsg{key: c.keys.Public})
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("begin with relay: %w", err), stream.Close())
+	}
+	c.serving.Go(func() {
+		c.err = c.serve(context.Background(), stream)
+		c.over()
+		close(c.done)
+	})
+	return c, nil
+}
+
+// KeyPair returns what this peer is known by.
+func (c *Client) KeyPair() noise.KeyPair { return c.keys }
+
+// Done is closed when the client has ended, on whichever side.
+func (c *Client) Done() <-chan struct{} { return c.done }
+
+// Err returns why the client has ended: nil if it hasn't, or was closed.
+func (c *Client) Err() error {
+	select {
+	case <-c.done:
+		return c.err
+	default:
+		return nil
+	}
+}
+
+// Close ends the connection to the relay, with all streams and servers.
+func (c *Client) Close() error {
+	c.end(nil)
+	c.serving.Wait()
+	return nil
+}
+
+// over fails what waits, after the line has ended.
+func (c *Client) over() {
+	why := context.Cause(c.ctx)
+	c.mu.Lock()
+	dials, queries := c.dials, c.queries
+	c.dials, c.queries = map[uint32]*dial{}, map[uint32]*query{}
+	var listeners []*Listener
+	for _, from := range []map[uint32]*Listener{c.opening, c.listeners} {
+		for _, l := range from {
+			listeners = append(listeners, l)
+		}
+		clear(from)
+	}
+	c.mu.Unlock()
+	for _, d := range dials {
+		d.done <- dialed{nil, why}
+	}
+	for _, q := range queries {
+		close(q.done)
+	}
+	for _, l := range listeners {
+		l.end(why)
+	}
+}
+
+// ConnectOptions say how to connect. The zero value is right.
+type ConnectOptions struct {
+	// KeyPair is what this side is known by: that of the client if it is zero.
+	KeyPair noise.KeyPair
+}
+
+// Connect connects to a peer of the DHT. What is said is encrypted between the
+// two.
+func (c *Client) Connect(ctx context.Context, remote noise.Key, o ConnectOptions) (*secretstream.Stream, error) {
+	s, err := c.connect(ctx, remote, o)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s through relay: %w", remote, err)
+	}
+	return s, nil
+}
+
+func (c *Client) connect(ctx context.Context, remote noise.Key, o ConnectOptions) (*secretstream.Stream, error) {
+	d := &dial{keys: c.keysOr(o.KeyPair), remote: remote, done: make(chan dialed, 1)}
+	id := c.next()
+	if err := c.register(func() { c.dials[id] = d }); err != nil {
+		return nil, err
+	}
+	if err := c.send(numConnect, &connectMsg{alias: id, key: d.keys.Public, remote: remote}); err != nil {
+		c.takeDial(id)
+		return nil, err
+	}
+	select {
+	case got := <-d.done:
+		return got.stream, got.err
+	case <-ctx.Done():
+	}
+	if c.takeDial(id) == nil { // it was done at the same time
+		if got := <-d.done; got.stream != nil {
+			got.stream.Close()
+		}
+		return nil, context.Cause(ctx)
+	}
+	c.send(numDestroy, &destroyMsg{paired: true, alias: id}) // a mux that is full is about to end
+	return nil, context.Cause(ctx)
+}
+
+func (c *Client) keysOr(k noise.KeyPair) noise.KeyPair {
+	if k.CanProve() {
+		return k
+	}
+	return c.keys
+}
+
+// register adds something that the end of the line will find.
+func (c *Client) register(add func()) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return context.Cause(c.ctx)
+	}
+	add()
+	return nil
+}
+
+func (c *Client) takeDial(id uint32) *dial {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d := c.dials[id]
+	delete(c.dials, id)
+	return d
+}
+
+func (c *Client) onOpen(b []byte) error {
+	var m openMsg
+	if err := read(b, &m); err != nil {
+		return err
+	}
+	d := c.takeDial(m.remote)
+	if d == nil {
+		return nil // given up, as the relay is about to know
+	}
+	s, err := c.begin(&handshake{initiator: true, stream: m.remote}, m.custodial, m.handshakeID, m.remote, m.alias, d.remote)
+	if err != nil {
+		c.send(numDestroy, &destroyMsg{paired: true, alias: m.remote, reason: "handshake failed"})
+	}
+	d.done <- dialed{s, err}
+	return nil
+}
+
+// begin begins the encrypted stream of a handshake that the relay says is done.
+// want tells which it has to be.
+func (c *Client) begin(want *handshake, custodial bool, id, self, peer uint32, remote noise.Key) (*secretstream.Stream, error) {
+	h := c.takeHandshake(id)
+	if custodial || h == nil || h.initiator != want.initiator || h.stream != want.stream || h.listener != want.listener {
+		return nil, fmt.Errorf("%w: a stream without a handshake", ErrProtocol)
+	}
+	session, err := h.noise.Split()
+	if err != nil {
+		return nil, err
+	}
+	if session.Remote != remote {
+		return nil, fmt.Errorf("%w: a stream to %s, and the handshake was with %s", ErrProtocol, remote, session.Remote)
+	}
+	t, err := c.attach(self, peer)
+	if err != nil {
+		return nil, err
+	}
+	o := c.o.Stream
+	if o.Clock == nil {
+		o.Clock = c.clock
+	}
+	if o.Random == nil {
+		o.Random = c.o.Random
+	}
+	return secretstream.New(t, session, o)
+}
+
+func (c *Client) onDestroy(b []byte) error {
+	var m destroyMsg
+	if err := read(b, &m); err != nil {
+		return err
+	}
+	if m.paired {
+		if t := c.tube(m.alias); t != nil {
+			t.fail(destroyed(m.reason))
+		}
+		return nil
+	}
+	if d := c.takeDial(m.alias); d != nil {
+		d.done <- dialed{nil, fmt.Errorf("%w: %s", ErrRelay, m.reason)}
+	}
+	return nil
+}
+
+// Lookup asks who has announced itself for a topic. found gets what nodes of
+// the DHT answer, as it comes, one call at a time, and must not use the client.
+// It returns when all have answered.
+func (c *Client) Lookup(ctx context.Context, topic [32]byte, found func(Found)) error {
+	id := c.next()
+	if err := c.query(ctx, id, found, numLookup, &lookupMsg{id: id, topic: topic}, nil); err != nil {
+		return fmt.Errorf("look up through relay: %w", err)
+	}
+	return nil
+}
+
+// Announce announces a key for a topic: that of the client if keys is zero.
+// found gets what nodes know of others, like that of Lookup, and may be nil.
+func (c *Client) Announce(ctx context.Context, topic [32]byte, keys noise.KeyPair, found func(Found)) error {
+	return c.announce(ctx, numAnnounce, topic, keys, found)
+}
+
+// Unannounce takes back what Announce did.
+func (c *Client) Unannounce(ctx context.Context, topic [32]byte, keys noise.KeyPair, found func(Found)) error {
+	return c.announce(ctx, numUnannounce, topic, keys, found)
+}
+
+func (c *Client) announce(ctx context.Context, number int, topic [32]byte, keys noise.KeyPair, found func(Found)) error {
+	keys = c.keysOr(keys)
+	id := c.next()
+	m := &announceMsg{id: id, topic: topic, key: keys.Public}
+	if err := c.query(ctx, id, found, number, m, &signee{keys, topic}); err != nil {
+		return fmt.Errorf("announce through relay: %w", err)
+	}
+	return nil
+}
+
+func (c *Client) query(ctx context.Context, id uint32, found func(Found), number int, m message, s *signee) error {
+	q := &query{found: found, done: make(chan struct{})}
+	err := c.register(func() {
+		c.queries[id] = q
+		if s != nil {
+			c.signees[id] = *s
+		}
+	})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.queries, id)
+		delete(c.signees, id)
+	}()
+	if err := c.send(number, m); err != nil {
+		return err
+	}
+	select {
+	case <-q.done:
+		return context.Cause(c.ctx)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (c *Client) onResult(b []byte) error {
+	var m resultMsg
+	if err := read(b, &m); err != nil {
+		return err
+	}
+	var f foundMsg
+	if err := read(m.data, &f); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	q := c.queries[m.id]
+	c.mu.Unlock()
+	if q != nil && q.found != nil {
+		q.found(Found{From: f.from, To: f.to, FromID: slices.Clone(f.fromID), ToID: slices.Clone(f.toID), Token: f.token, Peers: f.peers})
+	}
+	return nil
+}
+
+func (c *Client) onFinished(b []byte) error {
+	var m numberMsg
+	if err := read(b, &m); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if q := c.queries[m.number]; q != nil {
+		delete(c.queries, m.number)
+		close(q.done)
+	}
+	return nil
+}
+
+// ListenOptions say who listens. The zero value is right.
+type ListenOptions struct {
+	// KeyPair is what to listen with: that of the client if it is zero.
+	KeyPair noise.KeyPair
+	// Check is asked whether to let somebody in, and refuses it with an error. Nil
+	// lets everyone in. It must not use the client.
+	Check func(remote noise.Key) error
+}
+
+// A Listener takes connections to a key. Its methods may be called by any
+// goroutine.
+type Listener struct {
+	client *Client
+	keys   noise.KeyPair
+	check  func(noise.Key) error
+	self   uint32        // our number
+	ready  chan struct{} // closed once it is announced, or ended
+	ended  chan struct{}
+
+	mu    sync.Mutex
+	conns chan *secretstream.Stream // sent to under mu, and not once err is set
+	err   error                     // why it has ended; set before ended is closed
+	relay uint32                    // the relay's number; set before ready is closed
+	addr  netip.AddrPort            // likewise
+}
+
+// Listen has the relay announce a key, and take connections to it. It returns
+// when that is done.
+func (c *Client) Listen(ctx context.Context, o ListenOptions) (*Listener, error) {
+	l := &Listener{
+		client: c, keys: c.keysOr(o.KeyPair), check: o.Check, self: c.next(),
+		ready: make(chan struct{}), ended: make(chan struct{}), conns: make(chan *secretstream.Stream, backlog),
+	}
+	if err := c.listen(ctx, l); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("listen as %s through relay: %w", l.keys.Public, err)
+	}
+	return l, nil
+}
+
+func (c *Client) listen(ctx context.Context, l *Listener) error {
+	err := c.register(func() {
+		c.opening[l.self] = l
+		c.signees[l.self] = signee{l.keys, target(l.keys.Public)}
+	})
+	if err != nil {
+		return err
+	}
+	if err := c.send(numListen, &listenMsg{alias: l.self, key: l.keys.Public}); err != nil {
+		return err
+	}
+	select {
+	case <-l.ready:
+	case <-l.ended:
+		return l.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if !l.addr.IsValid() || l.addr.Addr().IsUnspecified() && l.addr.Port() == 0 {
+		return fmt.Errorf("%w: it can't", ErrRelay)
+	}
+	return nil
+}
+
+// Key returns the key that the listener has.
+func (l *Listener) Key() noise.Key { return l.keys.Public }
+
+// Addr returns the public address of the relay's node, as far as it knows.
+func (l *Listener) Addr() netip.AddrPort { return l.addr }
+
+// Accept waits for the next connection.
+func (l *Listener) Accept(ctx context.Context) (*secretstream.Stream, error) {
+	select {
+	case s := <-l.conns:
+		return s, nil
+	case <-l.ended:
+		return nil, fmt.Errorf("accept as %s: %w", l.keys.Public, l.err)
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// Close takes the announcement back. Connections that were accepted go on.
+func (l *Listener) Close() error {
+	c := l.client
+	c.mu.Lock()
+	opening := c.opening[l.self] == l
+	known := opening || c.listeners[l.relay] == l
+	if opening { // nobody will say that it is closed
+		delete(c.opening, l.self)
+		delete(c.signees, l.self)
+	}
+	c.mu.Unlock()
+	if known {
+		c.send(numClose, &numberMsg{l.self}) // a mux that is full is about to end
+	}
+	l.end(fmt.Errorf("listener: %w", ErrClosed))
+	return nil
+}
+
+// offer keeps a connection for who accepts, if there is room.
+func (l *Listener) offer(s *secretstream.Stream) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil {
+		return false
+	}
+	select {
+	case l.conns <- s:
+		return true
+	default:
+		return false
+	}
+}
+
+// end ends the listener on this side. The relay may still need signatures to
+// take the announcement back, until it says that it has.
+func (l *Listener) end(why error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil {
+		return
+	}
+	l.err = why
+	close(l.ended)
+	for len(l.conns) > 0 {
+		if s, ok := l.take(); ok {
+			s.Close()
+		}
+	}
+}
+
+// take takes a connection that was not accepted, if nobody else does.
+func (l *Listener) take() (*secretstream.Stream, bool) {
+	select {
+	case s := <-l.conns:
+		return s, true
+	default:
+		return nil, false
+	}
+}
+
+func (c *Client) onListening(b []byte) error {
+	var m listeningMsg
+	if err := read(b, &m); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l := c.opening[m.remote]
+	if l == nil {
+		return nil
+	}
+	if c.listeners[m.alias] != nil {
+		return fmt.Errorf("%w: server %d is there already", ErrProtocol, m.alias)
+	}
+	delete(c.opening, m.remote)
+	c.listeners[m.alias] = l
+	l.relay, l.addr = m.alias, m.addr
+	close(l.ready)
+	return nil
+}
+
+func (c *Client) onClosed(b []byte) error {
+	var m numberMsg
+	if err := read(b, &m); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	l := c.listeners[m.number]
+	delete(c.listeners, m.number)
+	if l != nil {
+		delete(c.signees, l.self)
+	}
+	c.mu.Unlock()
+	if l != nil {
+		l.end(fmt.Errorf("listener: %w by the relay", ErrClosed))
+	}
+	return nil
+}
+
+// onIncoming refuses whom a relay would let in with a key that it was not
+// given.
+func (c *Client) onIncoming(b []byte) error {
+	var m incomingMsg
+	if err := read(b, &m); err != nil {
+		return err
+	}
+	return c.send(numDeny, &numberMsg{m.id})
+}
+
+func (c *Client) onConnection(b []byte) error {
+	var m connectionMsg
+	if err := read(b, &m); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	l := c.listeners[m.server]
+	full := len(c.tubes) >= maxServed
+	c.mu.Unlock()
+	if l == nil || full {
+		return nil // the relay gives up after a while
+	}
+	self := c.next()
+	s, err := c.begin(&handshake{listener: l}, m.custodial, m.handshakeID, self, m.alias, m.remote)
+	if err != nil {
+		return nil // likewise: a handshake of which there were too many, or none
+	}
+	if err := c.send(numConnected, &connectedMsg{alias: self, remote: m.alias}); err != nil {
+		s.Close()
+		return err
+	}
+	if !l.offer(s) {
+		s.Close()
+	}
+	return nil
+}
+
+// A handshake is one that this client holds.
+type handshake struct {
+	noise     *noise.Handshake
+	initiator bool
+	stream    uint32    // our number, of an initiator
+	listener  *Listener // of a responder
+	received  []byte    // what came last, as it may come again
+	reply     *noiseReplyMsg
+}
+
+// keep adds a handshake, in place of the oldest if there are too many.
+func (c *Client) keep(id uint32, h *handshake) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.handshakes[id] != nil {
+		return fmt.Errorf("%w: handshake %d is there already", ErrProtocol, id)
+	}
+	c.handshakes[id] = h
+	c.newest = append(c.newest, id)
+	if len(c.newest) > maxHandshakes {
+		delete(c.handshakes, c.newest[0])
+		c.newest = slices.Delete(c.newest, 0, 1)
+	}
+	return nil
+}
+
+func (c *Client) handshake(id uint32) *handshake {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.handshakes[id]
+}
+
+func (c *Client) takeHandshake(id uint32) *handshake {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h := c.handshakes[id]
+	if h != nil {
+		delete(c.handshakes, id)
+		c.newest = slices.DeleteFunc(c.newest, func(n uint32) bool { return n == id })
+	}
+	return h
+}
+
+func (c *Client) onNoiseSend(b []byte) error {
+	var m noiseSendMsg
+	if err := read(b, &m); err != nil {
+		return err
+	}
+	h := c.handshake(m.id)
+	if m.initiator && h == nil {
+		c.mu.Lock()
+		d := c.dials[m.stream]
+		c.mu.Unlock()
+		if d == nil {
+			return nil // given up
+		}
+		n, err := noise.New(noise.Config{Pattern: noise.IK, Initiator: true, Static: d.keys, Remote: d.remote, Prologue: nsHandshake[:], Random: c.o.Random})
+		if err != nil {
+			return c.failDial(m.stream, err)
+		}
+		h = &handshake{noise: n, initiator: true, stream: m.stream}
+		if err := c.keep(m.id, h); err != nil {
+			return err
+		}
+	}
+	if h == nil || h.initiator != m.initiator {
+		return nil
+	}
+	message, err := h.noise.WriteMessage(nil, m.payload)
+	if err != nil {
+		c.takeHandshake(m.id)
+		if h.initiator {
+			return c.failDial(h.stream, err)
+		}
+	}
+	return c.reply(m.id, h, message)
+}
+
+// failDial ends a dial that this side can't go on with.
+func (c *Client) failDial(id uint32, err error) error {
+	d := c.takeDial(id)
+	if d == nil {
+		return nil
+	}
+	d.done <- dialed{nil, err}
+	return c.send(numDestroy, &destroyMsg{paired: true, alias: id, reason: "handshake failed"})
+}
+
+func (c *Client) onNoiseReceive(b []byte) error {
+	var m noiseReceiveMsg
+	if err := read(b, &m); err != nil {
+		return err
+	}
+	h := c.handshake(m.id)
+	if !m.initiator && h == nil {
+		c.mu.Lock()
+		l := c.listeners[m.server]
+		c.mu.Unlock()
+		if l == nil {
+			return nil
+		}
+		n, err := noise.New(noise.Config{Pattern: noise.IK, Static: l.keys, Prologue: nsHandshake[:], Random: c.o.Random})
+		if err != nil {
+			return err
+		}
+		h = &handshake{noise: n, listener: l}
+		if err := c.keep(m.id, h); err != nil {
+			return err
+		}
+	}
+	if h == nil || h.initiator != m.initiator {
+		return nil
+	}
+	if h.received != nil && slices.Equal(h.received, m.payload) { // nodes say it more than once
+		return c.send(numNoiseReply, h.reply)
+	}
+	h.received = slices.Clone(m.payload)
+	payload, err := h.noise.ReadMessage(m.payload)
+	if remote, known := h.noise.RemoteStatic(); err == nil && known && h.listener != nil && h.listener.check != nil {
+		err = h.listener.check(remote)
+	}
+	if err != nil {
+		c.takeHandshake(m.id)
+		payload = nil // which is how to say no
+	}
+	return c.reply(m.id, h, payload)
+}
+
+// reply tells the relay of the next step of a handshake. What the relay gets
+// to know of its keys is what it punches holes with.
+func (c *Client) reply(id uint32, h *handshake, payload []byte) error {
+	r := &noiseReplyMsg{initiator: h.initiator, id: id, payload: slices.Clone(payload)}
+	r.remote, _ = h.noise.RemoteStatic()
+	if session, err := h.noise.Split(); err == nil && len(payload) > 0 {
+		r.complete = true
+		r.remoteID, r.secret = streamID(session.Hash), holepunchSecret(session.Hash)
+	}
+	h.reply = r
+	return c.send(numNoiseReply, r)
+}
+
+func (c *Client) onSign(b []byte, unannounce bool) error {
+	var m signMsg
+	if err := read(b, &m); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	s, ok := c.signees[m.signee]
+	c.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	signature := s.keys.Sign(signable(s, &m, unannounce))
+	return c.send(numSignature, &signatureMsg{id: m.id, signature: signature})
+}
