@@ -180,14 +180,14 @@ func (n *SimNet) learnLocked(addr netip.Addr, what node) {
 		panic(fmt.Sprintf("packet: %s is on the network twice", addr))
 	}
 	n.nodes[addr] = what
-	if r := n.router; r != nil && r.routes(addr) && r.outer != nil {
+	if r := n.router; r != nil && r.routes(addr) {
 		r.outer.learnLocked(addr, r)
 	}
 }
 
 func (n *SimNet) forgetLocked(addr netip.Addr) {
 	delete(n.nodes, addr)
-	if r := n.router; r != nil && r.routes(addr) && r.outer != nil {
+	if r := n.router; r != nil && r.routes(addr) {
 		r.outer.forgetLocked(addr)
 	}
 }
@@ -598,7 +598,7 @@ func (s *Sim) moveLocked(f *flight) *simConn {
 				return s.dropLocked(f, "hops")
 			}
 			from, ok := r.outwardLocked(f.from, f.to)
-			if !ok || r.outer == nil {
+			if !ok {
 				return s.dropLocked(f, "nat")
 			}
 			f.from = from

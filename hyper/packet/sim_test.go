@@ -272,6 +272,25 @@ func TestSimMove(t *testing.T) {
 	}
 }
 
+// What is routed to a network is so only while it's there.
+func TestSimMoveFromBehindARouter(t *testing.T) {
+	l := newLab(t)
+	addr := netip.MustParseAddr("9.9.7.7")
+	server, host := l.socket(l.Host(), 7), l.socket(l.NAT(packet.NAT{Kind: packet.Router}).Host(addr), 7000)
+	for i, move := range []func(){
+		func() {},
+		func() { host.machine.Move(l.SimNet, addr) },
+		func() { host.machine.Move(l.NAT(packet.NAT{}).NAT(packet.NAT{Kind: packet.Router}).SimNet, addr) },
+	} {
+		move()
+		server.send(host.at, "x")
+		l.clock.Advance(time.Second)
+		if want := min(i+1, 2); len(host.got) != want {
+			t.Errorf("after move %d: %d packets, want %d", i, len(host.got), want)
+		}
+	}
+}
+
 func TestSimFilterAndTraffic(t *testing.T) {
 	l := newLab(t)
 	a, b := l.socket(l.Host(), 7), l.socket(l.Host(), 8)
@@ -421,8 +440,11 @@ func TestSimOnARealClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := packet.NewSim(clock.System, 1)
 		to, from := s.Host(), s.Host()
+		var mu sync.Mutex
 		var got []int
 		_, err := to.Listen(netip.MustParseAddrPort("0.0.0.0:7"), func(batch []packet.Packet) {
+			mu.Lock()
+			defer mu.Unlock()
 			for _, p := range batch {
 				got = append(got, int(binary.BigEndian.Uint32(p.Data)))
 			}
@@ -445,6 +467,8 @@ func TestSimOnARealClock(t *testing.T) {
 		}
 		group.Wait()
 		time.Sleep(time.Second)
+		mu.Lock()
+		defer mu.Unlock()
 		if len(got) != 1000 {
 			t.Errorf("%d packets", len(got))
 		}

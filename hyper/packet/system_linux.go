@@ -214,21 +214,17 @@ func (r *reading) receive(fd uintptr) bool {
 	return true
 }
 
-// segmentSize finds in a control message by which size the kernel put datagrams
-// together.
+// segmentSize reads from a control message by which size the kernel put
+// datagrams together. There is no other kind that was asked for.
 func segmentSize(control []byte) int {
-	for len(control) >= unix.SizeofCmsghdr {
-		h := (*unix.Cmsghdr)(unsafe.Pointer(&control[0]))
-		if h.Level == unix.IPPROTO_UDP && h.Type == unix.UDP_GRO && len(control) >= unix.CmsgLen(4) {
-			return int(binary.NativeEndian.Uint32(control[unix.CmsgLen(0):]))
-		}
-		skip := unix.CmsgSpace(int(h.Len) - unix.CmsgLen(0))
-		if skip <= 0 || skip > len(control) {
-			break
-		}
-		control = control[skip:]
+	if len(control) < unix.CmsgLen(4) {
+		return 0
 	}
-	return 0
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&control[0]))
+	if h.Level != unix.IPPROTO_UDP || h.Type != unix.UDP_GRO {
+		return 0
+	}
+	return int(binary.NativeEndian.Uint32(control[unix.CmsgLen(0):]))
 }
 
 func fromSockaddr(a *unix.RawSockaddrInet6) netip.AddrPort {

@@ -44,3 +44,49 @@ func runSystem(t *testing.T) {
 func hasIPv6(i packet.Interface) bool {
 	return slices.ContainsFunc(i.Addrs, func(a netip.Prefix) bool { return a.Addr().IsLinkLocalUnicast() && a.Addr().Is6() })
 }
+
+// Addresses of a link carry the name of their interface, both ways.
+func TestSystemOnALink(t *testing.T) {
+	all, err := packet.System.Interfaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tried := false
+	for _, i := range all {
+		for _, a := range i.Addrs {
+			if !a.Addr().Is6() || !a.Addr().IsLinkLocalUnicast() {
+				continue
+			}
+			tried = true
+			addr := netip.AddrPortFrom(a.Addr().WithZone(i.Name), 0)
+			got := make(chan netip.AddrPort, 1)
+			in, err := packet.System.Listen(addr, func(batch []packet.Packet) { got <- batch[0].Addr })
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer in.Close()
+			out, err := packet.System.Listen(addr, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer out.Close()
+			out.Write([]packet.Packet{{Addr: in.LocalAddr(), Data: []byte("x")}})
+			if from := <-got; from != out.LocalAddr() || from.Addr().Zone() != i.Name {
+				t.Errorf("from %s, want %s", from, out.LocalAddr())
+			}
+		}
+	}
+	if !tried {
+		t.Skip("there is no such address")
+	}
+}
+
+func TestLookup(t *testing.T) {
+	addrs, err := packet.Lookup(t.Context(), "localhost")
+	if err != nil {
+		t.Skip(err)
+	}
+	if !slices.ContainsFunc(addrs, netip.Addr.IsLoopback) || slices.ContainsFunc(addrs, netip.Addr.Is4In6) {
+		t.Errorf("localhost is at %v", addrs)
+	}
+}
