@@ -10,6 +10,7 @@ import (
 	"github.com/cloudbevy/bevy/hyper/clock"
 	"github.com/cloudbevy/bevy/hyper/noise"
 	"github.com/cloudbevy/bevy/hyper/protomux"
+	"github.com/cloudbevy/bevy/hyper/udx"
 )
 
 // Limits bound what a relay does for others. Zero stands for the default.
@@ -384,8 +385,10 @@ func (s *Server) expire() {
 	s.setTimerLocked()
 }
 
-// Options for a server.
+// Options for a server. UDX is needed.
 type Options struct {
+	// UDX has the sockets that the streams of clients come to.
+	UDX *udx.UDX
 	// Allow tells whether a client with that key is served: everyone is if it is
 	// nil.
 	Allow func(noise.Key) bool
