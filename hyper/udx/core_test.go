@@ -416,6 +416,26 @@ func TestLastAckThatIsLostIsAnswered(t *testing.T) {
 	}
 }
 
+func TestTailThatIsLostTwiceNeedsNoTimeout(t *testing.T) {
+	e := newEnds(t, random(t, 1), cable{delay: 10 * time.Millisecond}).join()
+	e.carry(time.Second, newFlow(0, 100_000, false))
+	drop := 3
+	e.cable.pass = func(from int, h header, _ int) bool {
+		if from == 0 && h.kind&typeData != 0 && drop > 0 {
+			drop--
+			return false
+		}
+		return true
+	}
+	start := e.now
+	e.cores[0].write([]byte("the last word"))
+	e.with(0, nil)
+	e.until(10*time.Second, "acked", func() bool { return e.cores[0].flushed() })
+	if took := e.now - start; drop != 0 || took > 500*time.Millisecond || e.cores[0].stats.Timeouts != 0 {
+		t.Errorf("it took %v: %s", took, e.describe(0))
+	}
+}
+
 func TestSilenceEndsAStream(t *testing.T) {
 	e := newEnds(t, random(t, 1), cable{delay: time.Millisecond}).join()
 	e.carry(time.Second, newFlow(0, 1, false))
@@ -429,12 +449,12 @@ func TestSilenceEndsAStream(t *testing.T) {
 	if err := e.cores[0].err; !errors.Is(err, ErrTimeout) {
 		t.Errorf("error %v", err)
 	}
-	// Timeouts after 1, 2, 4, 8, 16, 30 and 30 seconds, and a probe of the tail
-	// that puts them off a little.
+	// Timeouts after 1, 2, 4, 8, 16, 30 and 30 seconds, and probes of the tail
+	// the first of which puts them off a little.
 	if took := e.now - start; took < 91*time.Second || took > 92*time.Second {
 		t.Errorf("it took %v", took)
 	}
-	if e.cores[0].stats.Timeouts != 7 || len(e.log) != 8 {
+	if e.cores[0].stats.Timeouts != 7 || len(e.log) != 11 {
 		t.Errorf("%d packets, %+v", len(e.log), e.cores[0].stats)
 	}
 }

@@ -9,6 +9,8 @@ const (
 
 	// minRTTWindow is for how long the least round trip time counts.
 	minRTTWindow = 5 * time.Minute
+	// maxTails is how many probes of a tail there are before a timeout.
+	maxTails = 4
 	// ackDelay is how long an ack may take at the other side beyond the path, for
 	// timers and goroutines there and here.
 	ackDelay = 2 * time.Millisecond
@@ -42,6 +44,7 @@ type loss struct {
 	tailAt     time.Duration // when to probe for a lost tail
 	tailNow    bool          // it is time
 	tailOut    bool          // a probe is on its way
+	tailTries  int           // probes since something was delivered
 	tailResent bool          // and was sent before
 	tailSeq    uint32
 	tailOK     bool // a round trip time was measured since the last probe
@@ -194,20 +197,31 @@ func (c *core) armTail(now time.Duration) {
 		c.tailAt = 0
 		return
 	}
-	wait := time.Second
-	if c.srtt != 0 {
-		wait = 2*c.srtt + ackDelay
-	}
-	c.tailAt = min(now+wait, c.timeoutAt)
+	c.tailAt = min(now+c.tailWait(), c.timeoutAt)
 }
 
-// probeTail decides on a probe (RFC 8985 §7.3).
+func (l *loss) tailWait() time.Duration {
+	wait := time.Second
+	if l.srtt != 0 {
+		wait = 2*l.srtt + ackDelay
+	}
+	return wait << l.tailTries
+}
+
+// probeTail decides on a probe (RFC 8985 §7.3). Unlike there, one that is not
+// answered is followed by others, each after twice the time, as long as it is not
+// time for more than probes.
 func (c *core) probeTail(now time.Duration) {
-	if c.una == c.seq || c.tailOut || !c.tailOK {
+	if c.una == c.seq || c.tailTries == 0 && (c.tailOut || !c.tailOK) {
 		return
 	}
 	c.tailNow = true
-	c.timeoutAt = now + c.backedOff()
+	if c.tailTries == 0 {
+		c.timeoutAt = now + c.backedOff()
+	}
+	if c.tailTries++; c.tailTries < maxTails {
+		c.tailAt = min(now+c.tailWait(), c.timeoutAt)
+	}
 }
 
 // sendTail sends the next data as a probe, or the last packet again.

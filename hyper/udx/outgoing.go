@@ -337,7 +337,7 @@ func (c *core) takeAck(now time.Duration, h *header, blocks []byte) {
 		c.moved = false
 	}
 	if n > 0 {
-		c.backoff = 0
+		c.backoff, c.tailTries = 0, 0
 		c.timeoutAt = now + c.timeout
 		c.detectLoss(now)
 	}

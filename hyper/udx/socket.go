@@ -62,8 +62,8 @@ func (k *Socket) Streams() int {
 	return len(k.streams)
 }
 
-// Close destroys the streams that go over the socket, and closes it. Closing
-// again does nothing.
+// Close destroys the streams that go over the socket, and closes it. Streams
+// that have moved to another one stay. Closing again does nothing.
 func (k *Socket) Close() error {
 	k.mu.Lock()
 	streams := make([]*Stream, 0, len(k.streams))
@@ -72,7 +72,9 @@ func (k *Socket) Close() error {
 	}
 	k.mu.Unlock()
 	for _, s := range streams {
-		s.Destroy()
+		if s.Socket() == k {
+			s.Destroy()
+		}
 	}
 	return k.conn.Close()
 }
@@ -199,11 +201,14 @@ func (r *reception) settle() {
 // relay sends a packet on to where the stream is relayed to.
 func (r *reception) relay(h *header, p []byte) {
 	s, to := r.s, r.s.relay
-	s.relayed(h, len(p))
-	end := h.kind&typeDestroy != 0
+	s.core.stats.PacketsReceived++
+	s.core.stats.BytesReceived += uint64(len(p))
 	s.mu.Unlock()
 	r.s = nil
-	to.passOn(p, r.out)
+	end := h.kind&typeDestroy != 0
+	if end || s.o.Relay == nil || s.o.Relay(len(p)) {
+		to.passOn(p, r.out)
+	}
 	if end {
 		r.out.write()
 		s.end(ErrReset)

@@ -28,6 +28,9 @@ type StreamOptions struct {
 	// address than the stream is connected to. The stream does not follow by
 	// itself. Anybody who knows where the stream stands could send them.
 	Remote func(from netip.AddrPort)
+	// Relay is asked for each packet of so many bytes that is passed on
+	// ([Stream.RelayTo]). If it is nil all are, as are those that end the stream.
+	Relay func(size int) (pass bool)
 }
 
 // A Stream is bytes both ways, reliable and in order. It is a [net.Conn] and a
@@ -58,9 +61,8 @@ type Stream struct {
 	moved   func()
 	calls   []func()
 
-	relay     *Stream          // where packets are passed on to
-	relaying  map[*Stream]bool // who passes packets on to this one
-	relayHead header           // the highest seq and ack that were passed on
+	relay    *Stream          // where packets are passed on to
+	relaying map[*Stream]bool // who passes packets on to this one
 }
 
 // A waiter is calls that wait, with a deadline. The stream's mu guards it.
@@ -188,8 +190,9 @@ func (s *Stream) ChangeRemote(k *Socket, remoteID uint32, remote netip.AddrPort,
 }
 
 // RelayTo passes all packets that come for the stream on to the other side of
-// another, as they are. Whichever of the two ends takes the other along. For
-// packets both ways each is relayed to the other.
+// another, as they are. Whichever of the two ends takes the other along; if a
+// call ends them here, nobody is told. For packets both ways each is relayed to
+// the other.
 func (s *Stream) RelayTo(to *Stream) error {
 	s.mu.Lock()
 	err := s.notOpenLocked()
@@ -214,15 +217,6 @@ func (s *Stream) RelayTo(to *Stream) error {
 		return fmt.Errorf("relay a stream: %w", err)
 	}
 	return nil
-}
-
-// relayed counts a packet that is passed on. It is called with mu held.
-func (s *Stream) relayed(h *header, n int) {
-	s.core.stats.PacketsReceived++
-	s.core.stats.BytesReceived += uint64(n)
-	if r := &s.relayHead; diff(h.seq, r.seq) >= 0 {
-		*r = *h
-	}
 }
 
 // passOn sends a packet to the other side of the stream.
@@ -430,29 +424,20 @@ func (s *Stream) Close() error {
 // Destroy ends the stream at once. What was written and not acked may be lost.
 func (s *Stream) Destroy() { s.end(packet.ErrClosed) }
 
-// end ends the stream at once. The other side is told, unless it is the reason.
+// end ends the stream at once. The other side is told, unless it is the reason,
+// or the stream is relayed: those who speak over a relay may have another path by
+// then, and would take it for their own end.
 func (s *Stream) end(err error) {
 	s.mu.Lock()
 	s.shut = s.shut || err == packet.ErrClosed
 	out := newOutbox()
 	now := s.u.now()
-	relay, head := s.relay, s.relayHead
-	tell := err != ErrReset && s.core.status < ended && relay != nil
-	switch {
-	case err == ErrReset || relay != nil:
+	if err == ErrReset || s.relay != nil {
 		s.core.close(now, err)
-	default:
+	} else {
 		s.core.destroy(now, out)
 	}
 	s.settle(out)
-	if tell { // in the name of whom it relays
-		head.kind, head.offset = typeDestroy, 0
-		head.seq++
-		var p [headerSize]byte
-		head.put(p[:])
-		relay.passOn(p[:], out)
-		out.write()
-	}
 	out.free()
 }
 

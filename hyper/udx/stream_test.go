@@ -447,8 +447,13 @@ func TestStreamMovesAndLosesNothing(t *testing.T) {
 
 // relayed returns streams of a and b that find one another through c.
 func relayed(a, b, c *peer) (s, r, toA, toB *udx.Stream) {
+	return relayedIf(a, b, c, nil)
+}
+
+// relayedIf is relayed with a c that asks what to pass on.
+func relayedIf(a, b, c *peer, pass func(int) bool) (s, r, toA, toB *udx.Stream) {
 	s, r = a.stream(udx.StreamOptions{}), b.stream(udx.StreamOptions{})
-	toA, toB = c.stream(udx.StreamOptions{}), c.stream(udx.StreamOptions{})
+	toA, toB = c.stream(udx.StreamOptions{Relay: pass}), c.stream(udx.StreamOptions{Relay: pass})
 	a.connect(s, toA.ID(), c)
 	b.connect(r, toB.ID(), c)
 	c.connect(toA, s.ID(), a)
@@ -487,20 +492,41 @@ func TestRelayPassesOnAndEndsWithEitherSide(t *testing.T) {
 				t.Errorf("error %v", err)
 			}
 		}
-		// The relay can end it as well.
+		// The relay ends both of its streams at once, and says nothing.
 		s, r, toA, toB = relayed(peers[0], peers[1], peers[2])
 		together(t, func() error { _, err := s.Write([]byte("x")); return err }, func() error { _, err := io.ReadFull(r, make([]byte, 1)); return err })
 		time.Sleep(time.Second)
 		toB.Destroy()
-		for _, s := range []*udx.Stream{s, r, toA} {
-			<-s.Done()
-		}
-		if !errors.Is(s.Err(), udx.ErrReset) || !errors.Is(r.Err(), udx.ErrReset) {
+		<-toA.Done()
+		time.Sleep(time.Second)
+		if !s.Connected() || !r.Connected() {
 			t.Errorf("errors %v and %v", s.Err(), r.Err())
 		}
 		if n := peers[2].socket.Streams(); n != 0 {
 			t.Errorf("the relay has %d streams", n)
 		}
+	})
+}
+
+func TestRelayAsksForEachPacket(t *testing.T) {
+	inMemory(t, func(t *testing.T, sim *packet.Sim) {
+		var peers [3]*peer
+		for i := range peers {
+			peers[i] = on(t, sim.Host(), udx.SocketOptions{})
+		}
+		left := 100_000
+		s, r, toA, toB := relayedIf(peers[0], peers[1], peers[2], func(size int) bool {
+			left -= size
+			return left >= 0
+		})
+		go s.Write(pattern(1 << 20))
+		time.Sleep(10 * time.Second)
+		passed := toA.Stats().BytesSent + toB.Stats().BytesSent
+		if passed > 100_000 || passed < 90_000 || toA.Stats().BytesReceived <= passed {
+			t.Errorf("%d bytes were passed on of %d", passed, toA.Stats().BytesReceived)
+		}
+		s.Destroy() // that is passed on whatever the answer
+		<-r.Done()
 	})
 }
 
