@@ -54,15 +54,20 @@ func serveUDX(ctx context.Context, w work, ready func(serving) error) (extra map
 	if err != nil {
 		return nil, err
 	}
-	begin := make(chan string, 1)
-	socket, err := u.Listen(netip.AddrPortFrom(loopback, 0), udx.SocketOptions{
-		Receive: func(_ *udx.Socket, from netip.AddrPort, data []byte) {
-			select {
-			case begin <- string(data) + " " + from.String():
-			default:
+	begun := make(chan error, 1)
+	var once sync.Once
+	// Connected at once, for packets of the stream follow this one.
+	connect := func(socket *udx.Socket, from netip.AddrPort, data []byte) {
+		once.Do(func() {
+			var id uint32
+			_, err := fmt.Sscanf(string(data), "go %d", &id)
+			if err == nil {
+				err = stream.Connect(socket, id, from)
 			}
-		},
-	})
+			begun <- err
+		})
+	}
+	socket, err := u.Listen(netip.AddrPortFrom(loopback, 0), udx.SocketOptions{Receive: connect})
 	if err != nil {
 		return nil, err
 	}
@@ -77,17 +82,8 @@ func serveUDX(ctx context.Context, w work, ready func(serving) error) (extra map
 	select {
 	case <-ctx.Done():
 		return nil, nil
-	case words := <-begin:
-		var id uint32
-		var from string
-		if _, err := fmt.Sscanf(words, "go %d %s", &id, &from); err != nil {
-			return nil, fmt.Errorf("datagram %q: %w", words, err)
-		}
-		reader, err := netip.ParseAddrPort(from)
+	case err := <-begun:
 		if err != nil {
-			return nil, err
-		}
-		if err := stream.Connect(socket, id, reader); err != nil {
 			return nil, err
 		}
 	}
@@ -157,11 +153,14 @@ func readUDX(ctx context.Context, w work, key string, port int) (r result, err e
 	defer cancel()
 	var asking sync.WaitGroup
 	defer asking.Wait()
+	ask := func() error { return socket.Send(to, fmt.Appendf(nil, "go %d", stream.ID())) }
 	took, err := timed(func() error {
+		if err := ask(); err != nil {
+			return err
+		}
 		asking.Go(func() {
-			for begun.Err() == nil { // a datagram may be lost
-				_ = socket.Send(to, fmt.Appendf(nil, "go %d", stream.ID()))
-				_ = until(begun, time.Now().Add(200*time.Millisecond))
+			for until(begun, time.Now().Add(200*time.Millisecond)) == nil {
+				_ = ask() // a datagram may be lost
 			}
 		})
 		defer cancel()
