@@ -12,11 +12,11 @@ import (
 func setOptions(fd uintptr, v6 bool) error {
 	s := int(fd)
 	// Only root may have more than the machine's limit.
-	if unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, bufferWanted) != nil {
-		unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_RCVBUF, bufferWanted)
+	if unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, readBuffer) != nil {
+		unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_RCVBUF, readBuffer)
 	}
-	if unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, bufferWanted) != nil {
-		unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_SNDBUF, bufferWanted)
+	if unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, writeBuffer) != nil {
+		unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_SNDBUF, writeBuffer)
 	}
 	// Packets are not fragmented, and what the kernel believes of the path's MTU
 	// is ignored: streams find it out by themselves.

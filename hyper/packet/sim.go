@@ -701,9 +701,11 @@ func (s *Sim) deliverLocked(c *simConn, due []*flight) []*flight {
 				t.ReceivedBytes += int64(len(f.data))
 			}
 		}
-		s.mu.Unlock()
-		c.receive(s.packets)
-		s.mu.Lock()
+		func() {
+			s.mu.Unlock()
+			defer s.mu.Lock() // also when a test ends in there
+			c.receive(s.packets)
+		}()
 		clear(s.packets)
 	}
 	for _, f := range due {
@@ -770,12 +772,12 @@ func (h *flights) Pop() any {
 
 // below returns a number from 0 to n-1 (splitmix64). It is to be the same for
 // the same seed, and nothing has to be kept secret here.
-func (s *Sim) below(n int) int {
+func (s *Sim) below(n int64) int64 {
 	s.random += 0x9e3779b97f4a7c15
 	z := s.random
 	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
 	z = (z ^ z>>27) * 0x94d049bb133111eb
-	return int((z ^ z>>31) >> 1 % uint64(n))
+	return int64((z ^ z>>31) % uint64(n))
 }
 
 // chance is true in a share p of cases.

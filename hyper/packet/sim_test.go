@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -480,6 +481,63 @@ func TestSimOnARealClock(t *testing.T) {
 			last[k/1000] = k % 1000
 		}
 	})
+}
+
+// All of it may be used by many at once.
+func TestSimHammer(t *testing.T) {
+	l := newLab(t)
+	home := l.NAT(packet.NAT{Hairpin: true})
+	var hosts []*packet.SimHost
+	var conns []packet.Conn
+	var heard atomic.Int64
+	for i := range 8 {
+		n := []*packet.SimNet{l.SimNet, home.SimNet}[i%2]
+		h := n.Host()
+		conn, err := h.Listen(netip.MustParseAddrPort("0.0.0.0:7"), func(batch []packet.Packet) { heard.Add(int64(len(batch))) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		hosts, conns = append(hosts, h), append(conns, conn)
+	}
+	var group sync.WaitGroup
+	for i, h := range hosts {
+		group.Go(func() {
+			for k := range 300 {
+				to := hosts[(i+k)%len(hosts)]
+				conns[i].Write([]packet.Packet{{Addr: netip.AddrPortFrom(to.Addr(), 7), Data: []byte("x")}})
+				switch k % 30 {
+				case 1:
+					l.clock.Advance(time.Millisecond)
+				case 5:
+					h.SetLink(packet.Link{Delay: time.Duration(k) * time.Microsecond, Jitter: time.Millisecond})
+				case 9:
+					h.Move(l.SimNet)
+				case 13:
+					h.Move(home.SimNet)
+				case 17:
+					home.Flush()
+				case 21:
+					l.Cut(hosts[:1], hosts[i:])()
+				case 25:
+					c, err := h.ListenMulticast(netip.MustParseAddrPort("224.0.0.251:5353"), "eth0", func([]packet.Packet) {})
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					c.Write([]packet.Packet{{Addr: netip.MustParseAddrPort("224.0.0.251:5353"), Data: []byte("x")}})
+					c.Close()
+				}
+			}
+		})
+	}
+	group.Wait()
+	l.clock.Advance(time.Minute)
+	for _, c := range conns {
+		c.Close()
+	}
+	if heard.Load() == 0 || l.Traffic().Sent != 8*300+8*10 {
+		t.Errorf("%d heard of %d", heard.Load(), l.Traffic().Sent)
+	}
 }
 
 // BenchmarkSim is what a packet costs in a crowd of a thousand hosts.

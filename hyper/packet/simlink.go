@@ -57,11 +57,11 @@ func (s *Sim) crossLocked(l *line, f *flight) (lost string) {
 	}
 	f.at += l.Delay
 	if l.Jitter > 0 {
-		f.at = max(l.last, f.at+time.Duration(s.below(int(l.Jitter))))
+		f.at = max(l.last, f.at+time.Duration(s.below(int64(l.Jitter))))
 		l.last = f.at
 	}
 	if s.chance(l.Reorder) {
-		f.at += 1 + time.Duration(s.below(int(max(l.Delay, time.Millisecond))))
+		f.at += 1 + time.Duration(s.below(int64(max(l.Delay, time.Millisecond))))
 	}
 	if s.chance(l.Duplicate) {
 		s.pushLocked(s.copyLocked(f))

@@ -15,9 +15,14 @@ var System Network = system{}
 
 type system struct{}
 
-// bufferWanted is how much the kernel is asked to hold of what came in or is to
-// go out. A burst of a fast sender fits into it.
-const bufferWanted = 4 << 20
+const (
+	// readBuffer is how much the kernel is asked to hold of what came in. A burst
+	// of a fast sender fits into it.
+	readBuffer = 4 << 20
+	// writeBuffer is how much it is asked to hold of what is to go out. More would
+	// only wait longer before a slow line.
+	writeBuffer = 512 << 10
+)
 
 // multicastTTL is what RFC 6762 §11 wants of packets to a group.
 const multicastTTL = 255

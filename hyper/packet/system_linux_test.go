@@ -231,7 +231,7 @@ func TestIdleSocketsCostLittle(t *testing.T) {
 	if each > most {
 		t.Errorf("an idle socket costs %d bytes, want at most %d", each, most)
 	}
-	if n := runtime.NumGoroutine() - goroutines; n != sockets {
+	if n := runtime.NumGoroutine() - goroutines; n > sockets {
 		t.Errorf("%d goroutines for %d sockets", n, sockets)
 	}
 }

@@ -24,8 +24,8 @@ type plainSocket struct {
 const usualTTL = 64
 
 func newPlainSocket(conn *net.UDPConn, local netip.AddrPort, receive Handler) *plainSocket {
-	conn.SetReadBuffer(bufferWanted)
-	conn.SetWriteBuffer(bufferWanted)
+	conn.SetReadBuffer(readBuffer)
+	conn.SetWriteBuffer(writeBuffer)
 	return &plainSocket{conn: conn, local: local, receive: receive}
 }
 

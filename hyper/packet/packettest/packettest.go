@@ -9,6 +9,7 @@ package packettest
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -149,7 +150,8 @@ func (s *socket) send(to *socket, data ...string) {
 // wait waits for n datagrams and returns what has come.
 func (s *socket) wait(n int) []datagram {
 	s.p.Helper()
-	deadline := time.After(patience)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
 	for {
 		s.mu.Lock()
 		got := slices.Clone(s.got)
@@ -158,17 +160,14 @@ func (s *socket) wait(n int) []datagram {
 			return got
 		}
 		if s.p.Step != nil {
-			s.p.Step()
-			select {
-			case <-deadline:
+			if s.p.Step(); ctx.Err() != nil {
 				s.p.Fatalf("%d datagrams came, want %d", len(got), n)
-			default:
 			}
 			continue
 		}
 		select {
 		case <-s.news:
-		case <-deadline:
+		case <-ctx.Done():
 			s.p.Fatalf("%d datagrams came, want %d", len(got), n)
 		}
 	}
