@@ -126,7 +126,6 @@ func (c *core) receive(now time.Duration, h *header, blocks, data []byte, out *o
 	c.takeAck(now, h, blocks)
 	switch {
 	case c.remoteEnded && c.endAcked:
-		c.ackNow(out)
 		c.close(now, nil)
 	case c.status == closing && c.dropped > lingerBytes:
 		c.destroy(now, out)

@@ -43,12 +43,14 @@ type ends struct {
 	rng   *rand.Rand
 	cable cable
 	cores [2]*core
+	ids   [2]uint32
 	now   time.Duration
 
 	free     [2]time.Duration // when the line is free again
 	arrivals arrivals
 	count    int
 	log      []header // of all packets that were sent, if keep is set
+	raw      [][]byte
 	from     []int
 	keep     bool
 }
@@ -77,7 +79,7 @@ func (e *arrivals) Pop() any {
 var addrs = [2]netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:1000"), netip.MustParseAddrPort("10.0.0.2:2000")}
 
 func newEnds(t testing.TB, rng *rand.Rand, c cable) *ends {
-	e := &ends{t: t, rng: rng, cable: c, now: time.Second}
+	e := &ends{t: t, rng: rng, cable: c, ids: [2]uint32{1, 2}, now: time.Second}
 	for i := range e.cores {
 		e.cores[i] = &core{}
 		e.cores[i].init(e.now, rng.Uint64())
@@ -95,7 +97,7 @@ func (e *ends) join() *ends {
 
 func (e *ends) connect(i int) {
 	e.with(i, func(out *outbox) {
-		e.cores[i].connect(e.now, &path{id: uint32(2 - i), addr: addrs[1-i]}, out)
+		e.cores[i].connect(e.now, &path{id: e.ids[1-i], addr: addrs[1-i]}, out)
 	})
 }
 
@@ -128,11 +130,11 @@ func (e *ends) with(i int, f func(out *outbox)) {
 
 func (e *ends) send(from int, data []byte) {
 	h, _, _, ok := parse(data)
-	if !ok || h.id != uint32(2-from) {
+	if !ok || h.id != e.ids[1-from] {
 		e.t.Fatalf("end %d sends %x", from, data)
 	}
 	if e.keep {
-		e.log, e.from = append(e.log, h), append(e.from, from)
+		e.log, e.raw, e.from = append(e.log, h), append(e.raw, bytes.Clone(data)), append(e.from, from)
 	}
 	c := e.cable
 	mtu := c.mtu
