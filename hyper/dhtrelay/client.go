@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/cloudbevy/bevy/hyper/clock"
+	"github.com/cloudbevy/bevy/hyper/hyperdht"
 	"github.com/cloudbevy/bevy/hyper/noise"
 	"github.com/cloudbevy/bevy/hyper/protomux"
 	"github.com/cloudbevy/bevy/hyper/secretstream"
@@ -75,7 +76,7 @@ type dialed struct {
 
 // A query is one that runs.
 type query struct {
-	found func(Found)
+	found func(hyperdht.Found)
 	done  chan struct{}
 }
 
@@ -323,7 +324,7 @@ func (c *Client) onDestroy(b []byte) error {
 // Lookup asks who has announced itself for a topic. found gets what nodes of
 // the DHT answer, as it comes, one call at a time, and must not use the client.
 // It returns when all have answered.
-func (c *Client) Lookup(ctx context.Context, topic [32]byte, found func(Found)) error {
+func (c *Client) Lookup(ctx context.Context, topic [32]byte, found func(hyperdht.Found)) error {
 	id := c.next()
 	if err := c.query(ctx, id, found, numLookup, &lookupMsg{id: id, topic: topic}, nil); err != nil {
 		return fmt.Errorf("look up through relay: %w", err)
@@ -333,16 +334,16 @@ func (c *Client) Lookup(ctx context.Context, topic [32]byte, found func(Found)) 
 
 // Announce announces a key for a topic: that of the client if keys is zero.
 // found gets what nodes know of others, like that of Lookup, and may be nil.
-func (c *Client) Announce(ctx context.Context, topic [32]byte, keys noise.KeyPair, found func(Found)) error {
+func (c *Client) Announce(ctx context.Context, topic [32]byte, keys noise.KeyPair, found func(hyperdht.Found)) error {
 	return c.announce(ctx, numAnnounce, topic, keys, found)
 }
 
 // Unannounce takes back what Announce did.
-func (c *Client) Unannounce(ctx context.Context, topic [32]byte, keys noise.KeyPair, found func(Found)) error {
+func (c *Client) Unannounce(ctx context.Context, topic [32]byte, keys noise.KeyPair, found func(hyperdht.Found)) error {
 	return c.announce(ctx, numUnannounce, topic, keys, found)
 }
 
-func (c *Client) announce(ctx context.Context, number int, topic [32]byte, keys noise.KeyPair, found func(Found)) error {
+func (c *Client) announce(ctx context.Context, number int, topic [32]byte, keys noise.KeyPair, found func(hyperdht.Found)) error {
 	keys = c.keysOr(keys)
 	id := c.next()
 	m := &announceMsg{id: id, topic: topic, key: keys.Public}
@@ -352,7 +353,7 @@ func (c *Client) announce(ctx context.Context, number int, topic [32]byte, keys 
 	return nil
 }
 
-func (c *Client) query(ctx context.Context, id uint32, found func(Found), number int, m message, s *signee) error {
+func (c *Client) query(ctx context.Context, id uint32, found func(hyperdht.Found), number int, m message, s *signee) error {
 	q := &query{found: found, done: make(chan struct{})}
 	err := c.register(func() {
 		c.queries[id] = q
@@ -393,7 +394,7 @@ func (c *Client) onResult(b []byte) error {
 	q := c.queries[m.id]
 	c.mu.Unlock()
 	if q != nil && q.found != nil {
-		q.found(Found{From: f.from, To: f.to, FromID: slices.Clone(f.fromID), ToID: slices.Clone(f.toID), Token: f.token, Peers: f.peers})
+		q.found(hyperdht.Found{From: f.from, To: f.to, Token: &f.token, Peers: f.peers})
 	}
 	return nil
 }
@@ -455,7 +456,7 @@ func (c *Client) Listen(ctx context.Context, o ListenOptions) (*Listener, error)
 func (c *Client) listen(ctx context.Context, l *Listener) error {
 	err := c.register(func() {
 		c.opening[l.self] = l
-		c.signees[l.self] = signee{l.keys, target(l.keys.Public)}
+		c.signees[l.self] = signee{l.keys, hyperdht.Target(l.keys.Public)}
 	})
 	if err != nil {
 		return err
@@ -686,7 +687,7 @@ func (c *Client) onNoiseSend(b []byte) error {
 		if d == nil {
 			return nil // given up
 		}
-		n, err := noise.New(noise.Config{Pattern: noise.IK, Initiator: true, Static: d.keys, Remote: d.remote, Prologue: nsHandshake[:], Random: c.o.Random})
+		n, err := newHandshake(noise.Config{Initiator: true, Static: d.keys, Remote: d.remote, Random: c.o.Random})
 		if err != nil {
 			return c.failDial(m.stream, err)
 		}
@@ -731,7 +732,7 @@ func (c *Client) onNoiseReceive(b []byte) error {
 		if l == nil {
 			return nil
 		}
-		n, err := noise.New(noise.Config{Pattern: noise.IK, Static: l.keys, Prologue: nsHandshake[:], Random: c.o.Random})
+		n, err := newHandshake(noise.Config{Static: l.keys, Random: c.o.Random})
 		if err != nil {
 			return err
 		}
@@ -765,7 +766,7 @@ func (c *Client) reply(id uint32, h *handshake, payload []byte) error {
 	r.remote, _ = h.noise.RemoteStatic()
 	if session, err := h.noise.Split(); err == nil && len(payload) > 0 {
 		r.complete = true
-		r.remoteID, r.secret = streamID(session.Hash), holepunchSecret(session.Hash)
+		r.remoteID, r.secret = streamID(session.Hash), hyperdht.HolepunchSecret(session.Hash)
 	}
 	h.reply = r
 	return c.send(numNoiseReply, r)
@@ -782,6 +783,10 @@ func (c *Client) onSign(b []byte, unannounce bool) error {
 	if !ok {
 		return nil
 	}
-	signature := s.keys.Sign(signable(s, &m, unannounce))
+	if len(m.peer) != 32 {
+		return nil // not a node of the DHT
+	}
+	signing := hyperdht.Signing{Unannounce: unannounce, Target: s.target, Token: m.token, NodeID: [32]byte(m.peer), Peer: s.keys.Public, RelayAddresses: m.addrs}
+	signature := s.keys.Sign(signing.Bytes())
 	return c.send(numSignature, &signatureMsg{id: m.id, signature: signature})
 }

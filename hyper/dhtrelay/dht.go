@@ -2,67 +2,46 @@ package dhtrelay
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 
+	"github.com/cloudbevy/bevy/hyper/hyperdht"
 	"github.com/cloudbevy/bevy/hyper/noise"
-	"github.com/cloudbevy/bevy/hyper/secretstream"
 	"github.com/cloudbevy/bevy/hyper/transport"
 )
 
 // A DHT is what a relay needs of the node that it is. [Over] makes one of a
 // hyperdht.DHT.
 type DHT interface {
-	// Connect connects to a peer as owner.
+	// Connect connects to a peer on behalf of owner.
 	Connect(ctx context.Context, remote noise.Key, owner Owner) (Conn, error)
 	// Listen has the key of owner announced, and serves those who connect to it
-	// until ctx ends. It returns when the key is announced.
+	// until it is closed. It returns when the key is announced.
 	Listen(ctx context.Context, owner Owner, serve func(Conn)) (Listening, error)
 	// Lookup asks who has announced itself for a topic. It calls found with what
 	// nodes answer, one call at a time, and returns when all have.
-	Lookup(ctx context.Context, topic [32]byte, found func(Found)) error
-	// Announce and Unannounce do that, and look up on the way.
-	Announce(ctx context.Context, topic [32]byte, owner Owner, found func(Found)) error
-	Unannounce(ctx context.Context, topic [32]byte, owner Owner, found func(Found)) error
+	Lookup(ctx context.Context, topic [32]byte, found func(hyperdht.Found)) error
+	// Announce and Unannounce do that for the key of owner, and look up on the
+	// way.
+	Announce(ctx context.Context, topic [32]byte, owner Owner, found func(hyperdht.Found)) error
+	Unannounce(ctx context.Context, topic [32]byte, owner Owner, found func(hyperdht.Found)) error
 }
 
-// An Owner is on whose behalf a relay does something.
+// An Owner is on whose behalf a relay does something. The secret half of the
+// key is elsewhere.
 type Owner struct {
-	// KeyPair has the secret half only of clients that have handed it over.
-	KeyPair noise.KeyPair
-	// Refuse is asked about each peer that connects to such a client, with what
-	// the peer says of itself.
-	Refuse func(ctx context.Context, remote noise.Key, payload []byte) bool
-	// Handshake and Sign are for those that have not. Handshake makes one for
-	// each connection.
-	Handshake func() Handshake
-	Sign      func(ctx context.Context, s Signing) ([64]byte, error)
+	Key noise.Key
+	// Handshake makes one for each connection.
+	Handshake func() hyperdht.Handshake
+	// Sign signs announcements.
+	Sign hyperdht.Signer
 }
 
-// A Handshake is one side of a Noise handshake that is held elsewhere: the one
-// of hyperdht, whose methods these are.
-type Handshake interface {
-	Send(ctx context.Context, payload []byte) (message []byte, err error)
-	Receive(ctx context.Context, message []byte) (payload []byte, err error)
-	Remote() noise.Key
-	HolepunchSecret() [32]byte
-}
-
-// A Signing is what is to be signed, that a peer is found, or isn't found any
-// more, at a target.
-type Signing struct {
-	Unannounce     bool
-	Target, Token  [32]byte
-	NodeID         [32]byte
-	RelayAddresses []netip.AddrPort
-}
-
-// A Conn is a connection to a peer of the DHT: a Stream if the secret key was
-// there, or else the Raw stream and the Handshake that Owner made.
+// A Conn is a connection to a peer of the DHT: the Raw stream, of which the
+// Handshake is one that Owner made.
 type Conn struct {
-	Remote    noise.Key
-	Stream    *secretstream.Stream
 	Raw       transport.Conn
-	Handshake Handshake
+	Handshake hyperdht.Handshake
 }
 
 // Listening is a key that is announced.
@@ -73,19 +52,84 @@ type Listening struct {
 	Close func() error
 }
 
-// A Found is what one node of the DHT knows about a topic.
-type Found struct {
-	// From is the node, and To what it sees of who has asked.
-	From, To netip.AddrPort
-	// FromID and ToID are the ids of these in the DHT, if they are known.
-	FromID, ToID []byte
-	// Token is what the node takes announcements with.
-	Token [32]byte
-	Peers []Peer
+// Over returns what a relay needs of a DHT.
+func Over(d *hyperdht.DHT) DHT { return over{d} }
+
+type over struct{ d *hyperdht.DHT }
+
+func (o over) Connect(ctx context.Context, remote noise.Key, owner Owner) (Conn, error) {
+	c, err := o.d.Connect(ctx, remote, hyperdht.ConnectOptions{KeyPair: noise.KeyPair{Public: owner.Key}, Handshake: owner.Handshake()})
+	if err != nil {
+		return Conn{}, err
+	}
+	return Conn{c.Raw(), c.Handshake()}, nil
 }
 
-// A Peer is who has announced itself.
-type Peer struct {
-	Key            noise.Key
-	RelayAddresses []netip.AddrPort
+func (o over) Listen(ctx context.Context, owner Owner, serve func(Conn)) (Listening, error) {
+	s, err := o.d.Listen(ctx, noise.KeyPair{Public: owner.Key}, hyperdht.ServerOptions{
+		Serve:     func(c *hyperdht.Conn) { serve(Conn{c.Raw(), c.Handshake()}) },
+		Handshake: owner.Handshake,
+		Sign:      owner.Sign,
+	})
+	if err != nil {
+		return Listening{}, err
+	}
+	addr, _ := o.d.Node().RemoteAddr()
+	return Listening{addr, s.Close}, nil
+}
+
+func (o over) Lookup(ctx context.Context, topic [32]byte, found func(hyperdht.Found)) error {
+	_, err := o.d.Lookup(ctx, topic, hyperdht.LookupOptions{Found: found})
+	return err
+}
+
+func (o over) Announce(ctx context.Context, topic [32]byte, owner Owner, found func(hyperdht.Found)) error {
+	_, err := o.d.Announce(ctx, topic, noise.KeyPair{Public: owner.Key}, owner.announce(found))
+	return err
+}
+
+func (o over) Unannounce(ctx context.Context, topic [32]byte, owner Owner, found func(hyperdht.Found)) error {
+	return o.d.Unannounce(ctx, topic, noise.KeyPair{Public: owner.Key}, owner.announce(found))
+}
+
+func (o Owner) announce(found func(hyperdht.Found)) hyperdht.AnnounceOptions {
+	return hyperdht.AnnounceOptions{LookupOptions: hyperdht.LookupOptions{Found: found}, Sign: o.Sign}
+}
+
+// A custodian is a handshake with a key that a client has handed over.
+type custodian struct {
+	noise *noise.Handshake
+	// admits is asked about who wants to connect; nil on the other side.
+	admits func(ctx context.Context, remote noise.Key, payload []byte) bool
+}
+
+var _ hyperdht.Handshake = (*custodian)(nil)
+
+// Send implements hyperdht.Handshake.
+func (c *custodian) Send(_ context.Context, payload []byte) ([]byte, error) {
+	return c.noise.WriteMessage(nil, payload)
+}
+
+// Receive implements hyperdht.Handshake.
+func (c *custodian) Receive(ctx context.Context, message []byte) ([]byte, error) {
+	payload, err := c.noise.ReadMessage(message)
+	if err == nil && c.admits != nil && !c.admits(ctx, c.Remote(), payload) {
+		err = fmt.Errorf("%s: %w", c.Remote(), ErrDenied)
+	}
+	return payload, err
+}
+
+// Remote implements hyperdht.Handshake.
+func (c *custodian) Remote() noise.Key {
+	k, _ := c.noise.RemoteStatic()
+	return k
+}
+
+// HolepunchSecret implements hyperdht.Handshake.
+func (c *custodian) HolepunchSecret() [32]byte {
+	s, err := c.noise.Split()
+	if err != nil {
+		return [32]byte{}
+	}
+	return hyperdht.HolepunchSecret(s.Hash)
 }

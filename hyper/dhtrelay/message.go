@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"github.com/cloudbevy/bevy/hyper/compact"
+	"github.com/cloudbevy/bevy/hyper/hyperdht"
 	"github.com/cloudbevy/bevy/hyper/noise"
 )
 
@@ -496,7 +497,7 @@ type foundMsg struct {
 	token        [32]byte
 	fromID, toID []byte
 	from, to     netip.AddrPort
-	peers        []Peer
+	peers        []hyperdht.Peer
 }
 
 func (m *foundMsg) code(c *coder) {
@@ -505,7 +506,7 @@ func (m *foundMsg) code(c *coder) {
 	c.addr(&m.from)
 	c.buffer(&m.toID, 64)
 	c.addr(&m.to)
-	list(c, &m.peers, maxPeers, func(c *coder, p *Peer) {
+	list(c, &m.peers, maxPeers, func(c *coder, p *hyperdht.Peer) {
 		c.fixed(p.Key[:])
 		c.addrs(&p.RelayAddresses)
 	})

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/cloudbevy/bevy/hyper/compact"
+	"github.com/cloudbevy/bevy/hyper/hyperdht"
 	"github.com/cloudbevy/bevy/hyper/noise"
 )
 
@@ -199,7 +200,7 @@ func TestMessagesAreReadAsWritten(t *testing.T) {
 			}
 		}
 	}
-	f := &foundMsg{[32]byte{1}, []byte{2}, []byte{3}, netip.MustParseAddrPort("1.2.3.4:5"), netip.MustParseAddrPort("6.7.8.9:10"), []Peer{{noise.Key{4}, []netip.AddrPort{netip.MustParseAddrPort("1.1.1.1:1")}}}}
+	f := &foundMsg{[32]byte{1}, []byte{2}, []byte{3}, netip.MustParseAddrPort("1.2.3.4:5"), netip.MustParseAddrPort("6.7.8.9:10"), []hyperdht.Peer{{Key: noise.Key{4}, RelayAddresses: []netip.AddrPort{netip.MustParseAddrPort("1.1.1.1:1")}}}}
 	again := &foundMsg{}
 	if err := read(write(f), again); err != nil || !reflect.DeepEqual(again, f) {
 		t.Errorf("%+v is read as %+v, %v", f, again, err)
@@ -237,7 +238,7 @@ func FuzzMessages(f *testing.F) {
 		}
 	}
 	f.Add(numData, append(dataHead(1, 3), "abc"...))
-	f.Add(numMessages, write(&foundMsg{peers: []Peer{{}}}))
+	f.Add(numMessages, write(&foundMsg{peers: []hyperdht.Peer{{}}}))
 	f.Fuzz(func(t *testing.T, number int, b []byte) {
 		var m, again message = &foundMsg{}, &foundMsg{}
 		if number == numData {

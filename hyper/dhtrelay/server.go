@@ -12,8 +12,10 @@ import (
 	"time"
 
 	"github.com/cloudbevy/bevy/hyper/clock"
+	"github.com/cloudbevy/bevy/hyper/hyperdht"
 	"github.com/cloudbevy/bevy/hyper/noise"
 	"github.com/cloudbevy/bevy/hyper/protomux"
+	"github.com/cloudbevy/bevy/hyper/secretstream"
 	"github.com/cloudbevy/bevy/hyper/transport"
 )
 
@@ -178,7 +180,7 @@ type listener struct {
 
 // An offer is a connection that the client has not taken yet.
 type offer struct {
-	conn Conn
+	conn *conn
 	drop clock.Timer
 }
 
@@ -262,16 +264,34 @@ func (ses *session) request(b []byte, m message) error {
 	return nil
 }
 
-// keyPair is what a client has handed over: its public key, or both halves.
-func keyPair(custodial bool, public noise.Key, secret *[64]byte) (noise.KeyPair, error) {
-	if !custodial {
-		return noise.KeyPair{Public: public}, nil
+// A client is on whose behalf a relay is asked to do something: the public key,
+// and both halves if it is custodial.
+type client struct {
+	custodial bool
+	keys      noise.KeyPair
+}
+
+func clientOf(custodial bool, public noise.Key, secret *[64]byte) (client, error) {
+	c := client{custodial, noise.KeyPair{Public: public}}
+	if custodial {
+		c.keys = noise.NewKeyPair([32]byte(secret[:32]))
+		if c.keys.Public != public {
+			return client{}, fmt.Errorf("%w: the secret key is not that of the public key", ErrProtocol)
+		}
 	}
-	keys := noise.NewKeyPair([32]byte(secret[:32]))
-	if keys.Public != public {
-		return noise.KeyPair{}, fmt.Errorf("%w: the secret key is not that of the public key", ErrProtocol)
+	return c, nil
+}
+
+// owner returns the client as the DHT has it. Number is the client's of the
+// server or the query that it signs for.
+func (ses *session) owner(c client, number uint32) Owner {
+	o := Owner{Key: c.keys.Public, Sign: ses.signer(number)}
+	if c.custodial {
+		o.Sign = func(_ context.Context, s hyperdht.Signing) ([64]byte, error) {
+			return [64]byte(c.keys.Sign(s.Bytes())), nil
+		}
 	}
-	return keys, nil
+	return o
 }
 
 // reserve makes room for one stream more.
@@ -296,7 +316,7 @@ func (ses *session) onConnect(b []byte) error {
 	if err := ses.request(b, &m); err != nil {
 		return err
 	}
-	keys, err := keyPair(m.custodial, m.key, &m.secret)
+	who, err := clientOf(m.custodial, m.key, &m.secret)
 	if err != nil {
 		return err
 	}
@@ -318,26 +338,22 @@ func (ses *session) onConnect(b []byte) error {
 	ses.busy.Go(func() {
 		defer ses.release()
 		defer cancel()
-		ses.connect(ctx, &m, keys)
+		ses.connect(ctx, m.alias, m.remote, who)
 	})
 	return nil
 }
 
 // connect connects to a peer, and carries what is said until either ends it.
-func (ses *session) connect(ctx context.Context, m *connectMsg, keys noise.KeyPair) {
-	owner := Owner{KeyPair: keys}
-	if !m.custodial {
-		h := &proxy{ses: ses, id: ses.next(), initiator: true, stream: m.alias, remote: m.remote}
-		owner.Handshake = func() Handshake { return h }
-	}
-	conn, err := ses.server.dht.Connect(ctx, m.remote, owner)
+// Alias is the client's number of the stream.
+func (ses *session) connect(ctx context.Context, alias uint32, remote noise.Key, who client) {
+	conn, err := ses.reach(ctx, alias, remote, who)
 	ses.mu.Lock()
-	_, wanted := ses.connecting[m.alias]
-	delete(ses.connecting, m.alias)
+	_, wanted := ses.connecting[alias]
+	delete(ses.connecting, alias)
 	ses.mu.Unlock()
 	if err != nil {
 		if wanted {
-			ses.send(numDestroy, &destroyMsg{alias: m.alias, reason: reasonOf(ctx, err)})
+			ses.send(numDestroy, &destroyMsg{alias: alias, reason: reasonOf(ctx, err)})
 		}
 		return
 	}
@@ -345,19 +361,39 @@ func (ses *session) connect(ctx context.Context, m *connectMsg, keys noise.KeyPa
 		conn.close()
 		return
 	}
-	t, err := ses.attach(ses.next(), m.alias)
+	t, err := ses.attach(ses.next(), alias)
 	if err != nil {
 		conn.close()
 		return
 	}
-	open := &openMsg{custodial: m.custodial, alias: t.self, remote: m.alias}
-	open.hash, open.handshakeID = conn.established()
+	open := &openMsg{custodial: who.custodial, alias: t.self, remote: alias, hash: conn.hash(), handshakeID: conn.id}
 	if err := ses.send(numOpen, open); err != nil {
-		t.abort(nil)
+		t.fail(err)
 		conn.close()
 		return
 	}
 	conn.carry(t)
+}
+
+// reach connects to a peer with a handshake that the client holds, or one with
+// the key that it has handed over.
+func (ses *session) reach(ctx context.Context, alias uint32, remote noise.Key, who client) (*conn, error) {
+	owner := ses.owner(who, alias)
+	owner.Handshake = func() hyperdht.Handshake {
+		return &proxy{ses: ses, id: ses.next(), initiator: true, stream: alias, remote: remote}
+	}
+	if who.custodial {
+		h, err := newHandshake(noise.Config{Initiator: true, Static: who.keys, Remote: remote})
+		if err != nil {
+			return nil, err
+		}
+		owner.Handshake = func() hyperdht.Handshake { return &custodian{noise: h} }
+	}
+	c, err := ses.server.dht.Connect(ctx, remote, owner)
+	if err != nil {
+		return nil, err
+	}
+	return ses.begin(c)
 }
 
 // reasonOf is what a client is told of an error.
@@ -373,7 +409,7 @@ func (ses *session) onListen(b []byte) error {
 	if err := ses.request(b, &m); err != nil {
 		return err
 	}
-	keys, err := keyPair(m.custodial, m.key, &m.secret)
+	who, err := clientOf(m.custodial, m.key, &m.secret)
 	if err != nil {
 		return err
 	}
@@ -396,7 +432,7 @@ func (ses *session) onListen(b []byte) error {
 	}
 	ses.busy.Go(func() {
 		defer cancel()
-		ses.listen(ctx, &m, keys, l)
+		ses.listen(ctx, l, who)
 	})
 	return nil
 }
@@ -411,22 +447,27 @@ func (ses *session) refuse(l *listener) error {
 }
 
 // listen serves those who connect to a client, until ctx ends.
-func (ses *session) listen(ctx context.Context, m *listenMsg, keys noise.KeyPair, l *listener) {
-	owner := Owner{KeyPair: keys}
-	if m.custodial {
-		owner.Refuse = func(ctx context.Context, remote noise.Key, payload []byte) bool {
-			return !ses.admits(ctx, l, remote, payload)
+func (ses *session) listen(ctx context.Context, l *listener, who client) {
+	owner := ses.owner(who, l.client)
+	owner.Handshake = func() hyperdht.Handshake { return &proxy{ses: ses, id: ses.next(), server: l} }
+	if who.custodial {
+		admits := func(ctx context.Context, remote noise.Key, payload []byte) bool {
+			return ses.admits(ctx, l, remote, payload)
 		}
-	} else {
-		owner.Handshake = func() Handshake { return &proxy{ses: ses, id: ses.next(), server: l} }
-		owner.Sign = ses.signer(m.alias)
+		owner.Handshake = func() hyperdht.Handshake {
+			h, err := newHandshake(noise.Config{Static: who.keys})
+			if err != nil {
+				panic("dhtrelay: " + err.Error()) // the key has both halves
+			}
+			return &custodian{h, admits}
+		}
 	}
 	defer func() {
 		ses.mu.Lock()
 		defer ses.mu.Unlock()
-		delete(ses.listeners, m.alias)
+		delete(ses.listeners, l.client)
 	}()
-	on, err := ses.server.dht.Listen(ctx, owner, func(c Conn) { ses.offer(l, m.custodial, c) })
+	on, err := ses.server.dht.Listen(ctx, owner, func(c Conn) { ses.offer(l, c) })
 	if err != nil {
 		if ctx.Err() == nil {
 			ses.refuse(l)
@@ -460,7 +501,11 @@ func (ses *session) admits(ctx context.Context, l *listener, remote noise.Key, p
 
 // offer tells a client of a connection to a server of its, and carries what is
 // said if the client takes it.
-func (ses *session) offer(l *listener, custodial bool, c Conn) {
+func (ses *session) offer(l *listener, raw Conn) {
+	c, err := ses.begin(raw)
+	if err != nil {
+		return
+	}
 	if !ses.reserve() {
 		c.close()
 		return
@@ -475,8 +520,7 @@ func (ses *session) offer(l *listener, custodial bool, c Conn) {
 	ses.mu.Lock()
 	ses.offered[alias] = o
 	ses.mu.Unlock()
-	m := &connectionMsg{custodial: custodial, alias: alias, server: l.self, remote: c.Remote}
-	m.hash, m.handshakeID = c.established()
+	m := &connectionMsg{custodial: c.stream != nil, alias: alias, server: l.self, remote: raw.Handshake.Remote(), hash: c.hash(), handshakeID: c.id}
 	if ses.send(numConnection, m) != nil && ses.takeOffer(alias) != nil {
 		c.close()
 	}
@@ -570,30 +614,27 @@ func (ses *session) onLookup(b []byte) error {
 	if err := ses.request(b, &m); err != nil {
 		return err
 	}
-	return ses.query(m.id, func(ctx context.Context, found func(Found)) error {
+	return ses.query(m.id, func(ctx context.Context, found func(hyperdht.Found)) error {
 		return ses.server.dht.Lookup(ctx, m.topic, found)
 	})
 }
 
-func (ses *session) onAnnounce(b []byte, do func(context.Context, [32]byte, Owner, func(Found)) error) error {
+func (ses *session) onAnnounce(b []byte, do func(context.Context, [32]byte, Owner, func(hyperdht.Found)) error) error {
 	var m announceMsg
 	if err := ses.request(b, &m); err != nil {
 		return err
 	}
-	keys, err := keyPair(m.custodial, m.key, &m.secret)
+	who, err := clientOf(m.custodial, m.key, &m.secret)
 	if err != nil {
 		return err
 	}
-	owner := Owner{KeyPair: keys}
-	if !m.custodial {
-		owner.Sign = ses.signer(m.id)
-	}
-	return ses.query(m.id, func(ctx context.Context, found func(Found)) error { return do(ctx, m.topic, owner, found) })
+	owner := ses.owner(who, m.id)
+	return ses.query(m.id, func(ctx context.Context, found func(hyperdht.Found)) error { return do(ctx, m.topic, owner, found) })
 }
 
 // query does a query, and tells the client what comes of it. The protocol has
 // no word for one that fails.
-func (ses *session) query(id uint32, do func(context.Context, func(Found)) error) error {
+func (ses *session) query(id uint32, do func(context.Context, func(hyperdht.Found)) error) error {
 	ses.mu.Lock()
 	full := ses.queries >= ses.server.limits.Queries
 	if !full {
@@ -606,8 +647,11 @@ func (ses *session) query(id uint32, do func(context.Context, func(Found)) error
 	ses.busy.Go(func() {
 		ctx, cancel := ses.within(2 * ses.server.limits.ConnectTime)
 		defer cancel()
-		do(ctx, func(f Found) {
-			m := foundMsg{token: f.Token, fromID: f.FromID, toID: f.ToID, from: f.From, to: f.To, peers: f.Peers[:min(len(f.Peers), maxPeers)]}
+		do(ctx, func(f hyperdht.Found) {
+			m := foundMsg{from: f.From, to: f.To, peers: f.Peers[:min(len(f.Peers), maxPeers)]}
+			if f.Token != nil {
+				m.token = *f.Token
+			}
 			ses.send(numResult, &resultMsg{id: id, data: write(&m)}) // a mux that is full is about to end
 		})
 		ses.mu.Lock()
@@ -695,8 +739,8 @@ func (ses *session) onNoiseReply(b []byte) error {
 }
 
 // signer lets the client sign for a server or an announcement of that number.
-func (ses *session) signer(signee uint32) func(context.Context, Signing) ([64]byte, error) {
-	return func(ctx context.Context, s Signing) ([64]byte, error) {
+func (ses *session) signer(signee uint32) hyperdht.Signer {
+	return func(ctx context.Context, s hyperdht.Signing) ([64]byte, error) {
 		number := numSignAnnounce
 		if s.Unannounce {
 			number = numSignUnannounce
@@ -725,16 +769,16 @@ type proxy struct {
 	secret [32]byte
 }
 
-var _ Handshake = (*proxy)(nil)
+var _ hyperdht.Handshake = (*proxy)(nil)
 
-// Send implements Handshake.
+// Send implements hyperdht.Handshake.
 func (p *proxy) Send(ctx context.Context, payload []byte) ([]byte, error) {
 	return p.ask(ctx, numNoiseSend, func(id uint32) message {
 		return &noiseSendMsg{initiator: p.initiator, id: id, stream: p.stream, payload: payload}
 	})
 }
 
-// Receive implements Handshake.
+// Receive implements hyperdht.Handshake.
 func (p *proxy) Receive(ctx context.Context, msg []byte) ([]byte, error) {
 	m := &noiseReceiveMsg{initiator: p.initiator, payload: msg}
 	if p.server != nil {
@@ -773,44 +817,64 @@ func (p *proxy) ask(ctx context.Context, number int, question func(uint32) messa
 	return m.payload, nil
 }
 
-// Remote implements Handshake.
+// Remote implements hyperdht.Handshake.
 func (p *proxy) Remote() noise.Key {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.remote
 }
 
-// HolepunchSecret implements Handshake.
+// HolepunchSecret implements hyperdht.Handshake.
 func (p *proxy) HolepunchSecret() [32]byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.secret
 }
 
-// established is which handshake the connection comes from: its hash, or the
-// number of the one that the client holds.
-func (c Conn) established() (hash [64]byte, id uint32) {
-	if p, ok := c.Handshake.(*proxy); ok {
-		return hash, p.id
-	}
-	if c.Stream != nil {
-		hash = c.Stream.HandshakeHash()
-	}
-	return hash, 0
+// A conn is a connection to a peer on its way to a client: what the client
+// encrypts, or the stream of messages that the relay encrypts for it.
+type conn struct {
+	raw    transport.Conn
+	id     uint32               // of the handshake that the client holds
+	stream *secretstream.Stream // of the one that it doesn't
 }
 
-func (c Conn) close() {
-	if c.Stream != nil {
-		c.Stream.Close()
-	} else {
-		c.Raw.Close()
+// begin makes one of a connection that the DHT has made.
+func (ses *session) begin(c Conn) (*conn, error) {
+	switch h := c.Handshake.(type) {
+	case *proxy:
+		return &conn{raw: c.Raw, id: h.id}, nil
+	case *custodian:
+		session, err := h.noise.Split()
+		if err != nil {
+			c.Raw.Close()
+			return nil, err
+		}
+		stream, err := secretstream.New(c.Raw, session, secretstream.Options{Clock: ses.clock})
+		return &conn{raw: c.Raw, stream: stream}, err
 	}
+	c.Raw.Close()
+	return nil, errors.New("a connection with another handshake than was given")
+}
+
+func (c *conn) hash() (hash [64]byte) {
+	if c.stream != nil {
+		hash = c.stream.HandshakeHash()
+	}
+	return hash
+}
+
+func (c *conn) close() {
+	if c.stream != nil {
+		c.stream.Close()
+	}
+	c.raw.Close()
 }
 
 // carry carries what is said, in both directions, until both have ended or
 // either breaks.
-func (c Conn) carry(t *tube) {
-	var watch sync.WaitGroup
+func (c *conn) carry(t *tube) {
+	var from, watch sync.WaitGroup
 	finished := make(chan struct{})
 	watch.Go(func() {
 		select {
@@ -819,7 +883,6 @@ func (c Conn) carry(t *tube) {
 		case <-finished:
 		}
 	})
-	var from sync.WaitGroup
 	from.Go(func() {
 		err := c.fromPeer(t)
 		if err == nil {
@@ -842,31 +905,18 @@ func (c Conn) carry(t *tube) {
 	t.fail(ErrClosed)
 }
 
-func (c Conn) fromPeer(t *tube) error {
-	if c.Stream != nil {
-		for {
-			message, err := c.Stream.Next()
-			if err == io.EOF {
-				return nil
-			}
-			if err == nil {
-				err = t.writeChunk(message)
-			}
-			if err != nil {
-				return err
-			}
-		}
+func (c *conn) fromPeer(t *tube) error {
+	var buf []byte
+	if c.stream == nil {
+		buf = make([]byte, chunkSize)
 	}
-	buf := make([]byte, chunkSize)
 	for {
-		n, err := c.Raw.Read(buf)
-		if n > 0 {
-			if err := t.writeChunk(buf[:n]); err != nil {
-				return err
-			}
-		}
+		p, err := c.read(buf)
 		if err == io.EOF {
 			return nil
+		}
+		if err == nil {
+			err = t.writeChunk(p)
 		}
 		if err != nil {
 			return err
@@ -874,16 +924,28 @@ func (c Conn) fromPeer(t *tube) error {
 	}
 }
 
-func (c Conn) toPeer(t *tube) error {
+// read reads the next message, or some bytes if borders don't matter.
+func (c *conn) read(buf []byte) ([]byte, error) {
+	if c.stream != nil {
+		return c.stream.Next()
+	}
+	n, err := c.raw.Read(buf)
+	if n > 0 {
+		err = nil // it comes again
+	}
+	return buf[:n], err
+}
+
+func (c *conn) toPeer(t *tube) error {
 	for {
 		chunk, err := t.next()
 		if err == io.EOF {
 			return nil
 		}
-		if err == nil && c.Stream != nil {
-			err = c.Stream.WriteMessage(chunk)
+		if err == nil && c.stream != nil {
+			err = c.stream.WriteMessage(chunk)
 		} else if err == nil {
-			_, err = c.Raw.Write(chunk)
+			_, err = c.raw.Write(chunk)
 		}
 		if err != nil {
 			return err
@@ -891,9 +953,9 @@ func (c Conn) toPeer(t *tube) error {
 	}
 }
 
-func (c Conn) closeWrite() error {
-	if c.Stream != nil {
-		return c.Stream.CloseWrite()
+func (c *conn) closeWrite() error {
+	if c.stream != nil {
+		return c.stream.CloseWrite()
 	}
-	return c.Raw.CloseWrite()
+	return c.raw.CloseWrite()
 }
