@@ -271,7 +271,7 @@ type request struct {
 	over      bool
 
 	done  func(Reply, error)
-	cycle func() // the first time that it is sent again
+	cycle func() // before it is sent again
 }
 
 // request makes a request; send is to follow.
@@ -347,13 +347,15 @@ func (r *request) expired() {
 	if r.sent > r.retries {
 		m.stats.Timeouts++
 		r.end(Reply{}, ErrTimeout)
-		if n := m.table.get(NodeID(r.to.Addr)); n != nil && r.to.HasID {
-			m.removeNode(n)
+		if r.to.HasID {
+			if n := m.table.get(r.to.ID); n != nil {
+				m.removeNode(n)
+			}
 		}
 		return
 	}
 	m.stats.Repeats++
-	if r.cycle != nil && r.sent == 1 {
+	if r.cycle != nil {
 		r.cycle()
 	}
 	if !r.over {
@@ -439,8 +441,9 @@ func (m *machine) receive(now time.Time, s socket, from netip.AddrPort, data []b
 	}
 	peer := Peer{Addr: from}
 	if p.id != nil {
-		if id := NodeID(from); id == *p.id {
-			peer.ID, peer.HasID = id, true
+		known := m.table.get(*p.id)
+		if known != nil && known.addr == from || NodeID(from) == *p.id {
+			peer.ID, peer.HasID = *p.id, true
 		}
 	}
 	foreign := s != m.socket()

@@ -10,6 +10,7 @@ import (
 const (
 	queryRetries = 5
 	hintRetries  = 3
+	lateAfter    = 2 // times that a question was sent in vain
 	slowly       = 3 // concurrency while cached nodes are given a chance
 
 	maxSeen   = 1024 // addresses that a query knows
@@ -89,7 +90,7 @@ func (m *machine) query(spec querySpec) *query {
 	m.stats.Queries++
 	for _, a := range spec.nodes {
 		if reachable(a) {
-			q.add(Peer{a, NodeID(a), true}, nil)
+			q.add(a, nil)
 		}
 	}
 	if !q.onlyNodes {
@@ -97,7 +98,7 @@ func (m *machine) query(spec querySpec) *query {
 		if len(q.pending) < K || q.querySpec.seeds {
 			q.resolving = true
 			m.bootstraps(func(p Peer) {
-				q.add(p, nil)
+				q.add(p.Addr, nil)
 				q.more()
 			}, func() {
 				q.resolving = false
@@ -123,7 +124,7 @@ func (m *machine) available() error {
 func (q *query) addFromTable() {
 	q.fromTable = true
 	for _, n := range q.m.table.closest(q.target, max(0, K-len(q.pending))) {
-		q.add(Peer{n.addr, n.id, true}, nil)
+		q.add(n.addr, nil)
 	}
 }
 
@@ -132,21 +133,22 @@ func (q *query) isCloser(id ID) bool {
 }
 
 // add notes a node that may be visited; ref is who named it, or nil.
-func (q *query) add(p Peer, ref *Peer) {
-	v := q.seen[p.Addr]
+func (q *query) add(addr netip.AddrPort, ref *Peer) {
+	v := q.seen[addr]
 	switch {
 	case v == nil:
-		if !q.isCloser(p.ID) || len(q.seen) >= maxSeen {
+		p := Peer{addr, NodeID(addr), true}
+		if p.ID == q.m.table.id || !q.isCloser(p.ID) || len(q.seen) >= maxSeen {
 			return
 		}
 		v = &visit{hops: 1}
 		if ref != nil {
 			v.hops += q.seen[ref.Addr].hops
 		}
-		q.seen[p.Addr] = v
+		q.seen[addr] = v
 		q.pending = append(q.pending, p)
 	case v.state == down && ref != nil:
-		q.hint(*ref, p.Addr)
+		q.hint(*ref, addr)
 		return
 	case v.state > asked:
 		return
@@ -247,7 +249,7 @@ func (q *query) more() {
 	if len(q.pending) > 0 || q.resolving && q.successes == 0 {
 		return
 	}
-	if q.inflight > 0 && (q.slow < q.inflight || len(q.closest) < K) {
+	if q.inflight > 0 && (q.slow < q.inflight || len(q.closest) < K && !q.late()) {
 		return
 	}
 	if !q.fromTable && !q.onlyNodes && q.successes < K/4 {
@@ -258,14 +260,25 @@ func (q *query) more() {
 	q.end()
 }
 
+// late reports whether nobody is waited for that may still be expected to
+// answer, and some did. So a small network does not wait for a bootstrap node
+// that is down.
+func (q *query) late() bool {
+	for _, r := range q.running {
+		if r.sent < lateAfter {
+			return false
+		}
+	}
+	return len(q.closest) > 0
+}
+
 func (q *query) visit(p Peer) error {
 	var r *request
+	v := q.seen[p.Addr]
 	settled := func() {
 		q.running = slices.DeleteFunc(q.running, func(o *request) bool { return o == r })
 		q.inflight--
-		if r.sent > 1 {
-			q.slow--
-		}
+		q.slow -= v.silent
 	}
 	r, err := q.m.request(p, q.call, func(reply Reply, err error) {
 		settled()
@@ -283,11 +296,12 @@ func (q *query) visit(p Peer) error {
 		return err
 	}
 	r.retries = max(0, q.retries)
-	v := q.seen[p.Addr]
 	r.cycle = func() {
-		q.slow++
-		v.silent = 1
-		q.count(v.refs, 0, 1, 0)
+		if v.silent == 0 {
+			q.slow++
+			v.silent = 1
+			q.count(v.refs, 0, 1, 0)
+		}
 		q.more()
 	}
 	v.state = asked
@@ -333,9 +347,7 @@ func (q *query) answer(r Reply) {
 			if !reachable(a) || !q.m.wanted(a) {
 				continue
 			}
-			if p := (Peer{a, NodeID(a), true}); p.ID != q.m.table.id {
-				q.add(p, &r.From)
-			}
+			q.add(a, &r.From)
 		}
 	}
 	if q.successes+q.errors >= q.concurrency {

@@ -2,7 +2,9 @@ package dhtrpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"hash/fnv"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -184,16 +186,21 @@ func (s lookups) String() string {
 	return fmt.Sprintf("%.2f hops, %.1f nodes asked (at most %d), %.2f of the %d closest found, the closest in %.0f %%, %.2f s", s.hops, s.asked, s.mostAsked, s.found, K, 100*s.first, s.seconds)
 }
 
-func size() int {
+// size is how many nodes a world has: the first number in all runs, the second
+// in long ones.
+func size(short, long int) int {
 	if os.Getenv("BEVY_LONG") != "" {
-		return 1000
+		return long
 	}
-	return 200
+	return short
 }
 
+// Ten times as many nodes cost a lookup about one hop more, log(10)/log(20) by
+// theory, and a few more questions.
 func TestLookupsConvergeInFewHops(t *testing.T) {
 	var hops, asked []float64
-	for _, n := range []int{size() / 10, size()} {
+	large := size(200, 1000)
+	for _, n := range []int{large / 10, large} {
 		w := newWorld(t, 1)
 		w.bootstrapper()
 		w.join(n - 1)
@@ -205,7 +212,12 @@ func TestLookupsConvergeInFewHops(t *testing.T) {
 		}
 		hops, asked = append(hops, s.hops), append(asked, s.asked)
 	}
-	_, _ = hops, asked
+	if grown := hops[1] - hops[0]; grown > 1.5 || hops[1] > 3.5 {
+		t.Errorf("ten times as many nodes take %.2f hops, and few %.2f", hops[1], hops[0])
+	}
+	if asked[1] > asked[0]+20 {
+		t.Errorf("ten times as many nodes ask %.1f, and few %.1f", asked[1], asked[0])
+	}
 }
 
 // store makes a node keep a value for each target, for who has a token.
@@ -276,15 +288,16 @@ func (w *world) joinStores(count int) []*simNode {
 func TestValuesStayFindableWhileNodesComeAndGo(t *testing.T) {
 	w := newWorld(t, 3)
 	w.bootstrapper()
-	w.joinStores(size() - 1)
-	targets := make([]ID, 30)
+	count := size(60, 600)
+	w.joinStores(count - 1)
+	targets := make([]ID, 15)
 	for i := range targets {
 		targets[i] = w.id()
 		w.put(w.nodes[1+w.rand.IntN(len(w.nodes)-1)], targets[i], targets[i][:])
 	}
 	// In twenty minutes half of the nodes go without a word, and as many come.
 	for range 20 {
-		for range size() / 40 {
+		for range count / 40 {
 			w.leave(w.nodes[1+w.rand.IntN(len(w.nodes)-1)])
 			w.open(w.sim.Host(w.addr()), Options{Ephemeral: Never, Handle: store()})
 		}
@@ -295,7 +308,7 @@ func TestValuesStayFindableWhileNodesComeAndGo(t *testing.T) {
 			t.Errorf("the value of %x is lost", target[:4])
 		}
 	}
-	s := w.lookups(30, w.nodes, w.nodes)
+	s := w.lookups(15, w.nodes, w.nodes)
 	t.Logf("%d nodes after half were replaced: %v", len(w.nodes), s)
 	if s.found < 0.9*K || s.first < 0.9 {
 		t.Errorf("lookups came to %v", s)
@@ -305,7 +318,7 @@ func TestValuesStayFindableWhileNodesComeAndGo(t *testing.T) {
 func TestPartsOfANetworkFindTogetherAgain(t *testing.T) {
 	w := newWorld(t, 4)
 	w.bootstrapper()
-	w.join(size()/2 - 1)
+	w.join(size(40, 200) - 1)
 	var hosts [2][]*packet.SimHost
 	var parts [2][]*simNode
 	for i, n := range w.nodes {
@@ -313,11 +326,11 @@ func TestPartsOfANetworkFindTogetherAgain(t *testing.T) {
 		parts[i%2] = append(parts[i%2], n)
 	}
 	heal := w.sim.Cut(hosts[0], hosts[1])
-	w.pass(2 * time.Hour)
+	w.pass(time.Duration(size(1, 6)) * time.Hour)
 	for i := range parts {
-		s := w.lookups(20, parts[i], parts[i])
+		s := w.lookups(8, parts[i], parts[i])
 		t.Logf("part %d alone: %v", i, s)
-		if s.found < 0.95*K {
+		if s.found < 0.95*float64(min(K, len(parts[i])-1)) {
 			t.Errorf("part %d alone: %v", i, s)
 		}
 	}
@@ -330,8 +343,8 @@ func TestPartsOfANetworkFindTogetherAgain(t *testing.T) {
 		}
 	}
 	heal()
-	w.pass(90 * time.Minute)
-	s := w.lookups(30, w.nodes, w.nodes)
+	w.pass(40 * time.Minute)
+	s := w.lookups(15, w.nodes, w.nodes)
 	t.Logf("together again, when %d ties were left: %v", known, s)
 	if s.found < 0.95*K || s.first < 0.95 {
 		t.Errorf("together again: %v", s)
@@ -381,17 +394,18 @@ func TestLookupsStandLiars(t *testing.T) {
 	for _, kind := range []string{"nodes that don't exist", "one another"} {
 		t.Run(kind, func(t *testing.T) {
 			w := newWorld(t, 5)
+			count := size(80, 500)
 			w.bootstrapper()
-			honest := append([]*simNode{w.nodes[0]}, w.join(size()*4/5-1)...)
+			honest := append([]*simNode{w.nodes[0]}, w.join(count*4/5-1)...)
 			var liars []netip.AddrPort
-			for range size() / 5 {
+			for range count / 5 {
 				host := w.sim.Host(w.addr())
 				l := &liar{Network: host, asked: map[string]ID{}}
 				l.names = func(target ID) (names []netip.AddrPort) {
 					if kind == "one another" {
 						names = slices.Clone(liars)
 					} else {
-						for range 500 {
+						for range 300 {
 							names = append(names, netip.AddrPortFrom(w.addr(), uint16(1+w.rand.IntN(65535))))
 						}
 					}
@@ -411,12 +425,280 @@ func TestLookupsStandLiars(t *testing.T) {
 				w.nodes = append(w.nodes, &simNode{n, host})
 				liars = append(liars, netip.AddrPortFrom(host.Addr(), testPort))
 			}
-			w.pass(10 * time.Minute)
-			s := w.lookups(30, honest, w.nodes)
+			w.pass(2 * time.Minute)
+			s := w.lookups(15, honest, w.nodes)
 			t.Logf("%d nodes, a fifth of them liars that name %s: %v", len(w.nodes), kind, s)
 			if s.found < 0.9*K || s.mostAsked > maxVisits {
 				t.Errorf("lookups came to %v", s)
 			}
 		})
+	}
+}
+
+// load is how much a node keeps, in things that others can make it keep.
+func (n *simNode) load() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	m := n.m
+	return len(m.requests) + len(m.timers.heap) + len(m.waiting) + m.nodes.length + m.table.size + len(m.queries) + len(m.times.young) + len(m.times.old) + len(n.calls)
+}
+
+// Somebody with a network of 256 addresses sends each node of the network 200
+// questions a second, as many nodes that do exist and answer.
+func TestLookupsStandAFlood(t *testing.T) {
+	w := newWorld(t, 6)
+	w.bootstrapper()
+	w.join(size(40, 300) - 1)
+	var addrs []netip.Addr
+	for i := range 200 {
+		addrs = append(addrs, netip.AddrFrom4([4]byte{203, 0, 113, byte(1 + i)}))
+	}
+	host := w.sim.Host(addrs...)
+	var conns []packet.Conn
+	for _, a := range addrs {
+		from := netip.AddrPortFrom(a, 1000)
+		id := NodeID(from)
+		var c packet.Conn
+		c, err := host.Listen(from, func(batch []packet.Packet) {
+			for _, p := range batch {
+				if m, err := parse(p.Data); err == nil && !m.reply {
+					c.Write([]packet.Packet{{Addr: p.Addr, Data: (&message{reply: true, tid: m.tid, to: p.Addr, id: &id}).append(nil)}})
+				}
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, c)
+	}
+	before := host.Traffic()
+	const seconds = 20
+	for range 10 * seconds {
+		for range 20 {
+			i := w.rand.IntN(len(conns))
+			from := netip.AddrPortFrom(addrs[i], 1000)
+			id, target := NodeID(from), w.id()
+			for _, n := range w.nodes {
+				to := netip.AddrPortFrom(n.host.Addr(), testPort)
+				conns[i].Write([]packet.Packet{{Addr: to, Data: (&message{internal: true, command: CommandFindNode, tid: uint16(w.rand.Uint32()), to: to, id: &id, target: &target}).append(nil)}})
+			}
+		}
+		w.pass(100 * time.Millisecond)
+	}
+	traffic := host.Traffic()
+	in, out := traffic.SentBytes-before.SentBytes, traffic.ReceivedBytes-before.ReceivedBytes
+	most := 0
+	for _, n := range w.nodes {
+		most = max(most, n.load())
+		for i, row := range n.m.table.rows {
+			flood := 0
+			for _, o := range row {
+				if o.addr.Addr().As4()[0] == 203 {
+					flood++
+				}
+			}
+			if flood > maxPerNet {
+				t.Errorf("%d of row %d of a table are the flood's", flood, i)
+			}
+		}
+	}
+	during := w.lookups(15, w.nodes, w.nodes)
+	for _, c := range conns {
+		c.Close()
+	}
+	w.pass(10 * time.Minute)
+	after := w.lookups(15, w.nodes, w.nodes)
+	t.Logf("%d nodes under a flood of %d bytes sent %d bytes there, %.2f of it, and keep at most %d things", len(w.nodes), in, out, float64(out)/float64(in), most)
+	t.Logf("while it is there: %v; ten minutes after: %v", during, after)
+	if limit := in + int64(len(w.nodes))*(budgetBurst+(seconds+2)*budgetRate); out > limit {
+		t.Errorf("%d bytes went to who flooded, want at most %d", out, limit)
+	}
+	if most > 2000 {
+		t.Errorf("a node keeps %d things", most)
+	}
+	if during.found < K-maxPerNet-0.01 || after.found < 0.95*min(K, float64(len(w.nodes)-1)) {
+		t.Error("lookups came to less than half, or less than all after it")
+	}
+}
+
+func TestWorldsAreTheSameForASeed(t *testing.T) {
+	run := func(seed uint64) string {
+		w := newWorld(t, seed)
+		sum := fnv.New64a()
+		w.sim.SetFilter(func(from, to netip.AddrPort, data []byte) bool {
+			fmt.Fprint(sum, w.clock.Now(), from, to, data)
+			return true
+		})
+		w.bootstrapper()
+		w.joinStores(20)
+		w.put(w.nodes[3], ID{1}, []byte("x"))
+		w.leave(w.nodes[5])
+		w.pass(5 * time.Minute)
+		s := w.lookups(3, w.nodes, w.nodes)
+		return fmt.Sprint(s, w.sim.Traffic(), sum.Sum64())
+	}
+	first, again, other := run(1), run(1), run(2)
+	if first != again {
+		t.Errorf("the same seed came to\n%s and\n%s", first, again)
+	}
+	if first == other {
+		t.Error("two seeds came to the same")
+	}
+}
+
+func TestNodesFindOutWhetherTheyAreReachable(t *testing.T) {
+	w := newWorld(t, 7)
+	w.bootstrapper()
+	w.join(10)
+	var events []Event
+	open := w.open(w.sim.Host(w.addr()), Options{Notify: func(e Event) { events = append(events, e) }})
+	homes := map[string]*simNode{}
+	for name, kind := range map[string]packet.NATKind{"port-restricted": packet.PortRestricted, "symmetric": packet.Symmetric, "firewall": packet.Firewall, "full cone": packet.FullCone} {
+		homes[name] = w.open(w.sim.NAT(packet.NAT{Kind: kind}).Host(), Options{})
+	}
+	w.pass(time.Minute)
+	if open.Firewalled() || !open.Ephemeral() {
+		t.Errorf("after a minute a node that is reachable is firewalled %v, ephemeral %v", open.Firewalled(), open.Ephemeral())
+	}
+	w.pass(22 * time.Minute)
+	id, ok := open.ID()
+	addr, reachable := open.RemoteAddr()
+	if want := netip.AddrPortFrom(open.host.Addr(), testPort); !ok || !reachable || addr != want || id != NodeID(want) || !slices.Contains(events, Persistent) || !slices.Contains(events, Ready) {
+		t.Errorf("after 23 minutes it is %x %v at %v, want %v; events %v", id, ok, addr, want, events)
+	}
+	w.pass(time.Minute)
+	if l := w.lookup(w.nodes[1], id, w.nodes); !l.first {
+		t.Error("the others don't find it")
+	}
+	for name, n := range homes {
+		// A full cone lets packets in where some went out, which none did from the
+		// server socket.
+		if !n.Firewalled() || !n.Ephemeral() || n.Randomized() != (name == "symmetric") || !n.PublicAddr().Addr().IsValid() {
+			t.Errorf("behind a %s node is firewalled %v, ephemeral %v, randomized %v, at %v", name, n.Firewalled(), n.Ephemeral(), n.Randomized(), n.PublicAddr())
+		}
+	}
+}
+
+func TestIdleNodesAreQuiet(t *testing.T) {
+	w := newWorld(t, 8)
+	w.bootstrapper()
+	w.join(size(60, 300))
+	w.pass(10 * time.Minute)
+	before := w.sim.Traffic()
+	const minutes = 30
+	w.pass(minutes * time.Minute)
+	after := w.sim.Traffic()
+	each := float64(after.Sent-before.Sent) / minutes / float64(len(w.nodes))
+	t.Logf("%d nodes: an idle one sends %.1f packets and %.0f bytes a minute", len(w.nodes), each, float64(after.SentBytes-before.SentBytes)/minutes/float64(len(w.nodes)))
+	if each > 40 {
+		t.Errorf("an idle node sends %.1f packets a minute", each)
+	}
+	if n := w.clock.Waiting(); n > 2*len(w.nodes)+5 {
+		t.Errorf("%d timers wait for %d nodes", n, len(w.nodes))
+	}
+}
+
+func TestSuspendedNodesAreStillAndComeBack(t *testing.T) {
+	w := newWorld(t, 9)
+	w.bootstrapper()
+	w.join(10)
+	n := w.nodes[4]
+	id, _ := n.ID()
+	var failed, over error
+	n.Start(netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, 1}), 1), Call{}, CallOptions{}, func(_ Reply, err error) { failed = err })
+	n.FindNode(context.Background(), ID{}, QueryOptions{Done: func(err error) { over = err }})
+	if err := n.Suspend(); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(failed, ErrSuspended) || !errors.Is(over, ErrSuspended) || !n.Suspended() || n.Socket() != nil {
+		t.Errorf("what was under way ended with %v and %v", failed, over)
+	}
+	before := n.host.Traffic()
+	w.pass(time.Hour)
+	if n.host.Traffic() != before {
+		t.Error("a node that is suspended sends")
+	}
+	if l := w.lookup(w.nodes[1], id, w.nodes); l.first {
+		t.Error("a node that is suspended is found")
+	}
+	if err := n.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	w.pass(time.Minute)
+	if l := w.lookup(w.nodes[1], id, w.nodes); !l.first {
+		t.Error("a node that came back is not found")
+	}
+	if got := n.ServerSocket().LocalAddr().Port(); got != testPort {
+		t.Errorf("it came back at port %d", got)
+	}
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Resume(); !errors.Is(err, ErrClosed) {
+		t.Errorf("a closed node comes back: %v", err)
+	}
+	if q := n.FindNode(context.Background(), ID{}, QueryOptions{}); !errors.Is(q.Wait(), ErrClosed) {
+		t.Error("a closed node looks for others")
+	}
+}
+
+func TestQueriesEndWithTheirContext(t *testing.T) {
+	w := newWorld(t, 10)
+	w.bootstrapper()
+	w.join(5)
+	ctx, cancel := context.WithCancel(t.Context())
+	before := w.nodes[1].Stats()
+	q := w.nodes[1].FindNode(ctx, ID{}, QueryOptions{})
+	if s := w.nodes[1].Stats(); s.ActiveQueries != before.ActiveQueries+1 || s.ActiveRequests <= before.ActiveRequests {
+		t.Errorf("%d queries, %d requests are under way", s.ActiveQueries, s.ActiveRequests)
+	}
+	cancel()
+	if err := q.Wait(); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if s := w.nodes[1].Stats(); s.ActiveQueries != before.ActiveQueries || s.ActiveRequests != before.ActiveRequests {
+		t.Errorf("%d queries, %d requests are left", s.ActiveQueries, s.ActiveRequests)
+	}
+	if _, err := w.nodes[1].Ping(ctx, addrOf(1), CallOptions{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if s := w.nodes[1].Stats(); s.ActiveRequests != before.ActiveRequests {
+		t.Error("a request is left")
+	}
+}
+
+// What nobody takes, and what nobody is there to take, fails.
+func TestACommitThatNobodyTakesFails(t *testing.T) {
+	w := newWorld(t, 11)
+	w.bootstrapper()
+	w.joinStores(8)
+	for _, c := range []struct {
+		what  string
+		make  func(Reply) (Call, error)
+		taken bool
+	}{
+		{"one that can't be made", func(Reply) (Call, error) { return Call{}, errors.New("no key") }, false},
+		{"one that nobody knows", func(r Reply) (Call, error) { return Call{Command: 99, Token: r.Token}, nil }, false},
+		{"one with an old token", func() func(r Reply) (Call, error) {
+			seen := map[ID]bool{}
+			return func(r Reply) (Call, error) {
+				if !seen[r.From.ID] {
+					seen[r.From.ID] = true
+					return Call{Command: putCommand, Token: new(Token)}, nil
+				}
+				return Call{Command: putCommand, Token: r.Token}, nil
+			}
+		}(), true},
+		{"a good one", CommitSame(QueryOptions{Call: Call{Command: putCommand}}), true},
+	} {
+		over, got := false, error(nil)
+		w.nodes[2].Query(context.Background(), ID{1}, QueryOptions{
+			Call: Call{Command: getCommand}, Reply: func(Reply) {}, Commit: c.make,
+			Done: func(err error) { over, got = true, err },
+		})
+		w.pass(20 * time.Second)
+		if !over || c.taken != (got == nil) || !c.taken && !errors.Is(got, ErrTooFew) {
+			t.Errorf("%s: over %v, %v", c.what, over, got)
+		}
 	}
 }

@@ -1,6 +1,8 @@
 package dhtrpc
 
 import (
+	"cmp"
+	"encoding/binary"
 	"math/bits"
 	"net/netip"
 	"slices"
@@ -148,7 +150,26 @@ func (t *table) pick(i int) *node {
 	return nil
 }
 
-// closest returns the k nodes that are closest to an id, the closest first.
+// spread returns the nodes without those of networks that have maxPerNet before
+// them.
+func spread(nodes []*node) []*node {
+	out := nodes[:0]
+	for _, n := range nodes {
+		same := 0
+		for _, o := range out {
+			if sharesNet(n.addr.Addr(), o.addr.Addr()) {
+				same++
+			}
+		}
+		if same < maxPerNet {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// closest returns the k nodes that are closest to an id, the closest first, with
+// at most maxPerNet of one network.
 func (t *table) closest(id ID, k int) []*node {
 	// The nodes of the id's row are closer than any other, then those of all the
 	// rows above, then those of each row below.
@@ -163,6 +184,7 @@ func (t *table) closest(id ID, k int) []*node {
 			out = append(out, row...)
 		}
 		slices.SortFunc(out[start:], func(a, b *node) int { return closer(id, a.id, b.id) })
+		out = spread(out)
 	}
 	take(own, own+1)
 	take(own+1, len(t.rows))
@@ -174,9 +196,11 @@ func (t *table) closest(id ID, k int) []*node {
 
 // closer compares the distances of a and b from an id.
 func closer(id, a, b ID) int {
-	for i := range id {
-		if a[i] != b[i] {
-			return int(a[i]^id[i]) - int(b[i]^id[i])
+	for i := 0; i < len(id); i += 8 {
+		x, y := binary.BigEndian.Uint64(a[i:]), binary.BigEndian.Uint64(b[i:])
+		if x != y {
+			mine := binary.BigEndian.Uint64(id[i:])
+			return cmp.Compare(x^mine, y^mine)
 		}
 	}
 	return 0
