@@ -421,6 +421,19 @@ func TestNodeAndWeConnectAHundredTimesAtOnce(t *testing.T) {
 	})
 }
 
+// connectSoon connects to a server that is just coming back.
+func connectSoon(t *testing.T, side someDHT, key noise.Key, when string) {
+	t.Helper()
+	var err error
+	for range 50 {
+		if err = side.connect(key, 1, dhtOptions{}); err == nil {
+			return
+		}
+		time.Sleep(20 * time.Millisecond) // Node announces in the background
+	}
+	t.Fatalf("%s: %v", when, err)
+}
+
 func TestNodeAndWeFindServersThatMove(t *testing.T) {
 	onTestnets(t, func(t *testing.T, server, client someDHT) {
 		key := server.listen(4, dhtOptions{})
@@ -429,19 +442,13 @@ func TestNodeAndWeFindServersThatMove(t *testing.T) {
 		}
 		server.suspend() // as a laptop that is closed
 		server.resume()
-		if err := client.connect(key, 1, dhtOptions{}); err != nil {
-			t.Fatalf("after the server was suspended: %v", err)
-		}
+		connectSoon(t, client, key, "after the server was suspended")
 		server.unlisten(key)
 		client.listen(4, dhtOptions{}) // the other side has the key now
-		if err := server.connect(key, 1, dhtOptions{}); err != nil {
-			t.Fatalf("after the server moved: %v", err)
-		}
+		connectSoon(t, server, key, "after the server moved")
 		client.suspend()
 		client.resume()
-		if err := server.connect(key, 1, dhtOptions{}); err != nil {
-			t.Fatalf("after the other side was suspended: %v", err)
-		}
+		connectSoon(t, server, key, "after the other side was suspended")
 		client.unlisten(key)
 	})
 }

@@ -80,7 +80,7 @@ func (s Signing) Bytes() []byte {
 	return announceSignable(ns, s.Target, s.Token, s.NodeID, peerRecord{s.Peer, s.RelayAddresses}, nil)
 }
 
-// start announces for the first time, and waits for that.
+// start announces and waits for that.
 func (a *announcer) start(ctx context.Context) error {
 	done := a.update()
 	select {
@@ -151,11 +151,16 @@ func (a *announcer) halt(ctx context.Context, set func()) {
 	a.unannounce(ctx, at)
 }
 
-func (a *announcer) resume() {
+// resume announces again and waits for that.
+func (a *announcer) resume(ctx context.Context) error {
 	a.mu.Lock()
 	a.suspended = false
+	stopped := a.stopped
 	a.mu.Unlock()
-	a.refresh()
+	if stopped {
+		return nil
+	}
+	return a.start(ctx)
 }
 
 // update announces in the background, again if that is under way. The channel

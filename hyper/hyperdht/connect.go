@@ -21,6 +21,8 @@ const (
 	passiveTimeout = 10 * time.Second
 	// parallelTries is how many nodes are asked at a time to pass on a handshake.
 	parallelTries = 2
+	// localHeadStart is how long a path over the local network is preferred.
+	localHeadStart = 100 * time.Millisecond
 	// unknownPause is how long a server has for finding out about its NAT.
 	unknownPause = time.Second
 	// tryLaterLeast and tryLaterMost are how long to wait when the other side is
@@ -466,7 +468,7 @@ func (a *attempt) punch() {
 		return
 	}
 	if !a.o.NoLocal && relayed && ans.client.Addr() == ans.server.Addr() {
-		if a.tryLocal(p.addrs4, punchable) && !punchable {
+		if a.tryLocal(p.addrs4, punchable) && !punchable || a.over() {
 			return
 		}
 	}
@@ -486,7 +488,8 @@ func (a *attempt) punch() {
 }
 
 // tryLocal pings the server on the local network, and takes the path if it
-// answers. It reports whether there is an address to try.
+// answers. It gives it some time for that, as a server may give up for good when
+// punching makes no sense. It reports whether there is an address to try.
 func (a *attempt) tryLocal(addrs []netip.AddrPort, punchable bool) bool {
 	addrs = slices.DeleteFunc(slices.Clone(addrs), func(p netip.AddrPort) bool { return isReserved(p.Addr()) || p.Port() == 0 })
 	if len(addrs) == 0 {
@@ -496,7 +499,9 @@ func (a *attempt) tryLocal(addrs []netip.AddrPort, punchable bool) bool {
 	if !addr.IsValid() {
 		addr = addrs[0]
 	}
+	tried, done := context.WithCancel(a.ctx)
 	a.d.startPing(a.ctx, addr, dhtrpc.CallOptions{}, func(_ dhtrpc.Reply, err error) {
+		defer done()
 		switch {
 		case err == nil:
 			a.link.useDirect(a.d.node.ServerSocket(), addr)
@@ -504,6 +509,9 @@ func (a *attempt) tryLocal(addrs []netip.AddrPort, punchable bool) bool {
 			a.fail(fmt.Errorf("%w: it is on the same network and does not answer", ErrUnreachable))
 		}
 	})
+	if punchable {
+		a.d.sleep(tried, localHeadStart)
+	}
 	return true
 }
 

@@ -232,8 +232,9 @@ func (d *DHT) Suspend(ctx context.Context) error {
 	return nil
 }
 
-// Resume puts a DHT back that was suspended, with its servers.
-func (d *DHT) Resume(context.Context) error {
+// Resume puts a DHT back that was suspended, with its servers. It returns when
+// these are announced again, or at the end of ctx.
+func (d *DHT) Resume(ctx context.Context) error {
 	d.closing.Lock()
 	defer d.closing.Unlock()
 	d.mu.Lock()
@@ -254,7 +255,7 @@ func (d *DHT) Resume(context.Context) error {
 	d.mu.Lock()
 	d.suspended = false
 	d.mu.Unlock()
-	each(servers, (*Server).resume)
+	each(servers, func(s *Server) { s.resume(ctx) })
 	return nil
 }
 

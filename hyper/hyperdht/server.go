@@ -129,11 +129,11 @@ func (s *Server) suspend(ctx context.Context) {
 	s.ann.suspend(ctx)
 }
 
-func (s *Server) resume() {
+func (s *Server) resume(ctx context.Context) {
 	s.mu.Lock()
 	s.suspended = false
 	s.mu.Unlock()
-	s.ann.resume()
+	s.ann.resume(ctx) // it goes on by itself
 }
 
 // record is what this node tells about its own server.
@@ -326,6 +326,10 @@ func (in *inbound) look(h Handshake, p *noisePayload, ours bool, client netip.Ad
 		return
 	}
 	puncher.onAbort = in.giveUp
+	if near {
+		// The client may come over the local network all the same.
+		puncher.onAbort = nil
+	}
 	in.sealer, in.puncher = sealer, puncher
 	// The address that a reply comes from is taken for the server's. On the same
 	// network it is to be that of the server socket.
