@@ -111,8 +111,8 @@ type timers []*fakeTimer
 func (h timers) Len() int { return len(h) }
 
 func (h timers) Less(i, j int) bool {
-	if !h[i].at.Equal(h[j].at) {
-		return h[i].at.Before(h[j].at)
+	if c := h[i].at.Compare(h[j].at); c != 0 {
+		return c < 0
 	}
 	return h[i].turn < h[j].turn
 }

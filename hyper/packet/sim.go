@@ -1,7 +1,6 @@
 package packet
 
 import (
-	"container/heap"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -462,7 +461,6 @@ func (c *simConn) Write(batch []Packet) error {
 // A flight is a datagram on its way.
 type flight struct {
 	at       time.Duration // when it is where it is
-	turn     uint64
 	source   *SimHost
 	from, to netip.AddrPort
 	data     []byte
@@ -670,31 +668,31 @@ func (s *Sim) run() {
 		return
 	}
 	s.running = true
-	var due []*flight
+	var batch []*flight
 	var to *simConn
 	for s.tickLocked(); len(s.flights) > 0 && s.flights[0].at <= s.now; s.tickLocked() {
-		f := heap.Pop(&s.flights).(*flight)
+		f := s.flights.pop()
 		c := s.moveLocked(f)
 		if c == nil {
 			continue
 		}
-		if len(due) == simBatch || c != to {
-			due = s.deliverLocked(to, due)
+		if len(batch) == simBatch || c != to {
+			batch = s.deliverLocked(to, batch)
 			to = c
 		}
-		due = append(due, f)
+		batch = append(batch, f)
 	}
-	s.deliverLocked(to, due)
+	s.deliverLocked(to, batch)
 	s.running = false
 	s.armLocked()
 }
 
 // deliverLocked gives datagrams to a socket's handler, and returns the emptied
 // slice. The lock is open meanwhile.
-func (s *Sim) deliverLocked(c *simConn, due []*flight) []*flight {
-	if len(due) > 0 && !c.closed {
+func (s *Sim) deliverLocked(c *simConn, batch []*flight) []*flight {
+	if len(batch) > 0 && !c.closed {
 		s.packets = s.packets[:0]
-		for _, f := range due {
+		for _, f := range batch {
 			s.packets = append(s.packets, Packet{Addr: f.from, Data: f.data})
 			for _, t := range []*Traffic{&s.traffic, &c.host.traffic} {
 				t.Received++
@@ -708,17 +706,16 @@ func (s *Sim) deliverLocked(c *simConn, due []*flight) []*flight {
 		}()
 		clear(s.packets)
 	}
-	for _, f := range due {
+	for _, f := range batch {
 		s.recycleLocked(f)
 	}
-	return due[:0]
+	return batch[:0]
 }
 
 // pushLocked keeps f until it is due.
 func (s *Sim) pushLocked(f *flight) *simConn {
 	s.turn++
-	f.turn = s.turn
-	heap.Push(&s.flights, f)
+	s.flights.push(due{f.at, s.turn, f})
 	return nil
 }
 
@@ -751,23 +748,61 @@ func (s *Sim) recycleLocked(f *flight) {
 	s.free = append(s.free, f)
 }
 
-// flights is a heap by time, and by turn where that is equal.
-type flights []*flight
+// flights is a heap by time, and by turn where that is equal. It is written out
+// because it is most of what a packet costs.
+type flights []due
 
-func (h flights) Len() int      { return len(h) }
-func (h flights) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
-func (h *flights) Push(x any)   { *h = append(*h, x.(*flight)) }
-
-func (h flights) Less(i, j int) bool {
-	return h[i].at < h[j].at || h[i].at == h[j].at && h[i].turn < h[j].turn
+type due struct {
+	at   time.Duration
+	turn uint64
+	f    *flight
 }
 
-func (h *flights) Pop() any {
+func (d *due) before(other *due) bool {
+	return d.at < other.at || d.at == other.at && d.turn < other.turn
+}
+
+func (h *flights) push(d due) {
+	q := append(*h, d)
+	*h = q
+	i := len(q) - 1
+	for i > 0 {
+		parent := (i - 1) / 2
+		if !d.before(&q[parent]) {
+			break
+		}
+		q[i] = q[parent]
+		i = parent
+	}
+	q[i] = d
+}
+
+func (h *flights) pop() *flight {
+	first := (*h)[0].f
 	last := len(*h) - 1
-	f := (*h)[last]
-	(*h)[last] = nil
-	*h = (*h)[:last]
-	return f
+	d := (*h)[last]
+	(*h)[last] = due{}
+	q := (*h)[:last]
+	*h = q
+	i := 0
+	for {
+		child := 2*i + 1
+		if child >= last {
+			break
+		}
+		if child+1 < last && q[child+1].before(&q[child]) {
+			child++
+		}
+		if !q[child].before(&d) {
+			break
+		}
+		q[i] = q[child]
+		i = child
+	}
+	if last > 0 {
+		q[i] = d
+	}
+	return first
 }
 
 // below returns a number from 0 to n-1 (splitmix64). It is to be the same for

@@ -421,9 +421,9 @@ func crowd(t testing.TB, seed uint64, n int, long time.Duration) (string, *packe
 }
 
 func TestSimIsTheSameForASeed(t *testing.T) {
-	a, s := crowd(t, 1, 60, 20*time.Second)
-	b, _ := crowd(t, 1, 60, 20*time.Second)
-	other, _ := crowd(t, 2, 60, 20*time.Second)
+	a, s := crowd(t, 1, 60, 6*time.Second)
+	b, _ := crowd(t, 1, 60, 6*time.Second)
+	other, _ := crowd(t, 2, 60, 6*time.Second)
 	if s.Traffic().Received < 1000 {
 		t.Fatalf("only %d packets", s.Traffic().Received)
 	}

@@ -391,7 +391,7 @@ func TestSimNATsMemoryIsBounded(t *testing.T) {
 		nat := l.NAT(packet.NAT{Kind: kind, Timeout: 10 * time.Second})
 		host := l.socket(nat.Host(), 7000)
 		most := 0
-		for i := range 20_000 {
+		for i := range 4000 {
 			host.send(netip.AddrPortFrom(netip.AddrFrom4([4]byte{9, 10, byte(i >> 8), byte(i)}), 7), "x")
 			l.clock.Advance(100 * time.Millisecond)
 			most = max(most, nat.Remembers())
