@@ -92,6 +92,13 @@ func (r *router) serve(c *net.UDPConn, answer func([]byte) []byte) {
 	}
 }
 
+// with calls f with the lock.
+func (r *router) with(f func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f()
+}
+
 func (r *router) note(format string, args ...any) {
 	r.heard = append(r.heard, fmt.Sprintf(format, args...))
 }
@@ -221,6 +228,11 @@ func (r *router) serveHTTP(w http.ResponseWriter, req *http.Request) {
 	fmt.Fprintf(w, `<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><u:%sResponse xmlns:u="urn:schemas-upnp-org:service:WANIPConnection:1">%s</u:%sResponse></s:Body></s:Envelope>`, a.XMLName.Local, result, a.XMLName.Local)
 }
 
+func (r *router) requests() (n int) {
+	r.with(func() { n = len(r.heard) })
+	return n
+}
+
 func (r *router) mapped() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -251,7 +263,7 @@ func TestMapping(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRouter(t, c.speaks...)
 			if c.change != nil {
-				c.change(r)
+				r.with(func() { c.change(r) })
 			}
 			m, err := Map(t.Context(), UDP, 4000, r.options(nil))
 			if err != nil {
@@ -344,10 +356,10 @@ func TestMappingsAreRenewed(t *testing.T) {
 			var changes []netip.AddrPort
 			m.OnChange(func(a netip.AddrPort) { changes = append(changes, a) })
 			c.Advance(lifetime/2 - time.Second)
-			heard := len(r.heard)
+			heard := r.requests()
 			c.Advance(2 * time.Second)
-			if len(r.heard) == heard || len(changes) != 0 {
-				t.Errorf("heard %v, changes %v", r.heard, changes)
+			if r.requests() == heard || len(changes) != 0 {
+				t.Errorf("heard %d requests, changes %v", r.requests(), changes)
 			}
 			// The router gets another address.
 			r.mu.Lock()
@@ -414,7 +426,7 @@ func TestHostileDevices(t *testing.T) {
 		"an answer of nothing": func(r *router) { r.elsewhere = " " },
 	} {
 		r := newRouter(t, "UPnP")
-		change(r)
+		r.with(func() { change(r) })
 		o := r.options(nil)
 		u := &upnp{clock: clock.System, protocol: UDP, port: 1, group: o.ssdp}
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
