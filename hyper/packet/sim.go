@@ -53,7 +53,8 @@ type Sim struct {
 	cuts    []*cut
 	filter  func(from, to netip.AddrPort, data []byte) bool
 	free    []*flight
-	packets []Packet
+	batch   []*flight // empty, memory for run
+	packets []Packet  // and for what it gives to handlers
 	traffic Traffic
 	lost    map[string]int
 }
@@ -668,7 +669,7 @@ func (s *Sim) run() {
 		return
 	}
 	s.running = true
-	var batch []*flight
+	batch := s.batch
 	var to *simConn
 	for s.tickLocked(); len(s.flights) > 0 && s.flights[0].at <= s.now; s.tickLocked() {
 		f := s.flights.pop()
@@ -682,7 +683,7 @@ func (s *Sim) run() {
 		}
 		batch = append(batch, f)
 	}
-	s.deliverLocked(to, batch)
+	s.batch = s.deliverLocked(to, batch)
 	s.running = false
 	s.armLocked()
 }

@@ -42,14 +42,14 @@ func (s *plainSocket) Close() error {
 
 // read gives what comes in to the handler until the socket is closed.
 func (s *plainSocket) read() {
-	data := make([]byte, MaxSize)
+	data := make([]byte, MaxSize+1)
 	batch := make([]Packet, 1)
 	for {
 		n, from, err := s.conn.ReadFromUDPAddrPort(data)
 		if errors.Is(err, net.ErrClosed) || s.closed.Load() {
 			return
 		}
-		if err != nil {
+		if err != nil || n > MaxSize {
 			continue // too large, or the answer of a host to what was sent before
 		}
 		batch[0] = Packet{Addr: netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), Data: data[:n]}

@@ -46,6 +46,7 @@ func Run(t *testing.T, open func(t *testing.T) Place) {
 		test func(p *place)
 	}{
 		{"datagrams arrive as they were sent", arrive},
+		{"a large datagram arrives as a whole if at all", large},
 		{"a batch goes to many", manyReceivers},
 		{"datagrams in a row keep their bounds", bounds},
 		{"segments arrive as datagrams", segments},
@@ -216,6 +217,26 @@ func arrive(p *place) {
 		b.expect(a.LocalAddr(), data)
 		b.send(a, data, data)
 		a.expect(b.LocalAddr(), data, data)
+	}
+}
+
+func large(p *place) {
+	a, b := p.pair()
+	for _, n := range []int{packet.MaxSize + 1, 9000, 65_000} {
+		a.send(b, text(n), "end")
+		got := b.wait(1)
+		if got[0].data != "end" {
+			got = b.wait(2)
+			if got[0].data != text(n) {
+				p.Fatalf("of %d bytes came %s", n, short(got[0].data))
+			}
+		}
+		if got[len(got)-1].data != "end" {
+			p.Fatalf("got %s", short(got[len(got)-1].data))
+		}
+		b.mu.Lock()
+		b.got = nil
+		b.mu.Unlock()
 	}
 }
 
