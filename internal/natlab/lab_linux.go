@@ -540,31 +540,24 @@ func (n *namespace) sysctl(name string, value int) error {
 	return n.do(func() error { return os.WriteFile("/proc/sys/"+name, []byte(strconv.Itoa(value)), 0) })
 }
 
-// Places adds a site of each kind, with a host on it and the subject that start
-// makes there. Role is for names.
-func (l *Lab) Places(role string, kinds []Kind, start func(*Host) (Subject, error)) (map[Kind]*Place, error) {
-	var (
-		mu     sync.Mutex
-		places = make(map[Kind]*Place)
-		errs   []error
-		all    sync.WaitGroup
-	)
-	for _, kind := range kinds {
+// Places adds a site of each kind, with a host on it. Start starts what is to be
+// there, for all at the same time. Role is for names.
+func (l *Lab) Places(role string, kinds []Kind, start func(*Host, *Place) error) (map[Kind]*Place, error) {
+	var all sync.WaitGroup
+	places := make(map[Kind]*Place)
+	errs := make([]error, len(kinds))
+	for i, kind := range kinds {
 		site, err := l.Site(role+"-"+string(kind), kind)
 		if err != nil {
 			return nil, err
 		}
-		all.Go(func() {
-			var subject Subject
-			host, err := site.Host(role + "-at-" + string(kind))
-			if err == nil {
-				subject, err = start(host)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			places[kind] = &Place{Kind: kind, Subject: subject, Flush: site.Flush}
-			errs = append(errs, err)
-		})
+		host, err := site.Host(role + "-at-" + string(kind))
+		if err != nil {
+			return nil, err
+		}
+		place := &Place{Kind: kind, Flush: site.Flush}
+		places[kind] = place
+		all.Go(func() { errs[i] = start(host, place) })
 	}
 	all.Wait()
 	return places, errors.Join(errs...)

@@ -73,14 +73,19 @@ type Cell struct{ Client, Server Kind }
 
 func (c Cell) String() string { return fmt.Sprintf("%s to %s", c.Client, c.Server) }
 
-// Want is the path that a cell must take if UDP is all that there is: what
-// hyperdht does in Node.js. It is Relayed only for those that may use a relay.
-func (c Cell) Want() Path {
-	hard := func(k Kind) bool { return k == Symmetric }
+// Doors say which subjects use the WebSocket door of their network when there is
+// no UDP.
+type Doors struct{ Client, Server bool }
+
+// Want is the path that a cell must take: without doors, what hyperdht does in
+// Node.js. Only subjects in cells that want to be Relayed may use a relay.
+func (d Doors) Want(c Cell) Path {
 	switch {
-	case c.Client.NoUDP() || c.Server.NoUDP():
+	case c.Client.NoUDP() && !d.Client || c.Server.NoUDP() && !d.Server:
 		return None
-	case hard(c.Client) && hard(c.Server):
+	case c.Client.NoUDP() || c.Server.NoUDP():
+		return Relayed
+	case c.Client == Symmetric && c.Server == Symmetric:
 		return Relayed
 	case c.Client == Carrier && c.Server == Carrier:
 		return Relayed // both are behind the same address, which they can't send to
@@ -90,10 +95,14 @@ func (c Cell) Want() Path {
 	return Punched
 }
 
-// Allows tells whether a path is as good as the one wanted: a node that is open
+// Allows tells whether a path is as good as the one wanted. A node that is open
 // to all and does not know it yet has others make a hole to it, where there is
-// nothing in the way.
-func (c Cell) Allows(p Path) bool { return p == c.Want() || c.Want() == Direct && p == Punched }
+// nothing in the way. And a client can't tell that what it reaches is the door
+// which its server is behind.
+func (d Doors) Allows(c Cell, p Path) bool {
+	want := d.Want(c)
+	return p == want || want == Direct && p == Punched || want == Relayed && c.Server.NoUDP() && p != None
+}
 
 // NoUDP tells whether UDP does not get out of sites of this kind.
 func (k Kind) NoUDP() bool { return k == NoUDP || k == OnlyTCP443 }
@@ -117,8 +126,9 @@ type Matrix struct {
 
 // Run tries cells, so many at once; each has its two places for itself, with
 // fresh NATs. A place of each kind is needed among the clients and the servers.
-// What fails is in the results. Cells that ctx leaves no time for have none.
-func Run(ctx context.Context, name string, cells []Cell, clients, servers map[Kind]*Place, atOnce int, within time.Duration) *Matrix {
+// Runs at the same time share no places. What fails is in the results. Cells
+// that ctx leaves no time for have none.
+func Run(ctx context.Context, name string, cells []Cell, doors Doors, clients, servers map[Kind]*Place, atOnce int, within time.Duration) *Matrix {
 	m := &Matrix{Name: name, results: make(map[Cell]Result)}
 	var mu sync.Mutex
 	waiting := slices.Clone(cells)
@@ -147,7 +157,7 @@ func Run(ctx context.Context, name string, cells []Cell, clients, servers map[Ki
 		workers.Go(func() {
 			for cell, ok := next(); ok; cell, ok = next() {
 				client, server := clients[cell.Client], servers[cell.Server]
-				result, err := try(ctx, cell, client, server, within)
+				result, err := try(ctx, cell, doors.Want(cell), client, server, within)
 				if err != nil {
 					result = Result{Path: None, Error: err.Error()}
 				}
@@ -166,16 +176,8 @@ func Run(ctx context.Context, name string, cells []Cell, clients, servers map[Ki
 // setup is the time that subjects have for what is not measured.
 const setup = 20 * time.Second
 
-// patience is how long a cell may take: less, if nothing is to come of it.
-func (c Cell) patience(within time.Duration) time.Duration {
-	if c.Want() == None {
-		return min(within, 5*time.Second)
-	}
-	return within
-}
-
 // try is one cell.
-func try(ctx context.Context, cell Cell, client, server *Place, within time.Duration) (result Result, err error) {
+func try(ctx context.Context, cell Cell, want Path, client, server *Place, within time.Duration) (result Result, err error) {
 	ctx, cancel := context.WithTimeout(ctx, within+setup)
 	defer cancel()
 	for _, p := range []*Place{client, server} {
@@ -195,7 +197,10 @@ func try(ctx context.Context, cell Cell, client, server *Place, within time.Dura
 	if err != nil {
 		return result, fmt.Errorf("listen: %w", err)
 	}
-	return client.Subject.Connect(ctx, key, cell.Want() == Relayed, cell.patience(within))
+	if want == None {
+		within = min(within, 3*time.Second)
+	}
+	return client.Subject.Connect(ctx, key, want == Relayed, within)
 }
 
 // Set notes what came of a cell.

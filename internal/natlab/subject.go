@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"reflect"
 	"sync"
 	"time"
 
@@ -64,11 +65,12 @@ func (s *process) Again(ctx context.Context, within time.Duration) (result Resul
 func (s *process) Drop(ctx context.Context) error { return s.p.Call(ctx, "drop", nil, nil) }
 
 // Serve makes this process a subject: it answers the calls on in until that
-// ends. Open makes the subject once it is known on what network it is.
+// ends. Open makes a subject for a network when it is first called for that.
 func Serve(ctx context.Context, in io.Reader, out io.Writer, open func(Network) Subject) error {
 	var (
-		mu      sync.Mutex // guards subject and out
+		mu      sync.Mutex // guards subject, on and out
 		subject Subject
+		on      Network // of subject
 		calls   sync.WaitGroup
 	)
 	defer calls.Wait()
@@ -87,8 +89,9 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, open func(Network) 
 	of := func(n Network) Subject {
 		mu.Lock()
 		defer mu.Unlock()
-		if subject == nil {
-			subject = open(n)
+		// Calls that are about what is there bring no network.
+		if subject == nil || n.Bootstrap != nil && !reflect.DeepEqual(n, on) {
+			subject, on = open(n), n
 		}
 		return subject
 	}

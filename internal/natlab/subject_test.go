@@ -66,6 +66,10 @@ func TestProcessesAreSubjects(t *testing.T) {
 			t.Errorf("Connect = %+v, %v, want %+v", got, err, want)
 		}
 	}
+	other := Process(p, Network{Bootstrap: []string{"9.9.0.2:1"}})
+	if key, err := other.Listen(t.Context()); key != "9.9.0.2:1" || err != nil {
+		t.Errorf("Listen on another network = %q, %v", key, err)
+	}
 	if _, err := s.Again(t.Context(), time.Second); err == nil || !strings.Contains(err.Error(), "there is no connection") {
 		t.Errorf("Again = %v", err)
 	}

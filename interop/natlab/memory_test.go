@@ -1,6 +1,8 @@
-package interop_test
+package natlab_test
 
 import (
+	"context"
+	"crypto/rand"
 	"errors"
 	"net"
 	"net/netip"
@@ -11,7 +13,12 @@ import (
 	"time"
 
 	"github.com/cloudbevy/bevy/hyper/clock"
+	"github.com/cloudbevy/bevy/hyper/dhtrelay"
+	"github.com/cloudbevy/bevy/hyper/hyperdht"
+	"github.com/cloudbevy/bevy/hyper/noise"
 	"github.com/cloudbevy/bevy/hyper/packet"
+	"github.com/cloudbevy/bevy/hyper/secretstream"
+	"github.com/cloudbevy/bevy/hyper/transport"
 	"github.com/cloudbevy/bevy/internal/natlab"
 )
 
@@ -79,6 +86,60 @@ func simNAT(n natlab.NAT) packet.NAT {
 		nat.Kind = packet.PortRestricted
 	}
 	return nat
+}
+
+// places are sites of each kind with subjects of ours.
+func (m *memory) places(kinds []natlab.Kind, network natlab.Network, door *dhtrelay.Server) map[natlab.Kind]*natlab.Place {
+	places := make(map[natlab.Kind]*natlab.Place)
+	for _, kind := range kinds {
+		host, flush := m.site(kind)
+		subject := &goSubject{machine: host(), network: network, door: func(ctx context.Context) (*dhtrelay.Client, error) {
+			return throughDoor(ctx, door)
+		}}
+		places[kind] = &natlab.Place{Kind: kind, Subject: subject, Flush: flush}
+	}
+	return places
+}
+
+// throughDoor makes a client of a door over a pipe, instead of a WebSocket.
+func throughDoor(ctx context.Context, door *dhtrelay.Server) (*dhtrelay.Client, error) {
+	near, far := transport.Pipe()
+	keys, err := noise.GenerateKeyPair(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	go func() {
+		if stream, err := secretstream.Server(context.Background(), far, secretstream.Options{KeyPair: keys}); err == nil {
+			_ = door.Serve(context.Background(), stream)
+		}
+	}()
+	stream, err := secretstream.Client(ctx, near, secretstream.Options{KeyPair: keys})
+	if err != nil {
+		return nil, err
+	}
+	return dhtrelay.NewClient(stream, dhtrelay.ClientOptions{})
+}
+
+// TestMatrixInMemory is the matrix where no laboratory can be built, with ours
+// at both ends.
+func TestMatrixInMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory(clock.System, 1)
+		var addrs []netip.Addr
+		for i := range 16 {
+			addrs = append(addrs, netip.AddrFrom4([4]byte{24, 8, byte(i), 1}))
+		}
+		var network natlab.Network
+		network.Bootstrap = startDHT(t, addrs, func(addr netip.Addr) packet.Network { return m.Host(addr) })
+		open := func() *hyperdht.DHT {
+			return openNode(t, m.Host(), hyperdht.Options{Open: true, Node: true, Bootstrap: network.Bootstrap})
+		}
+		network.Relay = &natlab.Relay{Key: startRelay(t, open())}
+		door := startDoor(t, open())
+		cells := natlab.All(natlab.Kinds, natlab.Kinds) // which take no time here
+		doors := natlab.Doors{Client: true, Server: true}
+		runMatrix(t, "Go to Go, in memory", cells, doors, m.places(natlab.Kinds, network, door), m.places(natlab.Kinds, network, door), 1)
+	})
 }
 
 // simConn is a socket of a packet.Network that is read from.
