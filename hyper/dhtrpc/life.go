@@ -94,7 +94,8 @@ func (m *machine) heard(from Peer, to netip.AddrPort, sample bool) {
 		m.seen(old, to, sample)
 		return
 	}
-	n := &node{id: from.ID, addr: from.Addr, to: to}
+	n := newNode(from.Addr)
+	n.to = to
 	if crowd := m.table.crowd(n.id, n.addr.Addr()); crowd != nil {
 		m.replaceOldest(crowd, func() { m.insert(n) })
 		return
@@ -448,9 +449,11 @@ func (m *machine) moveTo(id ID) {
 	}
 	old := m.table
 	m.table = &table{id: id}
-	for _, n := range old.closest(old.id, old.size) {
-		if !m.table.add(n) {
-			m.nodes.remove(n)
+	for _, row := range old.rows {
+		for _, n := range row {
+			if !m.table.add(n) {
+				m.nodes.remove(n)
+			}
 		}
 	}
 }

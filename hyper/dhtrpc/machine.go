@@ -141,7 +141,7 @@ func newMachine(c config, random io.Reader, now time.Time) (*machine, error) {
 	}
 	for i := len(c.nodes) - 1; i >= 0; i-- {
 		if reachable(c.nodes[i]) {
-			m.insert(&node{id: NodeID(c.nodes[i]), addr: c.nodes[i]})
+			m.insert(newNode(c.nodes[i]))
 		}
 	}
 	return m, nil

@@ -195,7 +195,7 @@ func TestATableIsNotTakenOverByOneNetwork(t *testing.T) {
 			}
 		}
 		for n := r.m.nodes.oldest; n != nil; n = n.next {
-			if sharesNet(n.addr.Addr(), netip.MustParseAddr("203.0.113.1")) {
+			if n.net == networkOf(netip.MustParseAddr("203.0.113.1")) {
 				in++
 			}
 		}
@@ -258,7 +258,7 @@ func TestAnswersToUnprovenSourcesAreBounded(t *testing.T) {
 	r := public(t)
 	for i := range 300 {
 		a := addrOf(i)
-		r.m.insert(&node{id: NodeID(a), addr: a})
+		r.m.insert(newNode(a))
 	}
 	target := NodeID(addrOf(1000))
 	victim := addrPort("203.0.113.9:53")
@@ -361,7 +361,7 @@ func TestDelayedPingsAreBounded(t *testing.T) {
 func TestDownHintsMakeANodeLook(t *testing.T) {
 	r := public(t)
 	down := addrOf(1)
-	r.m.insert(&node{id: NodeID(down), addr: down})
+	r.m.insert(newNode(down))
 	v := readVectors(t)
 	hint := unhex(t, v.DownHintValue)
 	ip := down.Addr().As4()
@@ -435,7 +435,7 @@ func TestSleepMakesAllNodesOld(t *testing.T) {
 	r := newRig(t, config{public: netip.AddrPortFrom(netip.MustParseAddr("198.51.100.7"), testPort), open: true})
 	r.m.outside = false
 	for i := range 5 {
-		r.m.insert(&node{id: NodeID(addrOf(i)), addr: addrOf(i)})
+		r.m.insert(newNode(addrOf(i)))
 	}
 	var events []Event
 	r.m.notify = func(e Event) { events = append(events, e) }

@@ -155,7 +155,7 @@ func TestAnswersAreThoseOfTheReference(t *testing.T) {
 		}
 		if want.closer != nil {
 			// The reference knew the client that it had been shown before.
-			r.m.insert(&node{id: NodeID(want.closer[0]), addr: want.closer[0]})
+			r.m.insert(newNode(want.closer[0]))
 		}
 		r.receive(r.m.server, want.to, unhex(t, e.Request))
 		var got []byte

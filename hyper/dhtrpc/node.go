@@ -453,7 +453,7 @@ func (n *Node) Closest(id ID) []Peer {
 func (n *Node) AddNode(addr netip.AddrPort) {
 	n.do(func(m *machine) {
 		if reachable(addr) {
-			m.insert(&node{id: NodeID(addr), addr: addr})
+			m.insert(newNode(addr))
 		}
 	})
 }

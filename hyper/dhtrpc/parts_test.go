@@ -20,7 +20,7 @@ func TestTableKeepsManyNearAndFewFar(t *testing.T) {
 	tab := &table{id: randomID(r)}
 	for i := range 5000 {
 		a := addrOf(i)
-		tab.add(&node{id: NodeID(a), addr: a})
+		tab.add(newNode(a))
 	}
 	size := 0
 	for i, row := range tab.rows {
@@ -45,7 +45,7 @@ func TestClosestAreTheClosestOfTheTable(t *testing.T) {
 	var all []ID
 	for i := range 2000 {
 		a := addrOf(i)
-		if n := (&node{id: NodeID(a), addr: a}); tab.add(n) {
+		if n := (newNode(a)); tab.add(n) {
 			all = append(all, n.id)
 		}
 	}
@@ -70,12 +70,16 @@ func TestClosestAreTheClosestOfTheTable(t *testing.T) {
 	if got := len(tab.closest(tab.id, tab.size)); got != len(all) {
 		t.Errorf("all are %d, want %d", got, len(all))
 	}
+	var empty table
+	if got := empty.closest(tab.id, K); len(got) != 0 {
+		t.Errorf("the closest of none are %v", got)
+	}
 }
 
 func TestTableTakesAndRemovesNodes(t *testing.T) {
 	tab := new(table)
-	a := &node{id: NodeID(addrOf(1)), addr: addrOf(1)}
-	if !tab.add(a) || tab.add(a) || tab.add(&node{id: a.id, addr: a.addr}) || tab.add(&node{id: tab.id, addr: addrOf(2)}) {
+	a := newNode(addrOf(1))
+	if !tab.add(a) || tab.add(a) || tab.add(newNode(a.addr)) || tab.add(&node{id: tab.id}) {
 		t.Error("a node may be there once, and this one never")
 	}
 	if tab.get(a.id) != a || tab.get(NodeID(addrOf(2))) != nil {
@@ -95,7 +99,7 @@ func TestOneNetworkHasAtMostHalfOfARow(t *testing.T) {
 		for i := range 5000 {
 			ip[3] = byte(i)
 			a := netip.AddrPortFrom(netip.AddrFrom4(ip), uint16(i+1))
-			tab.add(&node{id: NodeID(a), addr: a})
+			tab.add(newNode(a))
 		}
 		if got := len(tab.rows[0]); got != want {
 			t.Errorf("%s/24 has %d places of a row, want %d", first, got, want)
@@ -104,7 +108,7 @@ func TestOneNetworkHasAtMostHalfOfARow(t *testing.T) {
 		for i := 1; tab.row(NodeID(other)) != 0; i++ {
 			other = addrOf(i)
 		}
-		if got := tab.add(&node{id: NodeID(other), addr: other}); got != (want < K) {
+		if got := tab.add(newNode(other)); got != (want < K) {
 			t.Errorf("beside %s/24 another finds a place: %v", first, got)
 		}
 	}

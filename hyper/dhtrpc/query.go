@@ -378,8 +378,9 @@ func (q *query) keep(r Reply) {
 	}
 	q.closest = slices.Insert(q.closest, i, r)
 	of, last := 0, 0
+	net := networkOf(r.From.Addr.Addr())
 	for i, c := range q.closest {
-		if sharesNet(c.From.Addr.Addr(), r.From.Addr.Addr()) {
+		if net != 0 && networkOf(c.From.Addr.Addr()) == net {
 			of, last = of+1, i
 		}
 	}

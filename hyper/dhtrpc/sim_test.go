@@ -204,7 +204,7 @@ func TestLookupsConvergeInFewHops(t *testing.T) {
 		w := newWorld(t, 1)
 		w.bootstrapper()
 		w.join(n - 1)
-		s := w.lookups(50, w.nodes, w.nodes)
+		s := w.lookups(25, w.nodes, w.nodes)
 		traffic := w.sim.Traffic()
 		t.Logf("%d nodes: %v; %d packets and %d bytes until here", n, s, traffic.Sent, traffic.SentBytes)
 		if s.found < 0.98*min(K, float64(n-1)) || s.first < 0.98 {
@@ -288,16 +288,16 @@ func (w *world) joinStores(count int) []*simNode {
 func TestValuesStayFindableWhileNodesComeAndGo(t *testing.T) {
 	w := newWorld(t, 3)
 	w.bootstrapper()
-	count := size(60, 600)
+	count := size(40, 600)
 	w.joinStores(count - 1)
 	targets := make([]ID, 15)
 	for i := range targets {
 		targets[i] = w.id()
 		w.put(w.nodes[1+w.rand.IntN(len(w.nodes)-1)], targets[i], targets[i][:])
 	}
-	// In twenty minutes half of the nodes go without a word, and as many come.
-	for range 20 {
-		for range count / 40 {
+	// In ten minutes half of the nodes go without a word, and as many come.
+	for range 10 {
+		for range count / 20 {
 			w.leave(w.nodes[1+w.rand.IntN(len(w.nodes)-1)])
 			w.open(w.sim.Host(w.addr()), Options{Ephemeral: Never, Handle: store()})
 		}
@@ -318,7 +318,7 @@ func TestValuesStayFindableWhileNodesComeAndGo(t *testing.T) {
 func TestPartsOfANetworkFindTogetherAgain(t *testing.T) {
 	w := newWorld(t, 4)
 	w.bootstrapper()
-	w.join(size(40, 200) - 1)
+	w.join(size(30, 200) - 1)
 	var hosts [2][]*packet.SimHost
 	var parts [2][]*simNode
 	for i, n := range w.nodes {
@@ -326,7 +326,7 @@ func TestPartsOfANetworkFindTogetherAgain(t *testing.T) {
 		parts[i%2] = append(parts[i%2], n)
 	}
 	heal := w.sim.Cut(hosts[0], hosts[1])
-	w.pass(time.Duration(size(1, 6)) * time.Hour)
+	w.pass(time.Duration(size(40, 400)) * time.Minute)
 	for i := range parts {
 		s := w.lookups(8, parts[i], parts[i])
 		t.Logf("part %d alone: %v", i, s)
@@ -343,7 +343,7 @@ func TestPartsOfANetworkFindTogetherAgain(t *testing.T) {
 		}
 	}
 	heal()
-	w.pass(40 * time.Minute)
+	w.pass(35 * time.Minute)
 	s := w.lookups(15, w.nodes, w.nodes)
 	t.Logf("together again, when %d ties were left: %v", known, s)
 	if s.found < 0.95*K || s.first < 0.95 {
@@ -394,7 +394,7 @@ func TestLookupsStandLiars(t *testing.T) {
 	for _, kind := range []string{"nodes that don't exist", "one another"} {
 		t.Run(kind, func(t *testing.T) {
 			w := newWorld(t, 5)
-			count := size(80, 500)
+			count := size(60, 500)
 			w.bootstrapper()
 			honest := append([]*simNode{w.nodes[0]}, w.join(count*4/5-1)...)
 			var liars []netip.AddrPort
@@ -443,12 +443,12 @@ func (n *simNode) load() int {
 	return len(m.requests) + len(m.timers.heap) + len(m.waiting) + m.nodes.length + m.table.size + len(m.queries) + len(m.times.young) + len(m.times.old) + len(n.calls)
 }
 
-// Somebody with a network of 256 addresses sends each node of the network 200
+// Somebody with a network of 256 addresses sends each node of the network 100
 // questions a second, as many nodes that do exist and answer.
 func TestLookupsStandAFlood(t *testing.T) {
 	w := newWorld(t, 6)
 	w.bootstrapper()
-	w.join(size(40, 300) - 1)
+	w.join(size(25, 300) - 1)
 	var addrs []netip.Addr
 	for i := range 200 {
 		addrs = append(addrs, netip.AddrFrom4([4]byte{203, 0, 113, byte(1 + i)}))
@@ -472,9 +472,9 @@ func TestLookupsStandAFlood(t *testing.T) {
 		conns = append(conns, c)
 	}
 	before := host.Traffic()
-	const seconds = 20
+	const seconds = 15
 	for range 10 * seconds {
-		for range 20 {
+		for range 10 {
 			i := w.rand.IntN(len(conns))
 			from := netip.AddrPortFrom(addrs[i], 1000)
 			id, target := NodeID(from), w.id()
@@ -582,10 +582,10 @@ func TestNodesFindOutWhetherTheyAreReachable(t *testing.T) {
 func TestIdleNodesAreQuiet(t *testing.T) {
 	w := newWorld(t, 8)
 	w.bootstrapper()
-	w.join(size(60, 300))
-	w.pass(10 * time.Minute)
+	w.join(size(30, 300))
+	w.pass(5 * time.Minute)
 	before := w.sim.Traffic()
-	const minutes = 30
+	const minutes = 15
 	w.pass(minutes * time.Minute)
 	after := w.sim.Traffic()
 	each := float64(after.Sent-before.Sent) / minutes / float64(len(w.nodes))

@@ -12,6 +12,7 @@ import (
 type node struct {
 	id   ID
 	addr netip.AddrPort
+	net  network
 	to   netip.AddrPort // our address as it told, if it did
 
 	// Ticks: when to was counted, when it came into the table, when it was last
@@ -20,6 +21,10 @@ type node struct {
 
 	hinted     bool // as being down
 	prev, next *node
+}
+
+func newNode(addr netip.AddrPort) *node {
+	return &node{id: NodeID(addr), addr: addr, net: networkOf(addr.Addr())}
 }
 
 // order is the nodes by when they were last heard, the oldest first.
@@ -67,10 +72,16 @@ func (o *order) remove(n *node) {
 // all of a small network is in one there.
 const maxPerNet = K / 2
 
-// sharesNet reports whether two addresses are in one network that is bounded.
-func sharesNet(a, b netip.Addr) bool {
-	x, y := a.As4(), b.As4()
-	return [3]byte(x[:3]) == [3]byte(y[:3]) && !a.IsPrivate() && !a.IsLoopback() && !a.IsLinkLocalUnicast()
+// A network is the first bytes of the address of one that is bounded so; zero
+// is none.
+type network uint32
+
+func networkOf(a netip.Addr) network {
+	if !a.Is4() || a.IsPrivate() || a.IsLoopback() || a.IsLinkLocalUnicast() {
+		return 0
+	}
+	ip := a.As4()
+	return network(binary.BigEndian.Uint32(ip[:]) >> 8)
 }
 
 // A table is the nodes that a node knows, in rows by how many bits of their id
@@ -79,7 +90,7 @@ func sharesNet(a, b netip.Addr) bool {
 type table struct {
 	id   ID
 	size int
-	rows [8 * len(ID{})][]*node // each in no order
+	rows [][]*node // each in no order; those behind the last are empty
 }
 
 // row is the number of the row for an id: the bits that it has in common.
@@ -89,11 +100,18 @@ func (t *table) row(id ID) int {
 			return 8*i + bits.LeadingZeros8(x)
 		}
 	}
-	return len(t.rows) - 1
+	return 8*len(id) - 1
+}
+
+func (t *table) rowOf(id ID) []*node {
+	if i := t.row(id); i < len(t.rows) {
+		return t.rows[i]
+	}
+	return nil
 }
 
 func (t *table) get(id ID) *node {
-	for _, n := range t.rows[t.row(id)] {
+	for _, n := range t.rowOf(id) {
 		if n.id == id {
 			return n
 		}
@@ -101,20 +119,22 @@ func (t *table) get(id ID) *node {
 	return nil
 }
 
-// crowd returns the nodes that would have to go before this one may come: none
-// if there is room for it.
+// crowd returns the nodes of which one would have to go before this one may
+// come: none if there is room for it.
 func (t *table) crowd(id ID, addr netip.Addr) []*node {
-	row := t.rows[t.row(id)]
-	var near []*node
-	for _, n := range row {
-		if sharesNet(addr, n.addr.Addr()) {
-			near = append(near, n)
+	row := t.rowOf(id)
+	if net := networkOf(addr); net != 0 {
+		var near []*node
+		for _, n := range row {
+			if n.net == net {
+				near = append(near, n)
+			}
+		}
+		if len(near) >= maxPerNet {
+			return near
 		}
 	}
-	switch {
-	case len(near) >= maxPerNet:
-		return near
-	case len(row) >= K:
+	if len(row) >= K {
 		return row
 	}
 	return nil
@@ -126,6 +146,9 @@ func (t *table) add(n *node) bool {
 		return false
 	}
 	i := t.row(n.id)
+	for len(t.rows) <= i {
+		t.rows = append(t.rows, nil)
+	}
 	t.rows[i] = append(t.rows[i], n)
 	t.size++
 	return true
@@ -133,7 +156,7 @@ func (t *table) add(n *node) bool {
 
 func (t *table) remove(n *node) {
 	i := t.row(n.id)
-	if j := slices.Index(t.rows[i], n); j >= 0 {
+	if j := slices.Index(t.rowOf(n.id), n); j >= 0 {
 		t.rows[i] = slices.Delete(t.rows[i], j, j+1)
 		t.size--
 	}
@@ -150,48 +173,42 @@ func (t *table) pick(i int) *node {
 	return nil
 }
 
-// spread returns the nodes without those of networks that have maxPerNet before
-// them.
-func spread(nodes []*node) []*node {
-	out := nodes[:0]
-	for _, n := range nodes {
-		same := 0
-		for _, o := range out {
-			if sharesNet(n.addr.Addr(), o.addr.Addr()) {
-				same++
-			}
-		}
-		if same < maxPerNet {
-			out = append(out, n)
-		}
-	}
-	return out
-}
-
 // closest returns the k nodes that are closest to an id, the closest first, with
 // at most maxPerNet of one network.
 func (t *table) closest(id ID, k int) []*node {
 	// The nodes of the id's row are closer than any other, then those of all the
 	// rows above, then those of each row below.
-	var out []*node
-	own := t.row(id)
-	take := func(from, to int) {
+	var out, group []*node
+	take := func(rows ...[]*node) {
 		if len(out) >= k {
 			return
 		}
-		start := len(out)
-		for _, row := range t.rows[from:to] {
-			out = append(out, row...)
+		group = group[:0]
+		for _, row := range rows {
+			group = append(group, row...)
 		}
-		slices.SortFunc(out[start:], func(a, b *node) int { return closer(id, a.id, b.id) })
-		out = spread(out)
+		slices.SortFunc(group, func(a, b *node) int { return closer(id, a.id, b.id) })
+		for _, n := range group {
+			same := 0
+			for _, o := range out {
+				if n.net != 0 && o.net == n.net {
+					same++
+				}
+			}
+			if same < maxPerNet && len(out) < k {
+				out = append(out, n)
+			}
+		}
 	}
-	take(own, own+1)
-	take(own+1, len(t.rows))
-	for i := own - 1; i >= 0; i-- {
-		take(i, i+1)
+	own := t.row(id)
+	take(t.rowOf(id))
+	if own+1 < len(t.rows) {
+		take(t.rows[own+1:]...)
 	}
-	return out[:min(k, len(out))]
+	for i := min(own, len(t.rows)) - 1; i >= 0; i-- {
+		take(t.rows[i])
+	}
+	return out
 }
 
 // closer compares the distances of a and b from an id.
