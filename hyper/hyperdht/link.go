@@ -18,6 +18,9 @@ const (
 	// is on the direct path now, until it hears the same.
 	confirmPause = time.Second
 	confirmTries = 10
+	// followPause is how long the other side stays at an address at least, before
+	// it is followed to another one.
+	followPause = time.Second
 )
 
 // A link is a stream on its way to a peer, of either side: it takes the first
@@ -55,6 +58,8 @@ type link struct {
 	confirm   clock.Timer
 	path      Path
 	why       string
+	following clock.Timer
+	followed  time.Time
 	onPath    []func(Path)
 }
 
@@ -68,7 +73,7 @@ type leg struct {
 func (d *DHT) newLink(ctx context.Context, h Handshake, initiator bool) (*link, error) {
 	l := &link{d: d, handshake: h, initiator: initiator, why: "a direct path was not found yet"}
 	l.ctx, l.cancel = context.WithCancel(ctx)
-	raw, err := d.udx.NewStream(udx.StreamOptions{Firewall: l.firewall, Message: l.message})
+	raw, err := d.udx.NewStream(udx.StreamOptions{Firewall: l.firewall, Message: l.message, Remote: l.follow})
 	if err != nil {
 		l.cancel()
 		return nil, fmt.Errorf("make stream: %w", err)
@@ -123,6 +128,34 @@ func (l *link) message(data []byte) {
 	l.mu.Unlock()
 	l.raw.SendMessage(nil) // the other side may wait for it
 	l.d.spawn(func() { g.close() })
+}
+
+// follow is told that the other side's packets come from another address, as
+// when it has changed networks or its NAT has forgotten it. It goes there, not
+// too often: the address may be a lie, by somebody on the path, and until it
+// answers it gets no more than a few packets.
+func (l *link) follow(from netip.AddrPort) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended || !l.direct || l.conn == nil || l.leg != nil {
+		return
+	}
+	if l.following != nil {
+		l.following.Stop()
+	}
+	now := l.d.clock.Now()
+	l.following = l.d.clock.AfterFunc(max(0, followPause-now.Sub(l.followed)), func() {
+		l.wiring.Lock()
+		defer l.wiring.Unlock()
+		l.mu.Lock()
+		l.followed = l.d.clock.Now()
+		p, ended := l.path, l.ended
+		l.mu.Unlock()
+		if !ended && l.raw.ChangeRemote(l.raw.Socket(), l.remoteID, from, nil) == nil {
+			p.Addr = from
+			l.setPath(p)
+		}
+	})
 }
 
 // ready tells the link what it needs to take a path.
@@ -340,8 +373,10 @@ func (l *link) end() {
 	l.ended = true
 	puncher, g, onEnd := l.puncher, l.leg, l.onEnd
 	l.leg = nil
-	if l.confirm != nil {
-		l.confirm.Stop()
+	for _, t := range []clock.Timer{l.confirm, l.following} {
+		if t != nil {
+			t.Stop()
+		}
 	}
 	l.mu.Unlock()
 	l.cancel()

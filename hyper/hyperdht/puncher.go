@@ -14,6 +14,9 @@ import (
 // maxReopens is how many other sockets are tried if the NAT makes no sense.
 const maxReopens = 3
 
+// sampleRounds is how often other nodes are asked if some don't answer.
+const sampleRounds = 3
+
 // holepunchByte is the packet that opens NATs and tells that it came through.
 var holepunchByte = []byte{0}
 
@@ -71,28 +74,27 @@ func (p *puncher) beginLocked(s *poolSocket) {
 		close(p.analyzed)
 		return
 	}
-	p.sampleLocked(p.nat, p.analyzed, s, true)
+	p.sampleLocked(p.nat, p.analyzed, s, sampleRounds)
 }
 
 // sampleLocked asks nodes what address they see.
-func (p *puncher) sampleLocked(n *nat, analyzed chan struct{}, s *poolSocket, again bool) {
+func (p *puncher) sampleLocked(n *nat, analyzed chan struct{}, s *poolSocket, rounds int) {
 	nodes := p.d.node.Nodes(natSamples + 5 + len(n.seen))
 	if len(nodes) >= 8 {
 		nodes = nodes[5:] // the newest are the ones that others ask just now
 	}
-	left := 1
+	left, asked := 1, 0
 	done := func() { // with the lock held
 		left--
 		if left > 0 || p.analyzedLocked(n, analyzed) {
 			return
 		}
-		if again {
-			p.sampleLocked(n, analyzed, s, false)
+		if rounds > 1 && asked > 0 {
+			p.sampleLocked(n, analyzed, s, rounds-1)
 			return
 		}
 		closeOnce(analyzed)
 	}
-	asked := 0
 	for _, peer := range nodes {
 		if asked+n.sampled >= natSamples {
 			break

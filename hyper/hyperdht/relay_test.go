@@ -1,0 +1,129 @@
+package hyperdht
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"testing"
+	"time"
+
+	"github.com/cloudbevy/bevy/hyper/blindrelay"
+	"github.com/cloudbevy/bevy/hyper/noise"
+	"github.com/cloudbevy/bevy/hyper/packet"
+)
+
+// relay opens a blind relay on the internet.
+func (w *world) relay() (noise.Key, *blindrelay.Server) {
+	w.t.Helper()
+	d := w.peer(w.sim.Host(w.addr()), Options{})
+	relay := blindrelay.NewServer(blindrelay.Options{UDX: d.UDX()})
+	w.t.Cleanup(func() { relay.Close() })
+	s := w.listen(d, ServerOptions{Serve: func(c *Conn) { relay.Serve(context.Background(), c) }})
+	return s.Key(), relay
+}
+
+func TestRelayHelpsWhereBothPortsAreRandom(t *testing.T) {
+	for _, whose := range []string{"client", "server"} {
+		t.Run("the "+whose+"'s", func(t *testing.T) {
+			inWorld(t, 8, func(t *testing.T, w *world) {
+				key, _ := w.relay()
+				keys := func() []noise.Key { return []noise.Key{key} }
+				server := w.peer(behind(packet.Symmetric)(w), Options{})
+				so, co := ServerOptions{}, ConnectOptions{}
+				if whose == "client" {
+					co.RelayThrough = keys()
+				} else {
+					so.RelayThrough = keys()
+				}
+				s := w.listen(server, so)
+				client := w.peer(behind(packet.Symmetric)(w), Options{})
+				start := time.Now()
+				c, err := client.Connect(t.Context(), s.Key(), co)
+				if err != nil {
+					t.Fatal(err)
+				}
+				took := time.Since(start)
+				t.Logf("connected after %v: %v", took, c.Path())
+				if took > time.Second {
+					t.Errorf("it took %v", took)
+				}
+				if p := c.Path(); p.Kind != PathRelayed || p.Relay != key || p.Why == "" {
+					t.Errorf("path is %v", p)
+				}
+				talk(t, c)
+				time.Sleep(30 * time.Second) // all attempts to do better end
+				talk(t, c)
+				if p := c.Path(); p.Kind != PathRelayed || p.Why != "both sides are behind NATs that choose ports at random" {
+					t.Errorf("path is %v", p)
+				}
+				c.Close()
+			})
+		})
+	}
+}
+
+func TestRelayIsLeftForADirectPath(t *testing.T) {
+	inWorld(t, 8, func(t *testing.T, w *world) {
+		key, relay := w.relay()
+		var got conns
+		server := w.peer(behind(packet.PortRestricted)(w), Options{})
+		s := w.listen(server, ServerOptions{Serve: got.serve})
+		client := w.peer(behind(packet.Symmetric)(w), Options{})
+		c, err := client.Connect(t.Context(), s.Key(), ConnectOptions{RelayThrough: []noise.Key{key}, RelayNow: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Path().Kind != PathRelayed {
+			t.Fatalf("path is %v", c.Path())
+		}
+		moved := make(chan Path, 4)
+		c.OnPath(func(p Path) { moved <- p })
+		// What is on its way while the path changes arrives whole.
+		sent, back := sha256.New(), sha256.New()
+		const messages, size = 400, 20000
+		done := make(chan error, 1)
+		go func() {
+			for i := range messages {
+				m := bytes.Repeat([]byte{byte(i)}, size)
+				sent.Write(m)
+				if err := c.WriteMessage(m); err != nil {
+					done <- err
+					return
+				}
+				time.Sleep(25 * time.Millisecond)
+			}
+			done <- nil
+		}()
+		for range messages {
+			m, err := c.ReadMessage(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			back.Write(m)
+		}
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(sent.Sum(nil), back.Sum(nil)) {
+			t.Error("what came back is not what was sent")
+		}
+		select {
+		case p := <-moved:
+			if p.Kind != PathPunched {
+				t.Errorf("moved to %v", p)
+			}
+		default:
+			t.Fatalf("the path is still %v", c.Path())
+		}
+		if p := got.last().Path(); p.Kind != PathPunched {
+			t.Errorf("the server's path is %v", p)
+		}
+		// Nobody keeps the relay busy any more.
+		time.Sleep(15 * time.Second)
+		if n := len(relay.Sessions()); n != 0 {
+			t.Errorf("the relay still has %d sessions", n)
+		}
+		talk(t, c)
+		c.Close()
+	})
+}
