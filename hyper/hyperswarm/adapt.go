@@ -67,7 +67,7 @@ type dhtLink struct{ *hyperdht.Conn }
 
 func (l dhtLink) stream() *secretstream.Stream { return l.Conn.Stream }
 func (l dhtLink) onClose(f func(error))        { l.Raw().OnClose(f) }
-func (l dhtLink) used() bool                   { return used(l.Raw()) }
+func (l dhtLink) received() (uint64, bool)     { return received(l.Raw()) }
 func (l dhtLink) keepAlive()                   { keepAlive(l.Conn.Stream) }
 
 // lanNetwork is the local network as a swarm needs it.
@@ -107,14 +107,15 @@ type lanLink struct{ *mdns.Conn }
 
 func (l lanLink) stream() *secretstream.Stream { return l.Conn.Stream }
 func (l lanLink) onClose(f func(error))        { l.Raw().OnClose(f) }
-func (l lanLink) used() bool                   { return used(l.Raw()) }
+func (l lanLink) received() (uint64, bool)     { return received(l.Raw()) }
 func (l lanLink) keepAlive()                   { keepAlive(l.Conn.Stream) }
 func (l lanLink) Path() Path                   { return Path{Kind: hyperdht.PathLAN, Addr: l.Raw().RemoteAddrPort()} }
 func (l lanLink) OnPath(func(Path))            {} // there is no better one
 
-// used reports whether anything came over a stream. We have sent something by
-// then.
-func used(s *udx.Stream) bool { return s.Stats().BytesReceived > 0 }
+func received(s *udx.Stream) (uint64, bool) {
+	stats := s.Stats()
+	return stats.BytesReceived, stats.InFlight > 0
+}
 
 // keepAlive writes nothing, which has to be acked. It does not wait for a
 // stream that takes no more; that is not idle anyway.

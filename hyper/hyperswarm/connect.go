@@ -25,6 +25,20 @@ type entry struct {
 	cancel context.CancelFunc
 	link   link // once it is open
 	conn   *Conn
+
+	// What the last look at the connection has seen.
+	received uint64
+	since    time.Time // that nothing is acked; zero if all is
+	again    bool      // another connection is being made
+}
+
+// used reports whether bytes came over a connection. We have sent some by then.
+func (e *entry) used() bool {
+	if e.link == nil {
+		return false
+	}
+	n, _ := e.link.received()
+	return n > 0
 }
 
 // found takes a peer that a lookup has found. Peers that are known with normal
@@ -188,21 +202,28 @@ func (s *Swarm) connect(p *peer, queued bool) {
 	}
 	e, ctx := s.begin(p, queued)
 	e.remote = true
+	s.dial(ctx, p, func(l link, err error) { s.opened(e, l, err) })
+	s.updated()
+}
+
+// dial connects to a peer: over the local network if it is there, and else, or
+// if it does not answer there, over the DHT.
+func (s *Swarm) dial(ctx context.Context, p *peer, done func(link, error)) {
 	to := target{key: p.key, relays: p.relays, force: p.forceRelay, through: s.o.RelayThrough}
 	lan := p.lan
 	s.later(func() {
 		over := func() {
 			if s.network == nil {
-				s.opened(e, nil, ErrUnreachable)
+				done(nil, ErrUnreachable)
 				return
 			}
-			s.network.connect(ctx, to, func(l link, err error) { s.opened(e, l, err) })
+			s.network.connect(ctx, to, done)
 		}
 		if s.local == nil || lan == nil {
 			over()
 			return
 		}
-		s.local.connect(ctx, *lan, secretOnly(p.key), func(l link, err error) {
+		s.local.connect(ctx, *lan, keyOnly(p.key), func(l link, err error) {
 			if err != nil && ctx.Err() == nil {
 				s.do(func() {
 					if p.lan == lan {
@@ -212,14 +233,13 @@ func (s *Swarm) connect(p *peer, queued bool) {
 				over()
 				return
 			}
-			s.opened(e, l, err)
+			done(l, err)
 		})
 	})
-	s.updated()
 }
 
-// secretOnly lets in one key.
-func secretOnly(key noise.Key) func(noise.Key) error {
+// keyOnly lets in one key.
+func keyOnly(key noise.Key) func(noise.Key) error {
 	return func(remote noise.Key) error {
 		if remote != key {
 			return fmt.Errorf("%w: another key", ErrRefused)
@@ -256,12 +276,7 @@ func (s *Swarm) opened(e *entry, l link, err error) {
 				s.requeue([]*peer{p})
 			}
 		default:
-			e.link, e.open = l, true
-			s.open++
-			s.stats.ClientOpened++
-			e.peer.opened(s.o.Clock.Now())
-			e.peer.client = true
-			s.deliver(e)
+			s.take(e, l)
 			if e.queued {
 				s.flushed(e.peer)
 			}
@@ -269,6 +284,16 @@ func (s *Swarm) opened(e *entry, l link, err error) {
 			s.updated()
 		}
 	})
+}
+
+// take makes an attempt an open connection.
+func (s *Swarm) take(e *entry, l link) {
+	e.link, e.open = l, true
+	s.open++
+	s.stats.ClientOpened++
+	e.peer.opened(s.o.Clock.Now())
+	e.peer.client = true
+	s.deliver(e)
 }
 
 // shouldRelay reports whether an error says that punching is of no use.
@@ -289,6 +314,9 @@ func (s *Swarm) connected() {
 
 // deliver hands an open connection to its user.
 func (s *Swarm) deliver(e *entry) {
+	if s.watch == nil {
+		s.watch = s.o.Clock.AfterFunc(watchEvery, s.look)
+	}
 	e.conn = &Conn{Stream: e.link.stream(), link: e.link, key: e.peer.key, swarm: s, done: make(chan struct{})}
 	if s.o.Serve != nil {
 		s.serving.Add(1)
@@ -302,6 +330,81 @@ func (s *Swarm) deliver(e *entry) {
 			}()
 		}
 		e.link.onClose(func(err error) { s.do(func() { s.end(e, err) }) })
+	})
+}
+
+const (
+	// watchEvery is how often connections are looked at.
+	watchEvery = time.Second
+	// stalled is after how long without an ack a connection is made again, by
+	// the side that made it, and stalledServer by the other, which may know
+	// better: not every peer looks.
+	stalled       = 2 * time.Second
+	stalledServer = 6 * time.Second
+)
+
+// look finds connections on which nothing is acked any more, as when a NAT on
+// the way has forgotten them, long before they time out. Another one is made
+// beside such a one; the old goes on if it was only slow.
+func (s *Swarm) look() {
+	s.do(func() {
+		s.watch = nil
+		if s.open == 0 || !s.running() {
+			return
+		}
+		s.watch = s.o.Clock.AfterFunc(watchEvery, s.look)
+		now := s.o.Clock.Now()
+		for _, e := range s.all {
+			if !e.open {
+				continue
+			}
+			n, pending := e.link.received()
+			if !pending || n != e.received || e.since.IsZero() {
+				e.received, e.since = n, time.Time{}
+				if pending {
+					e.since = now
+				}
+				continue
+			}
+			patience := stalled
+			if !e.client {
+				patience = stalledServer
+			}
+			if now.Sub(e.since) >= patience && !e.again && s.shouldRetry(e.peer) {
+				s.renew(e)
+			}
+		}
+	})
+}
+
+// renew makes another connection to the peer of one that has stalled.
+func (s *Swarm) renew(old *entry) {
+	old.again = true
+	p := old.peer
+	ctx, cancel := context.WithCancel(context.Background())
+	s.stats.Renewals++
+	s.dial(ctx, p, func(l link, err error) {
+		s.do(func() {
+			old.again = false
+			now := s.all[p.key]
+			switch {
+			case err != nil:
+				cancel()
+			case !s.running() || p.banned || now != nil && now != old:
+				cancel()
+				s.later(func() { l.Close() })
+			default:
+				// The other side holds this for the better one, so we do, too.
+				s.end(old, ErrDuplicate)
+				e := &entry{peer: p, client: true, cancel: cancel}
+				s.all[p.key] = e
+				s.peers[p.key] = p
+				s.stats.ClientAttempts++
+				s.clients++
+				s.take(e, l)
+				s.updated()
+			}
+		})
 	})
 }
 
@@ -374,7 +477,7 @@ func (s *Swarm) serve(l link) {
 			// new one if bytes have come and gone over the old one, as then the
 			// other side must have lost that, and otherwise that of the greater key.
 			mine := s.o.KeyPair.Public
-			keep := old.link != nil && old.link.used() || bytes.Compare(mine[:], key[:]) < 0
+			keep := old.used() || bytes.Compare(mine[:], key[:]) < 0
 			if !keep {
 				s.later(func() {
 					if old.link != nil {

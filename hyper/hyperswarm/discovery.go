@@ -19,6 +19,11 @@ const (
 	// overdue is how late a refresh may be before the machine must have slept.
 	overdue = 30 * time.Second
 
+	// lookAgain is when to look again after the first time, as those who join at
+	// the same moment have not announced themselves yet when we look. It is not
+	// in the reference, whose peers miss one another for ten minutes then.
+	lookAgain = 2 * time.Second
+
 	maxDiscovered = 64 // peers of one refresh that count for its limit
 )
 
@@ -186,6 +191,7 @@ type topic struct {
 	current    *refresh
 	discovered map[noise.Key]bool
 	closest    []netip.AddrPort
+	looked     int  // how often
 	cleared    bool // what a former life has announced was taken back
 	announced  bool // and to be taken back
 }
@@ -243,7 +249,11 @@ func (t *topic) stop() {
 func (t *topic) search(r *refresh) {
 	s := t.swarm
 	q := search{topic: t.id, announce: t.server, withdraw: !t.server && t.announced, closest: t.closest}
-	if t.server {
+	t.looked++
+	if t.looked == 2 && t.server {
+		q.announce = false
+	}
+	if q.announce {
 		q.clear, t.cleared = !t.cleared, true
 		t.announced = true
 		if s.server != nil {
@@ -252,7 +262,7 @@ func (t *topic) search(r *refresh) {
 	}
 	left := t.limit
 	for key := range t.discovered {
-		if e := s.all[key]; e != nil && e.open && left > 1 {
+		if e := s.all[key]; e != nil && e.open && left > 0 {
 			left--
 		}
 	}
@@ -326,7 +336,10 @@ func (t *topic) refreshLater(soon bool) {
 		return // the local network tells by itself
 	}
 	delay := upTo(s.o.Random, refreshJitter)
-	if !soon {
+	switch {
+	case t.looked == 1 && t.client:
+		delay = lookAgain + upTo(s.o.Random, lookAgain)
+	case !soon:
 		delay += refreshEvery
 	}
 	began := s.o.Clock.Now()

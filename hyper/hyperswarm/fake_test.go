@@ -341,6 +341,7 @@ type fakeLink struct {
 	mu     sync.Mutex
 	closed bool
 	moved  bool
+	stuck  bool
 	alive  int
 	then   []func(error)
 }
@@ -390,10 +391,13 @@ func (l *fakeLink) onClose(f func(error)) {
 	}
 }
 
-func (l *fakeLink) used() bool {
+func (l *fakeLink) received() (n uint64, pending bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.moved
+	if l.moved {
+		n = 1
+	}
+	return n, l.stuck
 }
 
 func (l *fakeLink) keepAlive() {

@@ -78,8 +78,9 @@ type link interface {
 	Close() error
 	// onClose calls f once the connection has ended, maybe at once.
 	onClose(f func(error))
-	// used reports whether bytes came and went.
-	used() bool
+	// received is how many bytes came, and pending whether any that went are not
+	// acked.
+	received() (n uint64, pending bool)
 	// keepAlive sends something, so that a dead connection is found out.
 	keepAlive()
 	stream() *secretstream.Stream

@@ -130,6 +130,9 @@ type Stats struct {
 	ClientAttempts, ClientOpened, ClientClosed, ServerOpened, ServerClosed int
 	// BannedPeers is how often a peer was banned.
 	BannedPeers int
+	// Renewals are connections that were tried to be made again because nothing
+	// was acked over the old one.
+	Renewals int
 	// LocalAttempts are handshakes begun with who was found on the local
 	// network.
 	LocalAttempts int
@@ -163,6 +166,7 @@ type Swarm struct {
 	waiting           queue
 	retries           *retries
 	draining          bool
+	watch             clock.Timer // nil if there is no connection
 	flushes           []*flush
 	tick              int
 	stats             Stats
@@ -597,6 +601,9 @@ func (s *Swarm) Close() error {
 		}
 		for _, c := range s.candidates {
 			c.stop()
+		}
+		if s.watch != nil {
+			s.watch.Stop()
 		}
 		for _, f := range s.flushes {
 			f.done <- false
