@@ -9,7 +9,11 @@ import (
 // TestStreamsFillALongLine sends over two whole cores what a line of 100 Mbit/s
 // and 50 ms there and back takes some seconds for.
 func TestStreamsFillALongLine(t *testing.T) {
-	for _, test := range []struct{ loss, share float64 }{{0, 0.87}, {0.01, 0.86}, {0.05, 0.8}} {
+	tests := []struct{ loss, share float64 }{{0.01, 0.86}, {0, 0.87}, {0.05, 0.8}}
+	if !long {
+		tests = tests[:1]
+	}
+	for _, test := range tests {
 		t.Run(fmt.Sprintf("%g%%", test.loss*100), func(t *testing.T) {
 			c := cable{delay: 25 * time.Millisecond, rate: 12.5e6, queue: 625_000, loss: test.loss}
 			e := newEnds(t, random(t, 20), c).join()

@@ -18,8 +18,8 @@ const (
 // An outgoing is the half of a core that sends data. Its loss detection is in
 // loss.go.
 type outgoing struct {
-	una     uint32 // the first seq that is not acked
-	seq     uint32 // the next seq
+	una     uint32      // the first seq that is not acked
+	seq     uint32      // the next seq
 	packets *ring[sent] // nil if there are none
 	// inFlight are the packets that were sent and are neither acked nor lost, in
 	// the order they were sent in; lost are those to be sent again.
@@ -117,9 +117,6 @@ func (s *outgoing) unsent() int { return s.out.n - int(s.outSent-s.outStart) }
 
 // end says that nothing will be written any more.
 func (c *core) end() { c.ending = true }
-
-// flushed tells whether all that was written has been acked.
-func (s *outgoing) flushed() bool { return s.out.n == 0 && (!s.ending || s.endAcked) }
 
 // drop lets go of what is not needed after the end.
 func (s *outgoing) drop() {

@@ -51,8 +51,8 @@ type Stream struct {
 	filling  bool // a goroutine is sending, and looks again when it is ready
 	from     netip.AddrPort
 
-	read, write waiter
-	writing     bool // a call of Write is under way
+	read, write, flush waiter
+	writing            bool // a call of Write is under way
 
 	timer   clock.Timer
 	timerAt time.Duration
@@ -75,7 +75,7 @@ type waiter struct {
 
 func newStream(u *UDX, id uint32, seed uint64, o StreamOptions) *Stream {
 	s := &Stream{u: u, id: id, o: o, done: make(chan struct{})}
-	s.read.L, s.write.L = &s.mu, &s.mu
+	s.read.L, s.write.L, s.flush.L = &s.mu, &s.mu, &s.mu
 	s.fire = s.onTimer
 	s.core.init(u.now(), seed)
 	return s
@@ -366,26 +366,26 @@ func (s *Stream) unlock(err error) error {
 	return err
 }
 
-// Flush waits until the other side has all that was written.
+// Flush waits until the other side has all that was written so far.
 func (s *Stream) Flush(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.write.Broadcast()
+		s.flush.Broadcast()
 	})
 	defer stop()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for {
-		switch c := &s.core; {
-		case c.status < ended && c.flushed() || c.status >= ended && c.err == nil:
-			return nil
-		case c.status >= ended:
+	c := &s.core
+	for all, end := c.outStart+uint64(c.out.n), c.ending; ; s.flush.wait() {
+		switch {
+		case c.status >= ended && c.err != nil:
 			return fmt.Errorf("flush to %s: %w", s.remoteLocked(), c.err)
+		case c.status >= ended || c.outStart >= all && (c.endAcked || !end):
+			return nil
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		}
-		s.write.wait()
 	}
 }
 
@@ -616,9 +616,10 @@ func (s *Stream) wakeLocked() {
 	if over || c.in.n > 0 || c.remoteEnded {
 		s.read.wake()
 	}
-	if over || c.ending || c.flushed() || c.room() >= maxUnsent/4 {
+	if over || c.ending || c.room() >= maxUnsent/4 {
 		s.write.wake()
 	}
+	s.flush.wake()
 	if s.moving && !c.moved && !over {
 		s.callLocked(s.moved)
 		s.moving, s.moved = false, nil
