@@ -62,16 +62,7 @@ func openDHT(t *testing.T, o dhtrpc.Options) dhtNode {
 // bootstrapDHT is one of ours by which others enter.
 func bootstrapDHT(t *testing.T) dhtNode {
 	t.Helper()
-	// A free port is not known before it is bound.
-	s, err := udx.New(udx.Options{}).Listen(netip.AddrPortFrom(loopback, 0), udx.SocketOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := s.LocalAddr()
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return openDHT(t, dhtrpc.Bootstrapper(addr)).ready()
+	return openDHT(t, dhtrpc.Bootstrapper(netip.AddrPortFrom(loopback, 0))).ready()
 }
 
 func (n dhtNode) addr() netip.AddrPort {

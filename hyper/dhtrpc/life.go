@@ -1,6 +1,7 @@
 package dhtrpc
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
@@ -36,6 +37,9 @@ func (m *machine) bind(now time.Time, client, server socket, serverPort uint16) 
 	m.now = now
 	m.client, m.server, m.serverPort = client, server, serverPort
 	m.lastTick = now
+	if m.public.IsValid() && m.nat.Size() == 0 {
+		m.nat.Add(netip.AddrPortFrom(m.public.Addr(), cmp.Or(m.public.Port(), serverPort)))
+	}
 	m.ticker = m.after(tickTime, m.onTick)
 	if m.suspended {
 		m.suspended = false

@@ -136,7 +136,7 @@ func newMachine(c config, random io.Reader, now time.Time) (*machine, error) {
 	if c.ephemeral == Adaptive {
 		m.stableTicks = stableTicks
 	}
-	if c.public.IsValid() {
+	if c.public.Port() != 0 {
 		m.nat.Add(c.public)
 	}
 	for i := len(c.nodes) - 1; i >= 0; i-- {

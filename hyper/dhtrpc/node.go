@@ -53,7 +53,8 @@ type Options struct {
 	// out by itself.
 	Open bool
 	// Public is the address that others know the node by, if there is nobody who
-	// could tell it. It makes a bootstrap node; see [Bootstrapper].
+	// could tell it. It makes a bootstrap node; see [Bootstrapper]. Port zero
+	// stands for the one that the node is bound to.
 	Public netip.AddrPort
 
 	// Concurrency is how many nodes a query asks at a time: 10 if it is zero.
@@ -77,7 +78,8 @@ type Options struct {
 }
 
 // Bootstrapper returns the options of a node by which others enter a network of
-// their own: its address is known, and others reach it.
+// their own: its address is known, and others reach it. With port 0 it takes any
+// that is free.
 func Bootstrapper(public netip.AddrPort) Options {
 	return Options{Port: public.Port(), FixedPort: true, Ephemeral: Never, Open: true, Public: public}
 }
@@ -162,6 +164,10 @@ func (n *Node) bind() error {
 	n.do(func(m *machine) {
 		n.client, n.server = client, server
 		n.boundClient, n.boundServer = client.LocalAddr().Port(), server.LocalAddr().Port()
+		if m.public.IsValid() && m.public.Port() == 0 {
+			m.public = netip.AddrPortFrom(m.public.Addr(), n.boundServer)
+			m.nat.Add(m.public)
+		}
 		m.bind(m.now, client, server, n.boundServer)
 	})
 	return nil
@@ -180,7 +186,7 @@ func (n *Node) listen(bind netip.Addr, o udx.SocketOptions) (s *udx.Socket, err 
 			}
 		}
 	}
-	if !n.options.FixedPort {
+	if !n.options.FixedPort || n.options.Port == 0 {
 		ports = append(ports, 0)
 	}
 	for _, port := range ports {

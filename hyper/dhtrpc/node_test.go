@@ -184,6 +184,16 @@ func TestAPortThatIsTakenIsPassedOver(t *testing.T) {
 	}
 }
 
+func TestABootstrapNodeMayHaveAnyPort(t *testing.T) {
+	o := dhtrpc.Bootstrapper(netip.MustParseAddrPort("127.0.0.1:0"))
+	n := onLoopback(t, o)
+	addr, ok := n.RemoteAddr()
+	id, persistent := n.ID()
+	if !ok || addr != n.ServerSocket().LocalAddr() || !persistent || id != dhtrpc.NodeID(addr) {
+		t.Errorf("it is at %v, %v, with id %x, %v", addr, ok, id, persistent)
+	}
+}
+
 func TestBootstrapNodesMayBeNames(t *testing.T) {
 	first := onLoopback(t, dhtrpc.Options{Ephemeral: dhtrpc.Never, Open: true})
 	asked := make(chan string, 10)
