@@ -66,7 +66,6 @@ type core struct {
 	keepAt      time.Duration // when the next heartbeat is due
 	heartbeat   bool          // one is to be sent
 	lingerUntil time.Duration // when it is over with the stream, once it is closing
-	refuse      bool          // a DESTROY is to be sent
 
 	stats Stats
 }

@@ -258,7 +258,6 @@ type flow struct {
 	size        int
 	wrote, read int
 	end         bool // the writer ends
-	wrotten     [32]byte
 	gen, check  *rand.ChaCha8
 	bad         bool
 }
