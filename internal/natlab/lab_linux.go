@@ -67,6 +67,7 @@ type Host struct {
 type Site struct {
 	lab     *Lab
 	kind    Kind
+	lan     *segment  // nil if it is open
 	routers []*Router // from the hosts outwards
 }
 
@@ -160,9 +161,19 @@ func (l *Lab) Site(name string, kind Kind) (*Site, error) {
 			return nil, fmt.Errorf("build site %s: %w", name, err)
 		}
 		s.routers = append([]*Router{r}, s.routers...)
-		outer = r.inner
+		outer, s.lan = r.inner, r.inner
 	}
 	return s, nil
+}
+
+// Island adds a LAN with no router: its hosts have no way to anywhere else.
+func (l *Lab) Island(name string) (*Site, error) {
+	space, err := l.namespace(name)
+	if err != nil {
+		return nil, err
+	}
+	s := &Site{lab: l, lan: &segment{space: space, bridge: "lan", net: netip.MustParsePrefix("192.168.1.0/24")}}
+	return s, s.lan.build()
 }
 
 // routerOf is the i-th router of a new site: a new one, but that of a carrier is
@@ -231,22 +242,21 @@ func (l *Lab) router(name string, nat NAT, outer *segment, depth int) (*Router, 
 // Host adds a machine to the LAN of the site; on an open site, to the internet.
 func (s *Site) Host(name string) (*Host, error) {
 	l := s.lab
-	if len(s.routers) == 0 {
+	if s.lan == nil {
 		l.mu.Lock()
 		l.open++
 		addr := netip.AddrFrom4([4]byte{9, 9, 2, byte(l.open)})
 		l.mu.Unlock()
 		return l.host(name, l.internet, []netip.Addr{addr})
 	}
-	lan := s.routers[0].inner
 	l.mu.Lock()
-	lan.hosts++
-	addr := nth(lan.net, lan.hosts)
+	s.lan.hosts++
+	addr := nth(s.lan.net, s.lan.hosts)
 	l.mu.Unlock()
-	return l.host(name, lan, []netip.Addr{addr})
+	return l.host(name, s.lan, []netip.Addr{addr})
 }
 
-// Kind is what the site was made as.
+// Kind is what the site was made as; that of an island is empty.
 func (s *Site) Kind() Kind { return s.kind }
 
 // Routers are those of the site, from its hosts outwards. The last may be a

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // newLab is a lab that ends with the test.
@@ -349,5 +351,58 @@ func TestLabsStandBesideEachOther(t *testing.T) {
 				t.Errorf("got %v, %v", found, err)
 			}
 		})
+	}
+}
+
+func TestIslandsHaveNoWayOut(t *testing.T) {
+	t.Parallel()
+	lab := newLab(t)
+	p := prober(t, lab)
+	island := must(lab.Island("island"))(t)
+	a, b := must(island.Host("a"))(t), must(island.Host("b"))(t)
+	if found, err := probe(a, p); err == nil {
+		t.Errorf("the internet was reached: %v", found)
+	}
+	group := &net.UDPAddr{IP: net.IPv4(224, 0, 0, 251), Port: 5353}
+	var ear *net.UDPConn
+	err := b.Do(func() (err error) {
+		dev, err := net.InterfaceByName("eth0")
+		if err == nil {
+			ear, err = net.ListenMulticastUDP("udp4", dev, group)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ear.Close()
+	err = a.Do(func() error {
+		conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IP(a.Addr().AsSlice())})
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		raw, err := conn.SyscallConn()
+		if err != nil {
+			return err
+		}
+		// There is no route, so the interface has to be named.
+		err = errors.Join(raw.Control(func(fd uintptr) {
+			err = unix.SetsockoptIPMreqn(int(fd), unix.IPPROTO_IP, unix.IP_MULTICAST_IF, &unix.IPMreqn{Address: a.Addr().As4()})
+		}), err)
+		if err == nil {
+			_, err = conn.WriteTo([]byte("hello"), group)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ear.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 16)
+	if n, from, err := ear.ReadFrom(buf); err != nil || string(buf[:n]) != "hello" || addrPort(from).Addr() != a.Addr() {
+		t.Errorf("heard %q of %v, %v", buf[:n], from, err)
 	}
 }

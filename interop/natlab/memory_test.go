@@ -120,22 +120,29 @@ func throughDoor(ctx context.Context, door *dhtrelay.Server) (*dhtrelay.Client, 
 	return dhtrelay.NewClient(stream, dhtrelay.ClientOptions{})
 }
 
+// newMemoryWithDHT is a network in memory with a DHT, a blind relay and a door
+// of ours on it.
+func newMemoryWithDHT(t *testing.T, c clock.Clock) (*memory, natlab.Network, *dhtrelay.Server) {
+	t.Helper()
+	m := newMemory(c, 1)
+	var addrs []netip.Addr
+	for i := range 16 {
+		addrs = append(addrs, netip.AddrFrom4([4]byte{24, 8, byte(i), 1}))
+	}
+	var network natlab.Network
+	network.Bootstrap = startDHT(t, addrs, func(addr netip.Addr) packet.Network { return m.Host(addr) })
+	open := func() *hyperdht.DHT {
+		return openNode(t, m.Host(), hyperdht.Options{Open: true, Node: true, Bootstrap: network.Bootstrap})
+	}
+	network.Relay = &natlab.Relay{Key: startRelay(t, open())}
+	return m, network, startDoor(t, open())
+}
+
 // TestMatrixInMemory is the matrix where no laboratory can be built, with ours
 // at both ends.
 func TestMatrixInMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newMemory(clock.System, 1)
-		var addrs []netip.Addr
-		for i := range 16 {
-			addrs = append(addrs, netip.AddrFrom4([4]byte{24, 8, byte(i), 1}))
-		}
-		var network natlab.Network
-		network.Bootstrap = startDHT(t, addrs, func(addr netip.Addr) packet.Network { return m.Host(addr) })
-		open := func() *hyperdht.DHT {
-			return openNode(t, m.Host(), hyperdht.Options{Open: true, Node: true, Bootstrap: network.Bootstrap})
-		}
-		network.Relay = &natlab.Relay{Key: startRelay(t, open())}
-		door := startDoor(t, open())
+		m, network, door := newMemoryWithDHT(t, clock.System)
 		cells := natlab.All(natlab.Kinds, natlab.Kinds) // which take no time here
 		doors := natlab.Doors{Client: true, Server: true}
 		runMatrix(t, "Go to Go, in memory", cells, doors, m.places(natlab.Kinds, network, door), m.places(natlab.Kinds, network, door), 1)
