@@ -22,6 +22,7 @@ func joinStreams(u *udx.UDX) joiner {
 		for i := range w {
 			var err error
 			w[i], err = u.NewStream(udx.StreamOptions{
+				Relay: meters[i].pass,
 				Firewall: func(socket *udx.Socket, from netip.AddrPort) bool {
 					return w[i].Connected() || w[i].Connect(socket, ids[i], from) == nil
 				},

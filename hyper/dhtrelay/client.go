@@ -268,7 +268,7 @@ func (c *Client) onOpen(b []byte) error {
 	if d == nil {
 		return nil // given up, as the relay is about to know
 	}
-	s, err := c.begin(&handshake{initiator: true, stream: m.remote}, m.custodial, m.handshakeID, m.remote, m.alias, d.remote)
+	s, err := c.begin(&handshake{initiator: true, stream: m.remote}, m.custodial, m.handshakeID, d.remote, m.remote, m.alias, nil)
 	if err != nil {
 		c.send(numDestroy, &destroyMsg{paired: true, alias: m.remote, reason: "handshake failed"})
 	}
@@ -277,8 +277,9 @@ func (c *Client) onOpen(b []byte) error {
 }
 
 // begin begins the encrypted stream of a handshake that the relay says is done.
-// want tells which it has to be.
-func (c *Client) begin(want *handshake, custodial bool, id, self, peer uint32, remote noise.Key) (*secretstream.Stream, error) {
+// want tells which it has to be. The relay takes what comes over the stream
+// once it has got connected, if that isn't nil.
+func (c *Client) begin(want *handshake, custodial bool, id uint32, remote noise.Key, self, peer uint32, connected message) (*secretstream.Stream, error) {
 	h := c.takeHandshake(id)
 	if custodial || h == nil || h.initiator != want.initiator || h.stream != want.stream || h.listener != want.listener {
 		return nil, fmt.Errorf("%w: a stream without a handshake", ErrProtocol)
@@ -293,6 +294,12 @@ func (c *Client) begin(want *handshake, custodial bool, id, self, peer uint32, r
 	t, err := c.attach(self, peer)
 	if err != nil {
 		return nil, err
+	}
+	if connected != nil {
+		if err := c.send(numConnected, connected); err != nil {
+			t.fail(err)
+			return nil, err
+		}
 	}
 	o := c.o.Stream
 	if o.Clock == nil {
@@ -617,13 +624,9 @@ func (c *Client) onConnection(b []byte) error {
 		return nil // the relay gives up after a while
 	}
 	self := c.next()
-	s, err := c.begin(&handshake{listener: l}, m.custodial, m.handshakeID, self, m.alias, m.remote)
+	s, err := c.begin(&handshake{listener: l}, m.custodial, m.handshakeID, m.remote, self, m.alias, &connectedMsg{alias: self, remote: m.alias})
 	if err != nil {
 		return nil // likewise: a handshake of which there were too many, or none
-	}
-	if err := c.send(numConnected, &connectedMsg{alias: self, remote: m.alias}); err != nil {
-		s.Close()
-		return err
 	}
 	if !l.offer(s) {
 		s.Close()
