@@ -1,7 +1,6 @@
 package hyperdht
 
 import (
-	"math/rand/v2"
 	"net/netip"
 	"time"
 )
@@ -166,7 +165,7 @@ func (t *topics) remove(target, key [32]byte) {
 }
 
 // get returns at most n records of a target, chosen at random.
-func (t *topics) get(now time.Time, target [32]byte, n int, rnd *rand.Rand) [][]byte {
+func (t *topics) get(now time.Time, target [32]byte, n int, rnd *random) [][]byte {
 	t.expire(now)
 	var all []announced
 	for _, g := range []*topicGeneration{&t.new, &t.old} {
@@ -177,7 +176,7 @@ func (t *topics) get(now time.Time, target [32]byte, n int, rnd *rand.Rand) [][]
 	n = min(n, len(all))
 	out := make([][]byte, n)
 	for i := range out {
-		j := i + rnd.IntN(len(all)-i)
+		j := i + rnd.below(len(all)-i)
 		all[i], all[j] = all[j], all[i]
 		out[i] = all[i].record
 	}

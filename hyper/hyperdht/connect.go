@@ -717,7 +717,7 @@ func (a *attempt) rounds(ans *answerOf, p *puncher, server netip.AddrPort, token
 
 // sleepLater waits until the other side may have time.
 func (a *attempt) sleepLater(p *puncher) error {
-	return a.d.sleep(p.ctx, tryLaterLeast+time.Duration(a.d.rnd().Int64N(int64(tryLaterMost-tryLaterLeast))))
+	return a.d.sleep(p.ctx, tryLaterLeast+time.Duration(a.d.random.below(int(tryLaterMost-tryLaterLeast))))
 }
 
 // abort tells the server to give up, and returns why.

@@ -3,11 +3,11 @@ package hyperdht
 import (
 	"cmp"
 	"context"
-	crand "crypto/rand"
+	"crypto/rand"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,8 +33,7 @@ type DHT struct {
 	keys       noise.KeyPair
 	bind       netip.Addr
 	clock      clock.Clock
-	random     io.Reader
-	rng        *rand.Rand
+	random     *random
 	udx        *udx.UDX
 	node       *dhtrpc.Node
 	started    atomic.Bool // node is there
@@ -80,7 +79,7 @@ type Stats struct {
 // background; see [DHT.Bootstrapped].
 func Open(o Options) (*DHT, error) {
 	d := &DHT{
-		o: o, keys: o.KeyPair, bind: o.Bind, clock: o.Clock, random: crand.Reader,
+		o: o, keys: o.KeyPair, bind: o.Bind, clock: o.Clock, random: &random{r: rand.Reader},
 		keepAlive: o.ConnectionKeepAlive, relayDelay: o.RelayDelay,
 		links: map[*link]bool{}, servers: map[[32]byte]*Server{},
 		found: newCache(bounds{count: relayCacheSize, bytes: 1 << 20}, func(l []netip.AddrPort) int { return 32 * len(l) }),
@@ -89,7 +88,7 @@ func Open(o Options) (*DHT, error) {
 		d.clock = clock.System
 	}
 	if o.Random != nil {
-		d.random = &lockedReader{r: o.Random}
+		d.random.r = o.Random
 	}
 	if !d.bind.IsValid() {
 		d.bind = netip.IPv4Unspecified()
@@ -102,18 +101,13 @@ func Open(o Options) (*DHT, error) {
 	if o.DeferRandomPunch {
 		d.lastRandom = d.clock.Now()
 	}
-	var seed [32]byte
-	if _, err := io.ReadFull(d.random, seed[:]); err != nil {
-		return nil, fmt.Errorf("open dht: %w", err)
-	}
-	d.rng = rand.New(&lockedSource{s: rand.NewChaCha8(seed)})
 	if d.keys.Public == (noise.Key{}) {
 		var err error
 		if d.keys, err = noise.GenerateKeyPair(d.random); err != nil {
 			return nil, fmt.Errorf("open dht: %w", err)
 		}
 	}
-	d.records = newRecords(cmp.Or(o.MaxRecords, DefaultMaxRecords), cmp.Or(o.MaxBytes, DefaultMaxBytes), o.MaxAge, d.rng)
+	d.records = newRecords(cmp.Or(o.MaxRecords, DefaultMaxRecords), cmp.Or(o.MaxBytes, DefaultMaxBytes), o.MaxAge, d.random)
 	d.udx = udx.New(udx.Options{Network: o.Network, Clock: d.clock, Random: d.random})
 	d.pool = newPool(d)
 	d.ctx, d.cancel = context.WithCancel(context.Background())
@@ -548,16 +542,11 @@ func (d *DHT) relays() []noise.Key {
 
 // chooseRelay chooses one of the relays that is none of the peers.
 func (d *DHT) chooseRelay(l []noise.Key, peers ...noise.Key) (noise.Key, bool) {
-	for _, i := range d.rng.Perm(len(l)) {
-		ok := true
-		for _, p := range peers {
-			ok = ok && l[i] != p
-		}
-		if ok {
-			return l[i], true
-		}
+	l = slices.DeleteFunc(slices.Clone(l), func(k noise.Key) bool { return slices.Contains(peers, k) })
+	if len(l) == 0 {
+		return noise.Key{}, false
 	}
-	return noise.Key{}, false
+	return l[d.random.below(len(l))], true
 }
 
 // token returns 32 random bytes.
@@ -565,8 +554,6 @@ func (d *DHT) token() (t [32]byte) {
 	io.ReadFull(d.random, t[:]) // a source that fails has failed before
 	return t
 }
-
-func (d *DHT) rnd() *rand.Rand { return d.rng }
 
 // mayPunchRandom reports whether a punch with random ports may begin.
 func (d *DHT) mayPunchRandom() bool {
@@ -641,28 +628,4 @@ func (d *DHT) startPing(ctx context.Context, addr netip.AddrPort, o dhtrpc.CallO
 		})
 	})
 	stop = context.AfterFunc(ctx, cancel)
-}
-
-// A lockedReader may be read by many.
-type lockedReader struct {
-	mu sync.Mutex
-	r  io.Reader
-}
-
-func (l *lockedReader) Read(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.r.Read(p)
-}
-
-// A lockedSource may be used by many.
-type lockedSource struct {
-	mu sync.Mutex
-	s  rand.Source
-}
-
-func (l *lockedSource) Uint64() uint64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.s.Uint64()
 }

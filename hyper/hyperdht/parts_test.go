@@ -15,6 +15,9 @@ func addrOf(i int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{24, byte(i >> 16), byte(i >> 8), byte(i)}), uint16(1000+i%1000))
 }
 
+// chance is the same every time.
+func chance(seed byte) *random { return &random{r: rand.NewChaCha8([32]byte{seed})} }
+
 func ap(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 
 func TestNATIsMadeOutFromWhatNodesSee(t *testing.T) {
@@ -89,7 +92,7 @@ func TestStrategyFollowsBothNATs(t *testing.T) {
 
 // run steps a punch to its end.
 func runPunch(p punch) (probes []probe, at []time.Duration, took time.Duration) {
-	rnd := rand.New(rand.NewPCG(1, 2))
+	rnd := chance(2)
 	for range 100000 {
 		out, wait, done := p.step(rnd)
 		for _, b := range out {
@@ -287,7 +290,7 @@ func TestCacheIsBoundedByCountBytesSourceAndAge(t *testing.T) {
 
 func TestTopicsTellOfSomeAtRandom(t *testing.T) {
 	tp := topics{bounds: bounds{count: 1000, bytes: 1 << 20, perSource: 60, age: time.Minute}}
-	rnd := rand.New(rand.NewPCG(1, 1))
+	rnd := chance(1)
 	target := hash([]byte("topic"))
 	key := func(i int) [32]byte { return hash([]byte(fmt.Sprint("key", i))) }
 	for i := range 50 {
@@ -345,7 +348,7 @@ type keeper struct {
 }
 
 func newKeeper() *keeper {
-	return &keeper{newRecords(1000, 1<<20, 0, rand.New(rand.NewPCG(1, 1))), hash([]byte("id")), hash([]byte("token")), epoch}
+	return &keeper{newRecords(1000, 1<<20, 0, chance(1)), hash([]byte("id")), hash([]byte("token")), epoch}
 }
 
 func (k *keeper) announces(target [32]byte, keys noise.KeyPair, from netip.AddrPort, change func(*announceMsg)) answer {

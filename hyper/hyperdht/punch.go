@@ -1,7 +1,6 @@
 package hyperdht
 
 import (
-	"math/rand/v2"
 	"net/netip"
 	"time"
 )
@@ -95,7 +94,7 @@ func newPunch(local, remote Firewall, addrs []remoteAddr, initiator bool) punch 
 
 // step returns what to send now and how long to wait for the next step. After
 // the last there is nothing to send and nothing to wait for.
-func (p *punch) step(rnd *rand.Rand) (out []probe, wait time.Duration, done bool) {
+func (p *punch) step(rnd *random) (out []probe, wait time.Duration, done bool) {
 	switch p.strategy {
 	case strategyConsistent:
 		if p.wait {
@@ -118,7 +117,7 @@ func (p *punch) step(rnd *rand.Rand) (out []probe, wait time.Duration, done bool
 			return nil, 0, true
 		}
 		p.tries++
-		port := uint16(1000 + rnd.IntN(64536))
+		port := uint16(1000 + rnd.below(64536))
 		return []probe{{to: netip.AddrPortFrom(p.target.Addr(), port)}}, randomPause, false
 	case strategyBirthday:
 		if !p.begun {

@@ -355,7 +355,7 @@ func (p *puncher) begun() bool {
 
 // stepLocked sends what is due and comes back later.
 func (p *puncher) stepLocked() {
-	probes, wait, done := p.run.step(p.d.rnd())
+	probes, wait, done := p.run.step(p.d.random)
 	for _, b := range probes {
 		for b.socket >= len(p.sockets) {
 			s, err := p.d.pool.acquire(p.onByte)

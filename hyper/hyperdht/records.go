@@ -2,7 +2,6 @@ package hyperdht
 
 import (
 	"bytes"
-	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"time"
@@ -35,7 +34,7 @@ type answer struct {
 // may be called by any goroutine; time comes in with the calls.
 type records struct {
 	mu         sync.Mutex
-	rnd        *rand.Rand
+	rnd        *random
 	topics     topics
 	forwards   *cache[forward]
 	bumps      *cache[uint64]
@@ -59,7 +58,7 @@ type refresh struct {
 	self   bool
 }
 
-func newRecords(maxCount, maxBytes int, age time.Duration, rnd *rand.Rand) *records {
+func newRecords(maxCount, maxBytes int, age time.Duration, rnd *random) *records {
 	long := age
 	if long == 0 {
 		long = 48 * time.Hour

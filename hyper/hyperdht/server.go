@@ -56,7 +56,6 @@ type inbound struct {
 	sealer     *sealer
 	link       *link
 	through    *relayThrough // the blind relay that both sides know of, or nil
-	handshaken bool
 
 	mu       sync.Mutex
 	puncher  *puncher
@@ -65,7 +64,6 @@ type inbound struct {
 	working  int
 	waiting  clock.Timer // for the client to punch
 	clearing bool
-	cleared  bool
 }
 
 // Listen announces a key and serves those who connect to it. It returns when

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cloudbevy/bevy/hyper/clock"
+	"github.com/cloudbevy/bevy/hyper/dhtrpc"
 	"github.com/cloudbevy/bevy/hyper/noise"
 	"github.com/cloudbevy/bevy/hyper/packet"
 )
@@ -23,7 +24,7 @@ type world struct {
 	sim   *packet.Sim
 	nodes []*DHT
 	boot  []string
-	seed  byte
+	seed  uint16
 }
 
 // inWorld runs f in a world with some nodes.
@@ -51,7 +52,7 @@ func inWorld(t *testing.T, nodes int, f func(t *testing.T, w *world)) {
 // addr returns an address on the internet in a network of its own.
 func (w *world) addr() netip.Addr {
 	w.seed++
-	return netip.AddrFrom4([4]byte{24, 1, w.seed, 7})
+	return netip.AddrFrom4([4]byte{24, 1 + byte(w.seed>>8), byte(w.seed), 7})
 }
 
 // open opens a DHT that is closed at the end of the test.
@@ -61,7 +62,7 @@ func (w *world) open(o Options) *DHT {
 		o.Bootstrap = w.boot
 	}
 	w.seed++
-	o.KeyPair = noise.NewKeyPair([32]byte{w.seed, 0xda})
+	o.KeyPair = noise.NewKeyPair([32]byte{byte(w.seed), byte(w.seed >> 8), 0xda})
 	d, err := Open(o)
 	if err != nil {
 		w.t.Fatal(err)
@@ -192,3 +193,12 @@ func TestPeersConnectByKey(t *testing.T) {
 		}
 	})
 }
+
+func callOf(command uint64, target [32]byte, value []byte) dhtrpc.Call {
+	id := dhtrpc.ID(target)
+	return dhtrpc.Call{Command: command, Target: &id, Value: value}
+}
+
+var noCall dhtrpc.CallOptions
+
+func noReply(dhtrpc.Reply, error) {}
