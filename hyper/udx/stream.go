@@ -48,8 +48,8 @@ type Stream struct {
 	shut     bool // by Close or Destroy
 	finished bool // done is closed
 	err      error
-	filling  bool // a goroutine is sending, and looks again when it is ready
-	from     netip.AddrPort
+	filling  bool           // a goroutine is sending, and looks again when it is ready
+	from     netip.AddrPort // where the last packet came from that brought something new
 
 	read, write, flush waiter
 	writing            bool // a call of Write is under way
@@ -541,20 +541,32 @@ func (s *Stream) fromRemote(k *Socket, from netip.AddrPort) bool {
 	if c.status >= ended || c.path != nil && c.path.socket == k {
 		return true
 	}
-	return c.old != nil && c.old.socket == k && c.old.addr == from
+	return c.old != nil && c.old.socket == k && same(from, c.old.addr)
 }
 
 // receive gives a packet to the core, and reports whether the other side has
 // moved. It is called with mu held.
 func (s *Stream) receive(now time.Duration, from netip.AddrPort, h *header, blocks, data []byte, out *outbox) (moved bool) {
 	c := &s.core
-	ack, una := c.ack, c.una
-	c.receive(now, h, blocks, data, out)
-	if c.path == nil || from == s.from || c.ack == ack && c.una == una {
+	known := c.path == nil || same(from, c.path.addr) || same(from, s.from)
+	if h.kind&typeDestroy != 0 && !known {
+		// Such as a relay that is not used any more.
+		c.stats.PacketsDropped++
 		return false
 	}
+	ack, una := c.ack, c.una
+	c.receive(now, h, blocks, data, out)
+	if c.ack == ack && c.una == una {
+		return false // nothing that only the other side could send
+	}
 	s.from = from
-	return s.o.Remote != nil && from != c.path.addr && (c.old == nil || from != c.old.addr)
+	return s.o.Remote != nil && !known && (c.old == nil || !same(from, c.old.addr))
+}
+
+// same tells whether two addresses are the same, however their interface is
+// called.
+func same(a, b netip.AddrPort) bool {
+	return a.Port() == b.Port() && a.Addr().WithZone("") == b.Addr().WithZone("")
 }
 
 func (s *Stream) onTimer() {

@@ -3,7 +3,9 @@ package udx_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -161,6 +163,22 @@ func TestStreamsCrossBadLines(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestStreamsGoOverIPv6(t *testing.T) {
+	inMemory(t, func(t *testing.T, sim *packet.Sim) {
+		a := on(t, sim.Host(netip.MustParseAddr("2001:db8::1")), udx.SocketOptions{})
+		b := on(t, sim.Host(netip.MustParseAddr("2001:db8::2")), udx.SocketOptions{})
+		s, r := join(a, b)
+		data := pattern(1 << 20)
+		together(t, sends(s, data), gets(r, data))
+		if got := s.Stats(); got.MTU < 1300 || got.Lost != 0 {
+			t.Errorf("%+v", got)
+		}
+		if s.SendMessage(make([]byte, 1500-68)) != nil || s.SendMessage(make([]byte, 1501-68)) == nil {
+			t.Error("a packet is not as large as it can be")
+		}
+	})
 }
 
 func TestIdleStreamHoldsNothing(t *testing.T) {
@@ -508,6 +526,14 @@ func TestRelayPassesOnAndEndsWithEitherSide(t *testing.T) {
 	})
 }
 
+// destroy is the packet that ends a stream, if the seq is one that it awaits.
+func destroy(id, seq uint32) []byte {
+	p := binary.LittleEndian.AppendUint32([]byte{0xff, 1, 16, 0}, id)
+	p = binary.LittleEndian.AppendUint32(p, 4<<20)
+	p = binary.LittleEndian.AppendUint32(p, seq)
+	return binary.LittleEndian.AppendUint32(p, 0)
+}
+
 func TestRelayAsksForEachPacket(t *testing.T) {
 	inMemory(t, func(t *testing.T, sim *packet.Sim) {
 		var peers [3]*peer
@@ -558,6 +584,16 @@ func TestUpgradeFromARelayToTheDirectPath(t *testing.T) {
 				<-moved
 				<-moved
 				toA.Destroy()
+				// Who was a relay can't end it any more, whatever it knows.
+				time.Sleep(100 * time.Millisecond)
+				dropped := s.Stats().PacketsDropped
+				for seq := range 1500 {
+					err = errors.Join(err, peers[2].socket.Send(a.socket.LocalAddr(), destroy(s.ID(), uint32(seq))))
+				}
+				time.Sleep(100 * time.Millisecond)
+				if n := s.Stats().PacketsDropped - dropped; n != 1500 {
+					err = errors.Join(err, fmt.Errorf("%d packets were dropped", n))
+				}
 				return err
 			},
 		)
