@@ -51,11 +51,11 @@ type inbound struct {
 	known  chan struct{} // closed when there is a reply, or will be none
 
 	// What is above known is written before that is closed.
-	reply      []byte
-	fromPunch  bool // the reply goes out by the socket of the puncher
-	sealer     *sealer
-	link       *link
-	through    *relayThrough // the blind relay that both sides know of, or nil
+	reply     []byte
+	fromPunch bool // the reply goes out by the socket of the puncher
+	sealer    *sealer
+	link      *link
+	through   *relayThrough // the blind relay that both sides know of, or nil
 
 	mu       sync.Mutex
 	puncher  *puncher

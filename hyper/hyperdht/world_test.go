@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"testing"
@@ -62,6 +63,7 @@ func (w *world) open(o Options) *DHT {
 		o.Bootstrap = w.boot
 	}
 	w.seed++
+	o.Random = rand.NewChaCha8([32]byte{byte(w.seed), byte(w.seed >> 8), 0xce})
 	o.KeyPair = noise.NewKeyPair([32]byte{byte(w.seed), byte(w.seed >> 8), 0xda})
 	d, err := Open(o)
 	if err != nil {
