@@ -31,3 +31,25 @@ func BenchmarkLoopback(b *testing.B) {
 	b.StopTimer()
 	b.Logf("%+v", s.Stats())
 }
+
+// BenchmarkAnswer is a byte there and a byte back.
+func BenchmarkAnswer(b *testing.B) {
+	s, r := join(listen(b, packet.System, loopback, udx.SocketOptions{}), listen(b, packet.System, loopback, udx.SocketOptions{}))
+	b.ReportAllocs()
+	go func() {
+		p := make([]byte, 1)
+		for {
+			if _, err := r.Read(p); err != nil {
+				return
+			}
+			r.Write(p)
+		}
+	}()
+	p := make([]byte, 1)
+	for b.Loop() {
+		s.Write(p)
+		if _, err := s.Read(p); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -5,7 +5,8 @@ import "sync"
 // A buffer is a queue of bytes. It holds memory only for what is in it.
 type buffer struct {
 	chunks []*chunk
-	head   int // where the first byte is in the first chunk
+	few    [2]*chunk // is mostly all that chunks needs
+	head   int       // where the first byte is in the first chunk
 	n      int
 }
 
@@ -18,6 +19,9 @@ func (b *buffer) append(p []byte) {
 	for len(p) > 0 {
 		end := b.head + b.n
 		if end == len(b.chunks)*len(chunk{}) {
+			if b.n == 0 {
+				b.chunks = b.few[:0]
+			}
 			b.chunks = append(b.chunks, chunks.Get().(*chunk))
 		}
 		n := copy(b.chunks[end/len(chunk{})][end%len(chunk{}):], p)

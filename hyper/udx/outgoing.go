@@ -360,13 +360,13 @@ func (c *core) takeBlocks(now time.Duration, blocks []byte) (n int) {
 	}
 	known := 0
 	var told [maxBlocks]span
-	count := 0
+	count, last := 0, c.una
 	for ; len(blocks) > 0; blocks = blocks[8:] {
 		b := getBlock(blocks)
-		if diff(b.start, c.una) < 0 || diff(b.start, b.end) >= 0 || diff(b.end, c.seq) > 0 {
-			c.stats.PacketsDropped++
-			continue
+		if diff(b.start, last) < 0 || diff(b.start, b.end) >= 0 || diff(b.end, c.seq) > 0 {
+			continue // old, or not in order, which would be much work for nothing
 		}
+		last = b.end
 		told[count] = b
 		count++
 		for known < len(c.told) && diff(c.told[known].end, b.start) <= 0 {
