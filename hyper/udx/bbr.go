@@ -122,7 +122,7 @@ func (c *bbr) delivered(f *flight, p *rateStamp, d delivery) {
 		c.meter.count++ // on the path of before
 		return
 	}
-	c.meter.delivered(f.now, d.sentAt, p)
+	c.meter.delivered(f.now, p, d)
 	if d.rtt > 0 && (c.rtt == 0 || d.rtt < c.rtt) {
 		c.rtt = d.rtt
 	}
@@ -166,15 +166,15 @@ func (c *bbr) acked(f *flight, delivered, lost int) {
 
 // measure takes a sample of the rate.
 func (c *bbr) measure(s sample) {
-	if s.interval <= 0 {
-		return
-	}
 	if s.prior >= c.roundEnd {
 		c.roundEnd = c.meter.count
 		c.rounds++
 		c.roundBegan = true
 		c.roundLost = 0
 		c.conserve = false
+	}
+	if s.interval <= 0 {
+		return
 	}
 	// What was sent too slowly tells no more than that the line is at least so fast.
 	if rate := s.rate(); !s.limited || rate >= c.delivers() {

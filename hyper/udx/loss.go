@@ -118,11 +118,20 @@ func (c *core) detectLoss(now time.Duration) {
 	wait := c.rackRTT + c.reorderWindow()
 	found := 0
 	c.reorderAt = 0
-	for c.inFlight.n > 0 {
-		seq := c.inFlight.head
+	blind, from := len(c.told) == maxBlocks, uint32(0)
+	if blind {
+		from = c.told[maxBlocks-1].end
+	}
+	next := c.inFlight.head
+	for range c.inFlight.n {
+		seq := next
 		p := c.packets.at(seq)
+		next = p.next
 		if p.at > c.rackAt || p.at == c.rackAt && diff(seq, c.rackSeq) >= 0 {
 			break
+		}
+		if blind && diff(seq, from) >= 0 {
+			continue // a SACK has room for no more: libudx tells of the lowest blocks
 		}
 		if p.at+wait > now {
 			c.reorderAt = p.at + wait

@@ -16,6 +16,7 @@ type rateMeter struct {
 	// Of what the present ack tells of, the packet that left last.
 	newest rateStamp
 	sentAt time.Duration
+	again  bool // and it had left before
 	any    bool
 }
 
@@ -31,12 +32,15 @@ func (r *rateMeter) sent(now time.Duration, inFlight int, p *rateStamp) {
 func (r *rateMeter) limited(inFlight int) { r.limitedUntil = max(1, r.count+uint64(inFlight)) }
 
 // delivered notes that a packet arrived.
-func (r *rateMeter) delivered(now, sentAt time.Duration, p *rateStamp) {
+func (r *rateMeter) delivered(now time.Duration, p *rateStamp, d delivery) {
 	r.count++
 	r.at = now
-	if !r.any || sentAt >= r.sentAt {
-		r.newest, r.sentAt, r.any = *p, sentAt, true
-		r.firstSent = sentAt
+	if r.any && d.sentAt < r.sentAt {
+		return
+	}
+	r.newest, r.sentAt, r.again, r.any = *p, d.sentAt, d.again, true
+	if !d.again {
+		r.firstSent = d.sentAt
 	}
 }
 
@@ -70,8 +74,9 @@ func (r *rateMeter) sample(now, minRTT time.Duration) (s sample, ok bool) {
 	// Acks that come in a bunch would feign a rate that the line doesn't have,
 	// and so would packets that left in one: the slower is true.
 	s.interval = max(r.sentAt-p.firstSent, now-p.deliveredAt)
-	if s.interval < minRTT {
-		// The packet was sent again, and the ack is for the first sending.
+	if s.interval < minRTT || r.again {
+		// Which sending is it that arrived? And behind one that was lost much may
+		// have arrived before and is told of only now.
 		s.interval = 0
 	}
 	return s, true
