@@ -268,6 +268,49 @@ func TestUDXCarriesBytesBothWays(t *testing.T) {
 	}
 }
 
+func TestUDXCarriesManyStreamsOverOneSocket(t *testing.T) {
+	p := startUDX(t, nil)
+	const streams, size = 40, 100_000
+	var wg sync.WaitGroup
+	for i := range streams {
+		name, id := strconv.Itoa(i), 1000+i
+		s := p.stream(udx.StreamOptions{})
+		call[any](p.n, "stream", args{"stream": name, "id": id})
+		call[any](p.n, "connect", args{"stream": name, "socket": "k", "remoteId": s.ID(), "port": p.socket.LocalAddr().Port()})
+		if err := s.Connect(p.socket, uint32(id), at(p.nodePort)); err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() { sendsAll(t, s, udxData("ours "+name, size)) })
+		wg.Go(func() {
+			got, err := io.ReadAll(s)
+			if err != nil || !bytes.Equal(got, udxData("theirs "+name, size)) {
+				t.Errorf("stream %d: %d bytes, %v", i, len(got), err)
+			}
+		})
+		wg.Go(func() {
+			if err := p.n.p.Call(t.Context(), "write", args{"stream": name, "seed": "theirs " + name, "size": size, "end": true}, nil); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	for i := range streams {
+		name := strconv.Itoa(i)
+		state := call[streamOfNode](p.n, "until", args{"stream": name, "closed": true})
+		if state.Error != nil || state.SHA256 != sum(udxData("ours "+name, size)) {
+			t.Errorf("stream %d: %+v", i, state)
+		}
+	}
+	waitFor(t, func() bool { return p.socket.Streams() == 0 })
+}
+
+func sendsAll(t *testing.T, s *udx.Stream, data []byte) {
+	_, err := s.Write(data)
+	if err := errors.Join(err, s.CloseWrite()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestUDXCrossesBadLines(t *testing.T) {
 	size := (1 << 20) * long(8)
 	for name, l := range map[string]*badLine{
