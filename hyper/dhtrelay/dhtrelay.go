@@ -34,8 +34,8 @@
 // named @hyperswarm/dht-relay; its messages are in message.go. Numbers of
 // streams, servers and requests are given by who opens them, and both sides
 // have a number for each stream. Streams share the connection without a window
-// of their own: a stream that isn't read holds up the others, up to
-// StallTime, and is then destroyed.
+// of their own: a stream that isn't read holds up the others for five seconds
+// at most, and is then destroyed.
 package dhtrelay
 
 import (
@@ -56,18 +56,22 @@ const (
 
 	// stallTime is how long a stream may hold up the others, because nobody reads
 	// it and its buffer is full.
-	stallTime = 20 * time.Second
+	stallTime = 5 * time.Second
 
 	// lingerTime is how long a stream that was closed waits for the other side to
 	// end, too.
 	lingerTime = 5 * time.Second
 
+	// busyTime is how long the other side may take to read one message.
+	busyTime = time.Minute
+
 	// chunkSize is how much a message with data has at most, unless borders
 	// matter.
-	chunkSize = 64 << 10
+	chunkSize = 32 << 10
 
-	// streamBuffer is how much is kept of a stream that isn't read.
-	streamBuffer = 1 << 20
+	// streamBuffer is how much is kept of a stream that isn't read, and lineBuffer
+	// of all of a line.
+	streamBuffer, lineBuffer = 256 << 10, 16 << 20
 )
 
 // The kinds of error of this package. They come wrapped: test with
@@ -76,8 +80,9 @@ var (
 	// ErrClosed means that the client, the listener or the connection to the
 	// relay was closed.
 	ErrClosed = packet.ErrClosed
-	// ErrTimeout means that nothing came from the other side for too long.
-	ErrTimeout = errors.New("the other side of the relay connection is silent")
+	// ErrTimeout means that nothing came from the other side for too long, or that
+	// it read nothing.
+	ErrTimeout = errors.New("the other side of the relay connection is gone")
 	// ErrProtocol means that the other side broke the rules.
 	ErrProtocol = errors.New("dht-relay violation")
 	// ErrRelay means that the relay could not do it. The text is the relay's.
@@ -86,7 +91,7 @@ var (
 	ErrDestroyed = errors.New("stream destroyed by the other side")
 	// ErrStalled means that a stream was destroyed because it was not read.
 	ErrStalled = errors.New("stream was not read for too long")
-	// ErrTooMany means that a limit is reached.
+	// ErrTooMany means that a limit was reached.
 	ErrTooMany = errors.New("too many")
 	// ErrDenied means that the client of a relay refused somebody who wanted to
 	// connect to it.

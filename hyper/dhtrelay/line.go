@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cloudbevy/bevy/hyper/clock"
@@ -21,12 +22,14 @@ type line struct {
 	clock   clock.Clock
 	ctx     context.Context // ends with the line
 	cancel  context.CancelCauseFunc
+	memory  budget
 
 	mu      sync.Mutex
 	ended   bool
 	number  uint32           // the last that was given
 	tubes   map[uint32]*tube // by the other side's number
 	heard   time.Time
+	writing time.Time // since when a write waits; zero if none does
 	beating clock.Timer
 }
 
@@ -36,6 +39,7 @@ func (l *line) open(o protomux.Options, c clock.Clock, handlers map[int]func(pay
 		c = clock.System
 	}
 	l.mux, l.clock, l.tubes, l.heard = protomux.New(o), c, map[uint32]*tube{}, c.Now()
+	l.memory.max = lineBuffer
 	l.ctx, l.cancel = context.WithCancelCause(context.Background())
 	handlers[numPing] = func([]byte) error { return l.send(numPong, &pingMsg{}) }
 	handlers[numPong] = func([]byte) error { return nil }
@@ -63,7 +67,7 @@ func (l *line) serve(ctx context.Context, stream protomux.Stream) error {
 	}
 	l.mu.Unlock()
 	defer context.AfterFunc(ctx, func() { l.end(context.Cause(ctx)) })()
-	err := l.mux.Serve(ctx, stream)
+	err := l.mux.Serve(ctx, &watched{stream, l})
 	if errors.Is(err, protomux.ErrClosed) { // this side has destroyed it, without a reason
 		err = nil
 	}
@@ -102,15 +106,44 @@ func (l *line) hear() {
 	l.heard = l.clock.Now()
 }
 
-// beat sends a ping, or ends a line on which there is silence.
-func (l *line) beat() {
+// writes notes since when a write waits.
+func (l *line) writes(begun bool) {
 	l.mu.Lock()
-	quiet := l.clock.Now().Sub(l.heard)
-	if !l.ended && quiet < silence {
+	defer l.mu.Unlock()
+	if l.writing = (time.Time{}); begun {
+		l.writing = l.clock.Now()
+	}
+}
+
+// A watched stream lets its line know when the other side doesn't read.
+type watched struct {
+	protomux.Stream
+	l *line
+}
+
+func (w *watched) Queue(message []byte) error {
+	w.l.writes(true)
+	defer w.l.writes(false)
+	return w.Stream.Queue(message)
+}
+
+func (w *watched) Flush() error {
+	w.l.writes(true)
+	defer w.l.writes(false)
+	return w.Stream.Flush()
+}
+
+// beat sends a ping, or ends a line whose other side says nothing, or doesn't
+// read.
+func (l *line) beat() {
+	now := l.clock.Now()
+	l.mu.Lock()
+	dead := now.Sub(l.heard) >= silence || !l.writing.IsZero() && now.Sub(l.writing) >= busyTime
+	if !l.ended && !dead {
 		l.beating = l.clock.AfterFunc(heartbeat, l.beat)
 	}
 	l.mu.Unlock()
-	if quiet >= silence {
+	if dead {
 		l.mux.Destroy(ErrTimeout)
 		return
 	}
@@ -127,6 +160,30 @@ func (l *line) next() uint32 {
 		l.number++
 	}
 	return l.number
+}
+
+// A budget is how many bytes may be kept.
+type budget struct {
+	max   int64
+	above *budget // has to have them, too
+	used  atomic.Int64
+}
+
+func (b *budget) take(n int) bool {
+	if b == nil {
+		return true
+	}
+	if b.used.Add(int64(n)) > b.max || !b.above.take(n) {
+		b.used.Add(-int64(n))
+		return false
+	}
+	return true
+}
+
+func (b *budget) give(n int) {
+	for ; b != nil; b = b.above {
+		b.used.Add(-int64(n))
+	}
 }
 
 // A tube is one end of a stream that goes over a line. What was written comes
@@ -211,15 +268,15 @@ func (l *line) onEnd(payload []byte) error {
 // line waiting with it. It reports whether more is wanted.
 func (t *tube) put(chunk []byte) bool {
 	kept, enough := t.keep(chunk)
-	if enough {
-		t.abort(nil)
+	if enough != nil {
+		t.abort(enough)
 	}
 	return kept
 }
 
-// keep also reports whether the other side goes on for too long after this one
-// has closed.
-func (t *tube) keep(chunk []byte) (kept, enough bool) {
+// keep also returns why it is enough: the other side goes on for too long after
+// this one has closed, or there is no memory left.
+func (t *tube) keep(chunk []byte) (kept bool, enough error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.size >= streamBuffer && t.ended == nil && !t.closed {
@@ -230,13 +287,18 @@ func (t *tube) keep(chunk []byte) (kept, enough bool) {
 		stall.Stop()
 	}
 	if t.ended != nil || t.closed {
-		t.dropped += len(chunk) + chunkOverhead
-		return false, t.closed && t.dropped > streamBuffer
+		if t.dropped += len(chunk) + chunkOverhead; t.closed && t.dropped > streamBuffer {
+			return false, ErrClosed
+		}
+		return false, nil
+	}
+	if !t.line.memory.take(len(chunk) + chunkOverhead) {
+		return false, fmt.Errorf("%w bytes that nobody reads", ErrTooMany)
 	}
 	t.chunks = append(t.chunks, append([]byte(nil), chunk...))
 	t.size += len(chunk) + chunkOverhead
 	t.moved.Broadcast()
-	return true, false
+	return true, nil
 }
 
 // chunkOverhead is what each chunk counts in addition to its bytes.
@@ -331,6 +393,7 @@ func (t *tube) takeLocked() []byte {
 	t.chunks[0] = nil
 	t.chunks = t.chunks[1:]
 	t.size -= len(chunk) + chunkOverhead
+	t.line.memory.give(len(chunk) + chunkOverhead)
 	t.moved.Broadcast()
 	return chunk
 }
@@ -380,10 +443,13 @@ func (t *tube) writeChunk(p []byte) error {
 	if err := t.writable(); err != nil {
 		return err
 	}
-	if waited != nil {
-		return waited
+	if waited == nil {
+		waited = t.line.channel.Send(numData, dataHead(t.self, len(p)), p)
 	}
-	return t.line.channel.Send(numData, dataHead(t.self, len(p)), p)
+	if waited != nil {
+		return fmt.Errorf("%w: %w", ErrClosed, waited)
+	}
+	return nil
 }
 
 func (t *tube) writable() error {
@@ -440,6 +506,7 @@ func (t *tube) Close() error {
 		return nil
 	}
 	t.closed = true
+	t.line.memory.give(t.size)
 	t.chunks, t.first, t.size = nil, nil, 0
 	t.cancel()
 	if t.ended == nil {

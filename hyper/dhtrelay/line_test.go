@@ -164,6 +164,45 @@ func TestSilentLineEnds(t *testing.T) {
 	})
 }
 
+// A side that says much and reads nothing holds the other for a while only.
+func TestLineThatIsNotReadEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, y := streams(t)
+		l := testLine(t, x)
+		tube, err := l.attach(1, 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mux := protomux.New(protomux.Options{})
+		c, err := mux.Open(protomux.ChannelOptions{Protocol: protocol})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var frames protomux.Frames
+		begun := time.Now()
+		go func() {
+			for ; c.Send(numPing) == nil; time.Sleep(time.Second) {
+				mux.Take(&frames)
+				for frame := range frames.All() {
+					if y.WriteMessage(frame) != nil {
+						return
+					}
+				}
+			}
+		}()
+		for err == nil {
+			_, err = tube.Write(make([]byte, chunkSize))
+		}
+		if !errors.Is(err, ErrTimeout) && !errors.Is(err, protomux.ErrClosed) {
+			t.Error(err)
+		}
+		if d := time.Since(begun); d < busyTime || d > busyTime+2*heartbeat {
+			t.Errorf("it ends after %v", d)
+		}
+		y.Close()
+	})
+}
+
 func TestChunksKeepTheirBorders(t *testing.T) {
 	a, b := tubes(t)
 	for _, size := range []int{0, 1, chunkSize, chunkSize + 1, 1 << 20} {

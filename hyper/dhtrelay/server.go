@@ -23,9 +23,12 @@ import (
 type Limits struct {
 	// Clients is how many there may be: 1024.
 	Clients int
-	// Streams, Servers and Queries are how many of one client there may be: 256,
-	// 16 and 16. Each stream takes up to 1 MiB while its peer is slow.
+	// Streams, Servers and Queries are how many of one client there may be: 64, 16
+	// and 16.
 	Streams, Servers, Queries int
+	// Memory is how many bytes of all streams together are kept because peers are
+	// slow: 256 MiB. One client has 16 MiB of that, and one stream 256 KiB.
+	Memory int
 	// MaxMessage is the most bytes of a message from a client: 16 MiB, as clients
 	// of the npm package send what they write at once.
 	MaxMessage int
@@ -41,7 +44,7 @@ func (l Limits) orDefaults() Limits {
 	for _, f := range []struct {
 		value *int
 		usual int
-	}{{&l.Clients, 1024}, {&l.Streams, 256}, {&l.Servers, 16}, {&l.Queries, 16}, {&l.MaxMessage, protomux.MaxFrame}} {
+	}{{&l.Clients, 1024}, {&l.Streams, 64}, {&l.Servers, 16}, {&l.Queries, 16}, {&l.Memory, 256 << 20}, {&l.MaxMessage, protomux.MaxFrame}} {
 		if *f.value <= 0 {
 			*f.value = f.usual
 		}
@@ -72,6 +75,7 @@ type Server struct {
 	ctx    context.Context // ends with the server
 	stop   context.CancelFunc
 	busy   sync.WaitGroup
+	memory budget
 
 	mu       sync.Mutex
 	closed   bool
@@ -85,6 +89,7 @@ func NewServer(dht DHT, o ServerOptions) *Server {
 		o.Clock = clock.System
 	}
 	s := &Server{dht: dht, allow: o.Allow, limits: o.Limits.orDefaults(), clock: o.Clock, sessions: map[*session]bool{}}
+	s.memory.max = int64(s.limits.Memory)
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	return s
 }
@@ -98,6 +103,18 @@ func (s *Server) ServeConn(conn transport.Conn) {
 		return
 	}
 	s.Serve(context.Background(), messages(m, s.limits.MaxMessage)) // there is nobody to tell
+}
+
+// ServeListener serves the clients that a listener takes until either is
+// closed, or ctx ends.
+func (s *Server) ServeListener(ctx context.Context, l *transport.Listener) error {
+	for {
+		conn, err := l.Accept(ctx)
+		if err != nil {
+			return fmt.Errorf("serve relay clients: %w", err)
+		}
+		go s.ServeConn(conn)
+	}
 }
 
 // Serve serves a client over a stream, such as one of hyper/secretstream,
@@ -214,6 +231,7 @@ func (ses *session) serve(ctx context.Context, stream protomux.Stream) error {
 	if err != nil {
 		return errors.Join(err, stream.Close())
 	}
+	ses.memory.above = &ses.server.memory
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(ses.server.ctx, cancel)()
@@ -903,6 +921,7 @@ func (c *conn) carry(t *tube) {
 	watch.Wait()
 	c.close()
 	t.fail(ErrClosed)
+	t.Close() // gives back what nobody took
 }
 
 func (c *conn) fromPeer(t *tube) error {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -18,6 +19,7 @@ import (
 	"github.com/cloudbevy/bevy/hyper/packet"
 	"github.com/cloudbevy/bevy/hyper/protomux"
 	"github.com/cloudbevy/bevy/hyper/secretstream"
+	"github.com/cloudbevy/bevy/hyper/transport"
 )
 
 // A world is an internet in memory with a small DHT.
@@ -340,6 +342,7 @@ func TestRelayKeepsToItsLimits(t *testing.T) {
 		}
 		s.Close()
 		through(t, relay, 152)
+		synctest.Wait()
 		stranger, served = attachTo(t, relay)
 		if err := <-served; !errors.Is(err, ErrTooMany) {
 			t.Errorf("a client too many: %v", err)
@@ -350,6 +353,95 @@ func TestRelayKeepsToItsLimits(t *testing.T) {
 		}
 		relay.Close()
 		c.Close()
+	})
+}
+
+// deaf is a DHT whose only peer never reads.
+type deaf struct{ DHT }
+
+func (deaf) Connect(ctx context.Context, remote noise.Key, owner Owner) (Conn, error) {
+	ours := owner.Handshake()
+	theirs, err := newHandshake(noise.Config{Static: keys(200)})
+	if err != nil {
+		return Conn{}, err
+	}
+	first, err := ours.Send(ctx, []byte("hello"))
+	if err != nil {
+		return Conn{}, err
+	}
+	if _, err := theirs.ReadMessage(first); err != nil {
+		return Conn{}, err
+	}
+	second, err := theirs.WriteMessage(nil, []byte("hello"))
+	if err != nil {
+		return Conn{}, err
+	}
+	if _, err := ours.Receive(ctx, second); err != nil {
+		return Conn{}, err
+	}
+	raw, _ := transport.Pipe()
+	return Conn{raw, ours}, nil
+}
+
+// What is kept for peers that don't read is bounded for the relay, and given
+// back.
+func TestMemoryOfSlowPeersIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		relay := NewServer(deaf{}, ServerOptions{Limits: Limits{Memory: 1 << 19}})
+		stream, _ := attachTo(t, relay)
+		c, err := NewClient(stream, ClientOptions{Stream: secretstream.Options{KeepAlive: -1}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all sync.WaitGroup
+		var mu sync.Mutex
+		full, stalled := 0, 0
+		var open []*secretstream.Stream
+		for range 20 {
+			s, err := c.Connect(t.Context(), keys(200).Public, ConnectOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			open = append(open, s)
+		}
+		for _, s := range open {
+			all.Go(func() {
+				var err error
+				for err == nil {
+					err = s.WriteMessage(make([]byte, 20_000))
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				switch {
+				case strings.Contains(err.Error(), ErrStalled.Error()):
+					stalled++
+				case strings.Contains(err.Error(), ErrTooMany.Error()):
+					full++
+				default:
+					t.Errorf("a stream ends with %v", err)
+				}
+				s.Close()
+			})
+		}
+		var most int64
+		watching, stop := context.WithCancel(t.Context())
+		all.Go(func() {
+			for watching.Err() == nil {
+				most = max(most, relay.memory.used.Load())
+				time.Sleep(time.Second)
+			}
+		})
+		time.Sleep(time.Hour)
+		stop()
+		all.Wait()
+		if most > 1<<19 || most < 400_000 || full == 0 || stalled == 0 {
+			t.Errorf("%d bytes were kept; of 20 streams %d ended because it was full and %d because they were not read", most, full, stalled)
+		}
+		c.Close()
+		relay.Close()
+		if used := relay.memory.used.Load(); used != 0 {
+			t.Errorf("%d bytes are never given back", used)
+		}
 	})
 }
 
