@@ -2,11 +2,13 @@ package natlab_test
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/cloudbevy/bevy/hyper/hyperdht"
 	"github.com/cloudbevy/bevy/hyper/packet"
@@ -208,4 +210,60 @@ func TestMatrix(t *testing.T) {
 		run(t, "Go to Node", natlab.Doors{Client: true}, l.node, ourClients, nodeServers)
 		run(t, "Node to Go", natlab.Doors{Server: true}, l.own, nodeClients, ourServers)
 	})
+	t.Run("forgotten", func(t *testing.T) {
+		clients, servers := ourClients(l.own), ourServers(l.own)
+		for _, cell := range flushCells[:4] { // all of them: in memory
+			checkFlush(t, cell, clients[cell.Client], servers[cell.Server])
+		}
+	})
+}
+
+// Two with bad lines, whose packets are lost and late, meet all the same. The
+// short form is TestPeersMeetOverBadLinesInMemory.
+func TestPeersMeetOverBadLines(t *testing.T) {
+	if os.Getenv("BEVY_LONG") != "1" {
+		t.Skip("takes 20 s: set BEVY_LONG=1")
+	}
+	nodepeer.Require(t)
+	if err := natlab.Check(); err != nil {
+		t.Skip(err)
+	}
+	l := newLab(t)
+	line := natlab.Line{Delay: 40 * time.Millisecond, Jitter: 10 * time.Millisecond, Loss: 0.03, Rate: 5e6}
+	for i, c := range []struct {
+		client, server starter
+		network        natlab.Network
+	}{{l.ours, l.ours, l.own}, {l.ours, l.nodeJS, l.node}, {l.nodeJS, l.ours, l.own}} {
+		var subjects [2]natlab.Subject
+		for j, start := range []starter{c.client, c.server} {
+			name := fmt.Sprint("bad", i, j)
+			site, err := l.Site(name, natlab.PortRestricted)
+			if err != nil {
+				t.Fatal(err)
+			}
+			host, err := site.Host(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p, err := start(host)
+			if err != nil {
+				t.Fatal(err)
+			}
+			subjects[j] = natlab.Process(p, c.network)
+			if err := site.Routers()[0].Line(line); err != nil {
+				t.Fatal(err)
+			}
+		}
+		started := time.Now()
+		key, err := subjects[1].Listen(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		listening := time.Since(started)
+		got, err := subjects[0].Connect(t.Context(), key, false, 40*time.Second)
+		if err != nil || got.Path != natlab.Punched {
+			t.Errorf("pair %d: %v %s, %v, want punched", i, got, got.Error, err)
+		}
+		t.Logf("pair %d: %v, listening took %v, all %v", i, got, listening, time.Since(started))
+	}
 }

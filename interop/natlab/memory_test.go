@@ -26,6 +26,8 @@ import (
 // be built.
 type memory struct {
 	*packet.Sim
+	timeout  time.Duration // of mappings; zero is the usual
+	line     packet.Link   // of NATs to the internet
 	sites    byte
 	carriers map[natlab.Kind]*packet.SimNAT
 }
@@ -44,7 +46,8 @@ func (m *memory) site(kind natlab.Kind) (host func() *packet.SimHost, flush func
 		shared := kind.Carried() && i == len(nats)-1
 		nat := m.carriers[kind]
 		if !shared || nat == nil {
-			nat = on.NAT(simNAT(nats[i]))
+			nat = on.NAT(simNAT(nats[i], m.timeout))
+			nat.SetLink(m.line)
 			if nats[i].Block != natlab.Nothing {
 				nat.SetLink(packet.Link{Loss: 1})
 			}
@@ -73,8 +76,8 @@ func (m *memory) site(kind natlab.Kind) (host func() *packet.SimHost, flush func
 	return host, flush
 }
 
-func simNAT(n natlab.NAT) packet.NAT {
-	nat := packet.NAT{Hairpin: n.Hairpin, Timeout: n.Timeout}
+func simNAT(n natlab.NAT, timeout time.Duration) packet.NAT {
+	nat := packet.NAT{Hairpin: n.Hairpin, Timeout: timeout}
 	switch {
 	case n.Mapping != natlab.Independent:
 		nat.Kind = packet.Symmetric
@@ -93,9 +96,10 @@ func (m *memory) places(kinds []natlab.Kind, network natlab.Network, door *dhtre
 	places := make(map[natlab.Kind]*natlab.Place)
 	for _, kind := range kinds {
 		host, flush := m.site(kind)
-		subject := &goSubject{machine: host(), network: network, door: func(ctx context.Context) (*dhtrelay.Client, error) {
-			return throughDoor(ctx, door)
-		}}
+		subject := &goSubject{machine: host(), network: network}
+		if door != nil {
+			subject.door = func(ctx context.Context) (*dhtrelay.Client, error) { return throughDoor(ctx, door) }
+		}
 		places[kind] = &natlab.Place{Kind: kind, Subject: subject, Flush: flush}
 	}
 	return places

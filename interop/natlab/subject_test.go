@@ -108,7 +108,7 @@ func startDoor(t *testing.T, d *hyperdht.DHT) *dhtrelay.Server {
 type goSubject struct {
 	machine packet.Network
 	network natlab.Network
-	door    func(context.Context) (*dhtrelay.Client, error) // to the network, without UDP
+	door    func(context.Context) (*dhtrelay.Client, error) // to the network, without UDP; nil if there is none
 
 	mu     sync.Mutex
 	server io.Closer // guarded by mu
@@ -145,8 +145,11 @@ func (s *goSubject) node(ctx context.Context) (*hyperdht.DHT, *dhtrelay.Client, 
 	}
 	joining, cancel := context.WithTimeout(ctx, joinTime)
 	defer cancel()
-	err = d.Bootstrapped(joining)
-	if err == nil && len(d.Node().Nodes(1)) > 0 {
+	_ = d.Bootstrapped(joining)
+	if s.door == nil || len(d.Node().Nodes(1)) > 0 { // there is UDP
+		if err := d.Bootstrapped(ctx); err != nil {
+			return nil, nil, errors.Join(err, d.Close())
+		}
 		return d, nil, nil
 	}
 	if err := d.Close(); err != nil {
