@@ -227,7 +227,8 @@ func (a *announcer) online() {
 	}
 }
 
-// tick pings the relays and announces again if it is time, or too few answer.
+// tick pings the relays and announces again if it is time, if too few answer, or
+// if they see another address than before.
 func (a *announcer) tick() {
 	a.mu.Lock()
 	if a.haltedLocked() || a.updating != nil {
@@ -237,24 +238,30 @@ func (a *announcer) tick() {
 	a.ticks++
 	old := a.ticks >= announceTicks
 	relays := slices.Collect(maps.Keys(a.at[2]))
+	seen := map[netip.AddrPort]netip.AddrPort{} // what they saw as our address
+	for _, r := range a.relays {
+		seen[r.relay] = r.peer
+	}
 	a.mu.Unlock()
 	if old || len(relays) == 0 {
 		a.update()
 		return
 	}
 	var mu sync.Mutex
-	left, alive := len(relays), 0
+	left, alive, moved := len(relays), 0, false
 	for _, addr := range relays {
-		a.d.startPing(a.ctx, addr, dhtrpc.CallOptions{}, func(_ dhtrpc.Reply, err error) {
+		a.d.startPing(a.ctx, addr, dhtrpc.CallOptions{}, func(r dhtrpc.Reply, err error) {
 			mu.Lock()
 			defer mu.Unlock()
 			if err == nil {
 				alive++
+				// What it relays would go to where nobody is.
+				moved = moved || r.To != seen[addr]
 			}
 			if left--; left > 0 {
 				return
 			}
-			if alive < min(len(relays), minRelays) {
+			if moved || alive < min(len(relays), minRelays) {
 				a.update()
 				return
 			}

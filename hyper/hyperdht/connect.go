@@ -39,15 +39,15 @@ type attempt struct {
 	link   *link
 	ctx    context.Context // that of the link
 
-	settled chan struct{}   // closed when there is a connection, or none will be
-	finding context.Context // ends when a server has answered
+	request func() ([]byte, error) // returns the first message of the handshake
+	settled chan struct{}          // closed when there is a connection, or none will be
+	finding context.Context        // ends when a server has answered
 	found   context.CancelFunc
 
 	mu       sync.Mutex
 	done     bool
 	conn     *Conn
 	err      error
-	request  []byte        // the first message of the handshake
 	firewall Firewall      // what it says of this side
 	through  *relayThrough // the relay that both sides know of, or nil
 	theirs   bool          // which the other side chose
@@ -106,6 +106,7 @@ func (d *DHT) connect(ctx context.Context, remote noise.Key, o ConnectOptions) (
 	}
 	a := &attempt{d: d, o: o, remote: remote, target: Target(remote), link: l, ctx: l.ctx, settled: make(chan struct{})}
 	a.finding, a.found = context.WithCancel(l.ctx)
+	a.request = sync.OnceValues(a.hello)
 	l.onConn = a.connected
 	l.onEnd = func() { a.settle(nil, ErrClosed) }
 	d.spawn(a.run)
@@ -347,13 +348,9 @@ func (a *attempt) try(addr netip.AddrPort) {
 // isFinal tells errors that another node would not change.
 func isFinal(err error) bool { return errors.Is(err, ErrRefused) || errors.Is(err, ErrIncompatible) }
 
-// hello returns the first message of the handshake.
+// hello makes the first message of the handshake, which may take a while if
+// somebody else has the keys.
 func (a *attempt) hello() ([]byte, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.request != nil {
-		return a.request, nil
-	}
 	p := noisePayload{stream: 1, udx: &udxInfo{reusable: a.o.Reusable, id: a.link.raw.ID()}}
 	if addr, ok := a.d.node.RemoteAddr(); ok {
 		p.firewall, p.addrs4 = FirewallOpen, []netip.AddrPort{addr}
@@ -363,20 +360,18 @@ func (a *attempt) hello() ([]byte, error) {
 	}
 	p.addrs6 = a.d.addrs6()
 	if key, ok := a.d.chooseRelay(a.o.RelayThrough, a.remote); ok {
-		a.o.RelayThrough = []noise.Key{key}
 		p.through = &relayThrough{key: key, token: a.d.token()}
-		a.through = p.through
 	}
-	a.firewall = p.firewall
-	var err error
-	a.request, err = sendPayload(a.finding, a.link.handshake, &p)
-	return a.request, err
+	a.mu.Lock()
+	a.through, a.firewall = p.through, p.firewall
+	a.mu.Unlock()
+	return sendPayload(a.finding, a.link.handshake, &p)
 }
 
 // shake shakes hands through a node, or with the server itself at its
 // address.
 func (a *attempt) shake(addr netip.AddrPort, socket *udx.Socket) error {
-	request, err := a.hello()
+	request, err := a.request()
 	if err != nil {
 		return err
 	}
@@ -530,6 +525,10 @@ func (a *attempt) holepunch(ans *answerOf) error {
 		p.quit()
 		return nil
 	}
+	a.d.spawn(func() {
+		p.analyze(false)
+		a.lookAtNATs(p)
+	})
 	relay := ans.payload.relays[0]
 	for _, r := range ans.payload.relays {
 		if r.relay == ans.relay {
@@ -608,12 +607,15 @@ func (a *attempt) tell(ans *answerOf, p *puncher, peer, relay netip.AddrPort, m 
 	return reply, r, from, nil
 }
 
-// lookAtNATs asks the relay at once if punching can't help.
+// lookAtNATs asks the relay at once if punching can't help, or takes long
+// because ports have to be guessed.
 func (a *attempt) lookAtNATs(p *puncher) {
 	local, _ := p.local()
 	remote, _, _ := p.other()
 	if local >= FirewallRandom && remote >= FirewallRandom {
 		a.link.setWhy(whyNot(ErrBothRandom))
+	}
+	if local >= FirewallRandom || remote >= FirewallRandom {
 		a.startRelay()
 	}
 }

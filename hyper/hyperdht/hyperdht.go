@@ -28,8 +28,9 @@
 // # Beyond the reference
 //
 // IPv6 is tried next to all of this if both sides have global addresses. A
-// blind relay is used as soon as it is clear that punching is of no use, and
-// after a second at the latest. Handshakes under way are bounded for each
+// blind relay is used as soon as it is clear that punching is of no use or takes
+// long, and after half a second at the latest. Peers are followed when their
+// address changes, and connections end some seconds after their path is dead. Handshakes under way are bounded for each
 // source.
 package hyperdht
 
@@ -57,7 +58,7 @@ const (
 	DefaultMaxAge              = 20 * time.Minute
 	DefaultMaxBytes            = 64 << 20
 	DefaultMaxHandshakes       = 4096
-	DefaultRelayDelay          = time.Second
+	DefaultRelayDelay          = 500 * time.Millisecond
 )
 
 // PublicBootstrap are the nodes by which the public DHT is joined.

@@ -18,6 +18,12 @@ const (
 	// is on the direct path now, until it hears the same.
 	confirmPause = time.Second
 	confirmTries = 10
+	// idlePause and watchPause are how often a path is looked after that has
+	// nothing on its way, and one that has. After watchTries times without any
+	// packet of the other side it is dead.
+	idlePause  = 2 * time.Second
+	watchPause = 1750 * time.Millisecond
+	watchTries = 4
 	// followPause is how long the other side stays at an address at least, before
 	// it is followed to another one.
 	followPause = time.Second
@@ -29,6 +35,8 @@ type link struct {
 	d         *DHT
 	ctx       context.Context // ends with the stream
 	cancel    context.CancelFunc
+	taken     context.Context // ends when there is a path without a relay
+	take      context.CancelFunc
 	raw       *udx.Stream
 	initiator bool
 	handshake Handshake
@@ -59,6 +67,7 @@ type link struct {
 	path      Path
 	why       string
 	following clock.Timer
+	watch     clock.Timer
 	followed  time.Time
 	onPath    []func(Path)
 }
@@ -73,6 +82,7 @@ type leg struct {
 func (d *DHT) newLink(ctx context.Context, h Handshake, initiator bool) (*link, error) {
 	l := &link{d: d, handshake: h, initiator: initiator, why: "a direct path was not found yet"}
 	l.ctx, l.cancel = context.WithCancel(ctx)
+	l.taken, l.take = context.WithCancel(l.ctx)
 	raw, err := d.udx.NewStream(udx.StreamOptions{Firewall: l.firewall, Message: l.message, Remote: l.follow})
 	if err != nil {
 		l.cancel()
@@ -180,6 +190,7 @@ func (l *link) useDirect(s *udx.Socket, addr netip.AddrPort) {
 		return
 	}
 	l.direct = true
+	l.take()
 	kind := l.kindLocked(addr)
 	puncher := l.puncher
 	l.mu.Unlock()
@@ -307,7 +318,31 @@ func (l *link) establish(path Path) {
 	l.conn, l.path = c, path
 	onConn := l.onConn
 	l.mu.Unlock()
+	l.watchIn(idlePause, 0, 0)
 	onConn(c)
+}
+
+// watchIn looks after the path: it is dead when the other side acks nothing for
+// some time. UDX alone would try for a minute and a half.
+func (l *link) watchIn(wait time.Duration, received uint64, silent int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		return
+	}
+	l.watch = l.d.clock.AfterFunc(wait, func() {
+		s := l.raw.Stats()
+		switch {
+		case s.InFlight == 0:
+			l.watchIn(idlePause, s.PacketsReceived, 0)
+		case s.PacketsReceived != received:
+			l.watchIn(watchPause, s.PacketsReceived, 0)
+		case silent+1 < watchTries:
+			l.watchIn(watchPause, received, silent+1)
+		default:
+			l.fail()
+		}
+	})
 }
 
 func (l *link) connected() *Conn {
@@ -321,6 +356,12 @@ func (l *link) isDirect() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.direct || l.ended
+}
+
+// waitDirect waits for a path without a relay, and reports whether there is one.
+func (l *link) waitDirect(t time.Duration) bool {
+	l.d.sleep(l.taken, t)
+	return l.isDirect()
 }
 
 // setPath notes another path and tells who asked.
@@ -373,7 +414,7 @@ func (l *link) end() {
 	l.ended = true
 	puncher, g, onEnd := l.puncher, l.leg, l.onEnd
 	l.leg = nil
-	for _, t := range []clock.Timer{l.confirm, l.following} {
+	for _, t := range []clock.Timer{l.confirm, l.following, l.watch} {
 		if t != nil {
 			t.Stop()
 		}

@@ -228,3 +228,50 @@ func TestConnectEndsWithItsContext(t *testing.T) {
 		}
 	})
 }
+
+func TestConnectionEndsWhenItsPathIsDead(t *testing.T) {
+	inWorld(t, 6, func(t *testing.T, w *world) {
+		host := w.sim.Host(w.addr())
+		server := w.peer(host, Options{})
+		s := w.listen(server, ServerOptions{})
+		client := w.peer(w.sim.Host(w.addr()), Options{})
+		c, err := client.Connect(t.Context(), s.Key(), ConnectOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		talk(t, c)
+		time.Sleep(time.Hour) // nothing to say is no reason
+		talk(t, c)
+		host.Move(nil)
+		start := time.Now()
+		if err := c.WriteMessage([]byte("hello?")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.ReadMessage(nil); err == nil {
+			t.Error("read from nobody")
+		}
+		<-c.Done()
+		if took := time.Since(start); took > 9*time.Second || took < 5*time.Second {
+			t.Errorf("it ended after %v", took)
+		}
+	})
+}
+
+func TestServerAnnouncesItsNewAddressWhenItsNATForgets(t *testing.T) {
+	inWorld(t, 10, func(t *testing.T, w *world) {
+		nat := w.sim.NAT(packet.NAT{Kind: packet.Symmetric}, w.addr())
+		server := w.peer(nat.Host(), Options{})
+		s := w.listen(server, ServerOptions{})
+		client := w.peer(w.sim.Host(w.addr()), Options{})
+		for range 3 {
+			c, err := client.Connect(t.Context(), s.Key(), ConnectOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			talk(t, c)
+			nat.Flush()
+			time.Sleep(4 * time.Second) // it notices when it pings its relays
+			c.Close()
+		}
+	})
+}

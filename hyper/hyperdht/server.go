@@ -19,6 +19,9 @@ const (
 	handshakeClearWait = 10 * time.Second
 	// handshakeTimeout is how long a client has to begin with punching.
 	handshakeTimeout = 10 * time.Second
+	// nearWait is how long a client has to come over the local network before it
+	// is told that punching makes no sense, which is when it may give up.
+	nearWait = 500 * time.Millisecond
 	// maxPunchMessages bounds the messages of one client that are worked on.
 	maxPunchMessages = 4
 )
@@ -53,6 +56,7 @@ type inbound struct {
 	// What is above known is written before that is closed.
 	reply     []byte
 	fromPunch bool // the reply goes out by the socket of the puncher
+	near      bool // the client may be on the same network
 	sealer    *sealer
 	link      *link
 	through   *relayThrough // the blind relay that both sides know of, or nil
@@ -331,7 +335,7 @@ func (in *inbound) look(h Handshake, p *noisePayload, ours bool, client netip.Ad
 	in.sealer, in.puncher = sealer, puncher
 	// The address that a reply comes from is taken for the server's. On the same
 	// network it is to be that of the server socket.
-	in.fromPunch = !near
+	in.fromPunch, in.near = !near, near
 	in.link.setPuncher(puncher)
 	in.wait()
 }
@@ -505,6 +509,9 @@ func (in *inbound) onPunch(m holepunchMsg, payload []byte, r *dhtrpc.Request) (*
 	_, _, punching := p.other()
 	if !punching && !stable {
 		if !p.analyze(true) {
+			if in.near && in.link.waitDirect(nearWait) {
+				return nil, nil
+			}
 			return in.abort(codeAborted)
 		}
 	}
