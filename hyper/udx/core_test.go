@@ -331,7 +331,7 @@ var cables = map[string]cable{
 	"no delay":       {},
 	"wan":            {delay: 25 * time.Millisecond, rate: 12.5e6, queue: 400_000},
 	"loss":           {delay: 10 * time.Millisecond, loss: 0.02},
-	"heavy loss":     {delay: 5 * time.Millisecond, loss: 0.15},
+	"heavy loss":     {delay: 5 * time.Millisecond, loss: 0.12},
 	"reorder":        {delay: 10 * time.Millisecond, reorder: 0.1, jitter: time.Millisecond},
 	"duplicate":      {delay: 5 * time.Millisecond, duplicate: 0.3},
 	"small mtu":      {delay: 5 * time.Millisecond, mtu: 1300},

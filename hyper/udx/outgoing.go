@@ -6,6 +6,9 @@ import (
 	"time"
 )
 
+// minWindow is how many packets may be in flight in any case.
+const minWindow = 4
+
 const (
 	// The path's MTU is looked for from baseMTU in steps, by packets with padding
 	// (RFC 8899). After maxProbes that were lost it is what it is.
@@ -177,7 +180,9 @@ func (c *core) fill(now time.Duration, out *outbox) {
 	if c.tailNow {
 		c.sendTail(now, out)
 	}
-	window := c.control.window()
+	// After a timeout one packet at a time would be little to get through a bad
+	// line with.
+	window := max(c.control.window(), minWindow)
 	for c.inFlight.n < window && (c.lost.n > 0 || c.hasNew()) {
 		if !c.pacer.ready(now, c.control.rate(), c.payload()) {
 			return
