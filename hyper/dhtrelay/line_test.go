@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -180,7 +181,8 @@ func TestLineThatIsNotReadEnds(t *testing.T) {
 		}
 		var frames protomux.Frames
 		begun := time.Now()
-		go func() {
+		var saying sync.WaitGroup
+		saying.Go(func() {
 			for ; c.Send(numPing) == nil; time.Sleep(time.Second) {
 				mux.Take(&frames)
 				for frame := range frames.All() {
@@ -189,7 +191,7 @@ func TestLineThatIsNotReadEnds(t *testing.T) {
 					}
 				}
 			}
-		}()
+		})
 		for err == nil {
 			_, err = tube.Write(make([]byte, chunkSize))
 		}
@@ -200,6 +202,7 @@ func TestLineThatIsNotReadEnds(t *testing.T) {
 			t.Errorf("it ends after %v", d)
 		}
 		y.Close()
+		saying.Wait()
 	})
 }
 
