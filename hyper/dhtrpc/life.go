@@ -207,7 +207,9 @@ func (m *machine) replaceOldest(crowd []*node, then func()) {
 			oldest = n
 		}
 	}
-	if oldest == nil || m.tick-oldest.pinged < recentTicks && m.tick-oldest.added > oldTicks {
+	// The reference passes over only nodes that are both recent and old. To ping
+	// for each stranger that comes by was a third of what idle nodes send.
+	if oldest == nil || m.tick-oldest.pinged < recentTicks || m.tick-oldest.pinged < refreshTicks && m.tick-oldest.added > oldTicks {
 		return
 	}
 	seen := oldest.seen
