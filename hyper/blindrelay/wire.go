@@ -26,6 +26,7 @@ func joinStreams(u *udx.UDX) joiner {
 				Firewall: func(socket *udx.Socket, from netip.AddrPort) bool {
 					return w[i].Connected() || w[i].Connect(socket, ids[i], from) == nil
 				},
+				Remote: func(from netip.AddrPort) { w.follow(i, from) },
 			})
 			if err != nil {
 				w.close()
@@ -46,6 +47,14 @@ func joinStreams(u *udx.UDX) joiner {
 
 // streams are a wire.
 type streams [2]*udx.Stream
+
+// follow sends to another port of a peer: its NAT has forgotten the one before.
+// Another address may be anybody's.
+func (w *streams) follow(i int, from netip.AddrPort) {
+	if s := w[i]; from.Addr() == s.RemoteAddrPort().Addr() {
+		s.ChangeRemote(s.Socket(), s.RemoteID(), from, nil) // the next packet tries again
+	}
+}
 
 func (w *streams) ids() [2]uint32 { return [2]uint32{w[0].ID(), w[1].ID()} }
 
