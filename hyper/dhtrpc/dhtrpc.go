@@ -40,12 +40,17 @@
 //     grows by 1 KiB a second, which each network of 256 addresses has, or shares
 //     with others: there are 1,024. So the answers that the protocol wants to be
 //     larger than questions, as those with 20 nodes to a question for the
-//     closest are, have the ratio they have in the reference (4.2 at most, or 5.3
-//     with a token) for some seconds, and then lose what is too much: nodes
-//     first. Answers that can't be made as small as the question aren't sent.
-//     This machine itself has no bound: nobody else can send in its name.
-//   - Questions under way, queries, delayed answers and what is remembered of
-//     others are bounded in number.
+//     closest are, have the ratio they have in the reference (3.8, or 4.5 with a
+//     token, and what a command adds) until the allowance is used up, and then
+//     lose what is too much: nodes first. Answers that can't be made as small as
+//     the question aren't sent. This machine itself has no bound: nobody else
+//     can send in its name.
+//   - Who names nodes that don't exist delays a query, but a node that named some
+//     of which none answers is not believed further.
+//   - Questions under way, queries and what they know, delayed answers, requests
+//     that wait for the user and what is remembered of others are bounded in
+//     number. Packets beyond that are lost, and what the user starts fails with
+//     [ErrBusy].
 package dhtrpc
 
 import (

@@ -5,12 +5,15 @@ import (
 	"container/heap"
 	"io"
 	"net/netip"
+	"slices"
+	"sync/atomic"
 	"time"
 )
 
 const (
 	maxRequests = 8192 // under way or waiting
 	maxDelayed  = 1024 // pings to be answered later
+	maxHandling = 1024 // requests of others that the user has not seen yet
 	maxQueries  = 1024
 
 	maxRetries = 3 // of a request that is no query's
@@ -76,6 +79,7 @@ type machine struct {
 	tokens         tokens
 	budget         budget
 	delayed        int
+	handling       atomic.Int32 // as it changes when nothing is locked
 	suspended      bool
 	closed         bool
 	stats          Stats
@@ -317,6 +321,9 @@ func (r *request) send() {
 	m := r.m
 	m.window.advance(m.now)
 	if m.window.full() {
+		if len(m.waiting) >= 2*maxRequests {
+			m.waiting = slices.DeleteFunc(m.waiting, func(r *request) bool { return r.over })
+		}
 		m.waiting = append(m.waiting, r)
 		m.drainLater()
 		return
@@ -490,7 +497,14 @@ func (m *machine) asked(in *incoming, foreign bool) {
 			m.reply(in, answer{code: CodeUnknownCommand, closer: true})
 			return
 		}
-		m.call(func() { m.handle(in) })
+		if m.handling.Load() >= maxHandling {
+			return // as if it was lost on the way
+		}
+		m.handling.Add(1)
+		m.call(func() {
+			m.handling.Add(-1)
+			m.handle(in)
+		})
 		return
 	}
 	switch in.command {
@@ -607,7 +621,10 @@ func (m *machine) relay(in *incoming, value []byte, to netip.AddrPort, s socket)
 	data := w.append(nil)
 	if !m.mayReply(in, to, len(data)) {
 		m.stats.Trimmed++
-		return
+		w.id = nil
+		if data = w.append(nil); !m.mayReply(in, to, len(data)) {
+			return
+		}
 	}
 	m.send(s, to, data, 0)
 }

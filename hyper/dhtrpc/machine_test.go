@@ -506,3 +506,64 @@ func TestANameIsLookedUpWhenTheAddressIsDead(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatTheUserDoesNotTakeIsBounded(t *testing.T) {
+	r := public(t)
+	handled := 0
+	r.m.handle = func(*incoming) { handled++ }
+	for range 2 * maxHandling {
+		// The user is busy: nobody makes calls.
+		r.m.receive(r.now, r.m.server, addrOf(1), (&message{command: 7, to: addrOf(2)}).append(nil))
+	}
+	if len(r.m.calls) != maxHandling {
+		t.Errorf("%d requests wait, want %d", len(r.m.calls), maxHandling)
+	}
+	r.settle()
+	r.ask(addrOf(1), false, message{command: 7})
+	if handled != maxHandling+1 {
+		t.Errorf("%d requests were handled, want %d", handled, maxHandling+1)
+	}
+}
+
+func TestCancelledRequestsDoNotPileUp(t *testing.T) {
+	r := public(t)
+	for range 5 * maxRequests {
+		q, err := r.m.request(Peer{Addr: addrOf(1)}, internal(CommandPing, nil), func(Reply, error) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		q.send()
+		if len(r.m.requests) > 10 {
+			q.cancel()
+			for range 2 {
+				r.m.window.sent() // it stays full
+			}
+		}
+		r.take()
+	}
+	if len(r.m.waiting) > 2*maxRequests+1 {
+		t.Errorf("%d requests wait", len(r.m.waiting))
+	}
+}
+
+// A name that is found after its query is over is of no use.
+func TestANameThatIsFoundTooLate(t *testing.T) {
+	var found []func([]netip.Addr)
+	r := newRig(t, config{seeds: []seed{{name: "node.example", port: 5}}, lookup: func(_ string, done func([]netip.Addr)) { found = append(found, done) }})
+	r.m.suspend(r.now)
+	if len(found) == 0 {
+		t.Fatal("nothing was looked up")
+	}
+	for _, f := range found {
+		f([]netip.Addr{netip.MustParseAddr("192.0.2.1")})
+	}
+	if out := r.take(); len(out) != 0 {
+		t.Errorf("a suspended node sends %v", out)
+	}
+	r.m.bind(r.now, &rigSocket{"client"}, &rigSocket{"server"}, testPort)
+	r.settle()
+	found[len(found)-1]([]netip.Addr{netip.MustParseAddr("192.0.2.1")})
+	if m := r.one(); m.to != addrPort("192.0.2.1:5") {
+		t.Errorf("asks %v", m.to)
+	}
+}

@@ -134,6 +134,9 @@ func (q *query) isCloser(id ID) bool {
 
 // add notes a node that may be visited; ref is who named it, or nil.
 func (q *query) add(addr netip.AddrPort, ref *Peer) {
+	if q.over { // a bootstrap node was looked up too late
+		return
+	}
 	v := q.seen[addr]
 	switch {
 	case v == nil:
