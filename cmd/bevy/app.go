@@ -94,6 +94,14 @@ func (a *app) printJSON(v any) error {
 	return err
 }
 
+// printLine prints a line of data.
+func (a *app) printLine(line string) error {
+	a.talk.Lock()
+	defer a.talk.Unlock()
+	_, err := io.WriteString(a.stdout, line+"\n")
+	return err
+}
+
 // buffered returns a writer to stdout whose flush the caller owes it.
 func (a *app) buffered() *bufio.Writer { return bufio.NewWriterSize(a.stdout, 64<<10) }
 

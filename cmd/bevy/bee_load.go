@@ -23,9 +23,9 @@ What it says is put is on the disk. A long input is put piece by piece, all of a
 piece or nothing; if it ends with an error, what was put before stays, and is
 counted.
 
-With --tcp or --ws it also serves the store, as "bevy hyper serve" does, so that
-others see what is put as it comes. Then it goes on after the input has ended,
-until it is stopped.`,
+With --swarm, --tcp or --ws it also serves the store, as "bevy hyper serve"
+does, so that others see what is put as it comes. Then it goes on after the
+input has ended, until it is stopped.`,
 		Example: `bevy hyper bee load friends list.tsv
 cut -f 1,3 list.tsv | bevy hyper bee load friends`,
 		Args: wants(1, 2),
@@ -40,6 +40,7 @@ cut -f 1,3 list.tsv | bevy hyper bee load friends`,
 	b.flags(cmd)
 	b.keyFlag(cmd, "encrypt with this key")
 	s.flags(cmd)
+	s.swarmFlag(b.hyper, cmd)
 	return cmd
 }
 

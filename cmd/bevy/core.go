@@ -80,16 +80,16 @@ func (h *hyper) withLog(ctx context.Context, mode storeMode, word string, sessio
 	if err := h.checkPeers(); err != nil {
 		return err
 	}
-	if len(h.peers) > 0 {
+	if h.remote() {
 		mode = making
 	}
 	return h.withStore(mode, func(s *corestore.Store) error {
-		l, err := openLog(s, word, session, len(h.peers) > 0)
+		l, err := openLog(s, word, session, h.remote())
 		if err != nil {
 			return err
 		}
 		name, key := l.called(), l.Key()
-		if len(h.peers) > 0 {
+		if h.remote() {
 			err = h.withPeers(ctx, s, l, f)
 		} else {
 			err = f(ctx, l)

@@ -55,6 +55,7 @@ tail -f access.log | bevy hyper core append access --lines --tcp :4233`,
 	cmd.Flags().StringVar(&blockSize, "block-size", blockSize, "`size` of a block; the last one may be smaller")
 	h.keyFlag(cmd, "encrypt with this key")
 	s.flags(cmd)
+	s.swarmFlag(h, cmd)
 	return cmd
 }
 

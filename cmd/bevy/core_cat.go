@@ -51,8 +51,8 @@ bevy hyper core cat <key> --live --lines --peer tcp://example.org:4233`,
 }
 
 func (h *hyper) cat(ctx context.Context, word string, r hypercore.BlockRange, limited, lines bool) error {
-	if r.Live && len(h.peers) == 0 {
-		return wrong("--live --peer tcp://<host>:<port>", "nobody else can append to a log of this store while it is read", "--live wants --peer")
+	if r.Live && !h.remote() {
+		return wrong("--live --swarm, or --peer tcp://<host>:<port>", "nobody else can append to a log of this store while it is read", "--live wants --peer or --swarm")
 	}
 	return h.readBlocks(ctx, word, func(ctx context.Context, l *log, out *blockWriter) error {
 		out.lines = lines

@@ -100,7 +100,7 @@ func (h *hyper) printDownloaded(l *log, d downloaded, took time.Duration, err er
 	if err == nil && d.Blocks == 0 {
 		h.say("nothing to fetch")
 	}
-	if len(h.peers) > 0 || err == nil {
+	if h.remote() || err == nil {
 		h.say("%s of %s are here", count(d.Held), plural(d.Wanted, "block"))
 	}
 	return nil

@@ -64,6 +64,18 @@ var printed = map[string]any{
 	"bevy hyper drive info":     driveInfo{},
 	"bevy hyper drive clear":    clearedFiles{},
 	"bevy hyper serve":          served{},
+	"bevy hyper dht bootstrap":  nodeEvent{},
+	"bevy hyper dht node":       nil, // as bootstrap
+	"bevy hyper dht lookup":     foundPeer{},
+	"bevy hyper dht announce":   announced{},
+	"bevy hyper dht find":       nil, // as lookup
+	"bevy hyper dht put":        record{},
+	"bevy hyper dht get":        nil, // as put
+	"bevy hyper dht mput":       nil, // as put
+	"bevy hyper dht mget":       nil, // as put
+	"bevy hyper dht ping":       pinged{},
+	"bevy hyper dht connect":    nil, // what the peer sends
+	"bevy hyper dht listen":     nil, // what the peer sends
 	"bevy completion":           nil, // a script
 }
 

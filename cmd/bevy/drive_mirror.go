@@ -132,7 +132,7 @@ func (m *mirroring) mirror(ctx context.Context, source, target string) error {
 	case !toDrive:
 		return m.toFolder(ctx, from, target)
 	case !fromDrive:
-		if m.at.set || len(m.peers) > 0 {
+		if m.at.set || m.remote() {
 			return wrong("without --at and --peer", "they are for a drive that is read", "%q is a folder", source)
 		}
 		return m.fromFolder(ctx, source, to)

@@ -38,9 +38,10 @@ type seeded struct {
 }
 
 func (d *drive) seed(ctx context.Context, word string, s *server) error {
-	if len(d.peers) == 0 && !s.wanted() {
-		return wrong("seed --peer tcp://<host>:<port>, or --tcp :4233", "there is nobody to fetch from, or to serve", "seed wants --peer, --tcp or --ws")
+	if !d.remote() && !s.wanted() {
+		return wrong("seed --peer tcp://<host>:<port>, or --tcp :4233", "there is nobody to fetch from, or to serve", "seed wants --swarm, --peer, --tcp or --ws")
 	}
+	d.seeds = true
 	return d.open(ctx, writing, word, func(ctx context.Context) error {
 		if s.wanted() {
 			if err := s.start(ctx, d.hyper, d.log.store); err != nil {
@@ -94,7 +95,7 @@ func (d *drive) keep(ctx context.Context, last uint64) (uint64, error) {
 	if d.log.Length() == 0 {
 		length = 0
 	}
-	fetch := len(d.peers) > 0 && length > 0
+	fetch := d.remote() && length > 0
 	if fetch {
 		if err := d.log.Download(ctx, hypercore.DownloadRange{To: length}); err != nil {
 			return 0, err

@@ -10,8 +10,10 @@ import (
 
 	"github.com/cloudbevy/bevy/hyper/compact"
 	"github.com/cloudbevy/bevy/hyper/corestore"
+	"github.com/cloudbevy/bevy/hyper/dhtrpc"
 	"github.com/cloudbevy/bevy/hyper/hyperbee"
 	"github.com/cloudbevy/bevy/hyper/hypercore"
+	"github.com/cloudbevy/bevy/hyper/hyperdht"
 	"github.com/cloudbevy/bevy/hyper/merkle"
 	"github.com/cloudbevy/bevy/hyper/secretstream"
 	"github.com/cloudbevy/bevy/hyper/storage"
@@ -116,13 +118,13 @@ func codeOf(err error) code {
 		return codeFull
 	case is(storage.ErrCorrupt, hyperbee.ErrInvalid, hypercore.ErrSignature, hypercore.ErrManifest, merkle.ErrProof):
 		return codeCorrupt
-	case is(storage.ErrLocked, hypercore.ErrConflict, hypercore.ErrFrozen, hypercore.ErrTruncated, fs.ErrExist, syscall.EADDRINUSE), errors.As(err, new(*corestore.CopiedError)):
+	case is(hyperdht.ErrSeqReused, hyperdht.ErrSeqTooLow, hyperdht.ErrKeyInUse, storage.ErrLocked, hypercore.ErrConflict, hypercore.ErrFrozen, hypercore.ErrTruncated, fs.ErrExist, syscall.EADDRINUSE), errors.As(err, new(*corestore.CopiedError)):
 		return codeConflict
-	case is(storage.ErrReadOnly, hypercore.ErrNotWritable, fs.ErrPermission, secretstream.ErrRefused):
+	case is(storage.ErrReadOnly, hypercore.ErrNotWritable, fs.ErrPermission, secretstream.ErrRefused, hyperdht.ErrRefused):
 		return codeDenied
-	case is(syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EHOSTUNREACH, syscall.ENETUNREACH, secretstream.ErrTimeout):
+	case is(syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EHOSTUNREACH, syscall.ENETUNREACH, secretstream.ErrTimeout, hyperdht.ErrUnreachable, hyperdht.ErrAborted, hyperdht.ErrBothRandom, dhtrpc.ErrTimeout, dhtrpc.ErrTooFew):
 		return codeOffline
-	case is(storage.ErrNotFound, fs.ErrNotExist):
+	case is(storage.ErrNotFound, fs.ErrNotExist, hyperdht.ErrNotFound):
 		return codeNotFound
 	case is(hypercore.ErrLength, hypercore.ErrTooLarge, hypercore.ErrDecrypt, compact.ErrInvalid):
 		return codeUsage

@@ -180,6 +180,7 @@ func topics() []*cobra.Command {
 		{Use: "environment", Short: "Variables that bevy reads, and where data is", Long: `Where data is, and what changes it. A flag is stronger than a variable.
 
   BEVY_STORE           the folder of "bevy hyper"; as --store
+  BEVY_BOOTSTRAP       nodes by which a network is joined; as --bootstrap
   BEVY_HOME            a folder for all that bevy keeps; logs are in its "hyper"
   XDG_DATA_HOME        else, logs are in its "bevy/hyper"
   BEVY_ENCRYPTION_KEY  as --encryption-key, which other users of the machine

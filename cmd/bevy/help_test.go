@@ -39,7 +39,7 @@ var (
 	// Words in capitals are how other programs name values.
 	capitals = regexp.MustCompile(`\b[A-Z]{3,}\b`)
 	// These are names that are written so.
-	names = regexp.MustCompile(`\b(JSON|BEVY_[A-Z_]+|XDG_[A-Z_]+|NO_COLOR|HOME|LOCALAPPDATA|ACCESS|TCP)\b`)
+	names = regexp.MustCompile(`\b(JSON|BEVY_[A-Z_]+|XDG_[A-Z_]+|NO_COLOR|HOME|LOCALAPPDATA|ACCESS|TCP|UDP|DHT|NAT)\b`)
 )
 
 func TestHelpTextsKeepTheConventions(t *testing.T) {

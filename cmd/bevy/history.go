@@ -40,8 +40,8 @@ func (f *historyFlags) options(h *hyper, thing string) (o hyperbee.HistoryOption
 
 // wantsPeer refuses to wait for changes that nobody can make.
 func (h *hyper) wantsPeer(what, thing string) error {
-	if len(h.peers) == 0 {
-		return wrong(what+" --peer tcp://<host>:<port>", "nobody else can change a "+thing+" of this store while it is read", "%s wants --peer", what)
+	if !h.remote() {
+		return wrong(what+" --swarm, or --peer tcp://<host>:<port>", "nobody else can change a "+thing+" of this store while it is read", "%s wants --peer or --swarm", what)
 	}
 	return nil
 }

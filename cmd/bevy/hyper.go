@@ -25,8 +25,14 @@ type hyper struct {
 
 	// What a command reads that is not here, see peerFlags.
 	peers    []string      // --peer
+	finds    bool          // --swarm
+	seeds    bool          // peers of the swarm may find us too
+	swarm    swarmFlags    // which swarm that is
 	patience time.Duration // --wait
 }
+
+// remote reports whether peers are to be read from.
+func (h *hyper) remote() bool { return len(h.peers) > 0 || h.finds }
 
 func (a *app) hyperCommand() *cobra.Command {
 	h := &hyper{app: a}
@@ -48,7 +54,7 @@ one as peers: see "bevy hyper serve".`,
 	cmd.PersistentFlags().StringVar(&h.dir, "store", "", "keep logs in this `folder`; see \"bevy help environment\"")
 	cmd.PersistentFlags().BoolVar(&h.adopt, "adopt", false, "write to a copied store; only if its original is gone for good")
 	_ = cmd.MarkPersistentFlagDirname("store") // the flag is there
-	cmd.AddCommand(h.coreCommand(), h.beeCommand(), h.driveCommand(), h.serveCommand())
+	cmd.AddCommand(h.coreCommand(), h.beeCommand(), h.driveCommand(), h.serveCommand(), h.dhtCommand())
 	return cmd
 }
 

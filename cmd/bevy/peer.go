@@ -22,6 +22,7 @@ import (
 // peerFlags adds what a command takes that reads from peers.
 func (h *hyper) peerFlags(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVar(&h.peers, "peer", nil, "fetch what is not here from this `address`: tcp://<host>:<port>, ws://<host>:<port>/ or wss://; several share the work")
+	h.swarm.swarmFlag(cmd, &h.finds, "fetch what is not here from peers that are found")
 	cmd.Flags().BoolVar(&h.temp, "temp", false, "keep nothing of what is fetched")
 	cmd.Flags().DurationVar(&h.patience, "wait", 20*time.Second, "give up when nothing has come from peers for this `time`")
 }
@@ -33,8 +34,8 @@ func (h *hyper) checkPeers() error {
 			return wrong("--peer tcp://<host>:<port>", "known are tcp://, ws:// and wss://", "%q is not the address of a peer", addr)
 		}
 	}
-	if h.temp && len(h.peers) == 0 {
-		return wrong("--temp --peer tcp://<host>:<port>", "a temporary store has nothing in it", "--temp wants --peer")
+	if h.temp && !h.remote() {
+		return wrong("--temp --swarm, or --temp --peer tcp://<host>:<port>", "a temporary store has nothing in it", "--temp wants --peer or --swarm")
 	}
 	return nil
 }
@@ -87,14 +88,21 @@ func (h *hyper) connect(ctx context.Context, s *corestore.Store, l hypercore.Key
 	n := &network{h: h, store: s, log: l, keys: identity(s), shared: map[hypercore.Key]bool{}}
 	n.share(l)
 	n.ctx, n.stop = context.WithCancel(ctx)
-	results := make(chan error, len(h.peers))
+	ways := len(h.peers)
+	if h.finds {
+		ways++
+	}
+	results := make(chan error, ways)
+	if h.finds {
+		n.dialers.Go(func() { n.find(results) })
+	}
 	for _, addr := range h.peers {
 		n.dialers.Go(func() { n.keep(addr, results) })
 	}
 	var errs []error
 	late := make(chan struct{})
 	var timer clock.Timer
-	for range h.peers {
+	for range ways {
 		select {
 		case err := <-results:
 			if err != nil {
@@ -113,21 +121,32 @@ func (h *hyper) connect(ctx context.Context, s *corestore.Store, l hypercore.Key
 		n.close()
 		return nil, fail(ctx.Err(), "cannot reach the peers")
 	}
-	if len(errs) < len(h.peers) {
+	if len(errs) < ways {
 		for _, err := range errs {
 			h.say("%s; trying on", causeOf(err))
 		}
 		return n, nil
 	}
 	n.close()
-	f := &failure{code: codeOffline, err: errs[0], what: "cannot reach " + h.peers[0], cause: strings.TrimPrefix(causeOf(errs[0]), "cannot reach "+h.peers[0]+": "), try: advice[codeOffline]}
-	if len(errs) > 1 {
-		f.what, f.cause = fmt.Sprintf("cannot reach any of %d peers", len(errs)), causeOf(errors.Join(errs...))
+	return nil, h.unreachable(errs)
+}
+
+// unreachable says that no peer answered, and why.
+func (h *hyper) unreachable(errs []error) error {
+	f := &failure{code: codeOffline, err: errs[0], what: "cannot reach any peer", cause: causeOf(errors.Join(errs...)), try: advice[codeOffline]}
+	switch {
+	case h.finds:
+		f.try = "bevy hyper netcheck, or --wait with a longer time"
+	case len(errs) > 1:
+		f.what = fmt.Sprintf("cannot reach any of %d peers", len(errs))
+	default:
+		f.what = "cannot reach " + h.peers[0]
+		f.cause = strings.TrimPrefix(f.cause, f.what+": ")
 	}
 	if errors.Is(errs[0], secretstream.ErrRefused) {
 		f.code = codeDenied
 	}
-	return nil, f
+	return f
 }
 
 // close ends the connections.
@@ -173,6 +192,12 @@ func (n *network) once(addr string, attached func()) error {
 	if err != nil {
 		return err
 	}
+	return n.replicate(stream, addr, attached)
+}
+
+// replicate carries the log over a connection until that ends, and returns why
+// it did.
+func (n *network) replicate(stream *secretstream.Stream, name string, attached func()) error {
 	defer func() {
 		n.mu.Lock()
 		defer n.mu.Unlock()
@@ -181,8 +206,8 @@ func (n *network) once(addr string, attached func()) error {
 	n.mu.Lock()
 	n.connected++
 	n.mu.Unlock()
-	err = n.store.Replicate(n.ctx, stream, corestore.ReplicateOptions{
-		Name: addr,
+	err := n.store.Replicate(n.ctx, stream, corestore.ReplicateOptions{
+		Name: name,
 		Allow: func(_ noise.Key, l hypercore.Key) replicate.Access {
 			if !n.shares(l) {
 				return replicate.Access{}

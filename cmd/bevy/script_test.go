@@ -33,6 +33,7 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames: true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("BEVY_HOME", "home")
+			e.Setenv("BEVY_BOOTSTRAP", "127.0.0.1:9") // never the public network
 			e.Setenv("GORACE", "atexit_sleep_ms=0") // the race detector would sleep a second in each process
 			e.Values[locked{}] = new(locked)
 			e.Values[processesKey{}] = processes{}
@@ -52,6 +53,7 @@ func TestScripts(t *testing.T) {
 			"copy":      copyFolder,
 			"start":     startProcess,
 			"expect":    expect,
+			"hear":      hear,
 			"type":      typeLine,
 			"eof":       closeInput,
 			"interrupt": interrupt,

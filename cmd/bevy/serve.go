@@ -37,6 +37,7 @@ bevy hyper serve --tcp 127.0.0.1:0 --ws :8080`,
 		},
 	}
 	s.flags(cmd)
+	s.swarmFlag(h, cmd)
 	return cmd
 }
 
@@ -50,12 +51,14 @@ const (
 // A server replicates a store with whoever connects.
 type server struct {
 	tcp, ws []string // --tcp, --ws
+	found   bool     // --swarm
 	anyPort bool
 
 	*hyper
 	store     *corestore.Store
 	keys      noise.KeyPair
 	listeners []*transport.Listener
+	swarm     *swarm
 	slots     chan struct{} // one for each connection
 	cancel    context.CancelFunc
 	routines  sync.WaitGroup
@@ -66,8 +69,13 @@ func (s *server) flags(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVar(&s.ws, "ws", nil, "take WebSockets at this `address`: <host>:<port>, or :<port>")
 }
 
-// wanted reports whether an address was given.
-func (s *server) wanted() bool { return len(s.tcp)+len(s.ws) > 0 }
+// swarmFlag adds --swarm.
+func (s *server) swarmFlag(h *hyper, cmd *cobra.Command) {
+	h.swarm.swarmFlag(cmd, &s.found, "have peers find the logs of the store")
+}
+
+// wanted reports whether there is any way to connect.
+func (s *server) wanted() bool { return len(s.tcp)+len(s.ws) > 0 || s.found }
 
 func (h *hyper) serve(ctx context.Context, s *server) error {
 	return h.withStore(making, func(store *corestore.Store) error {
@@ -105,6 +113,12 @@ func (s *server) start(ctx context.Context, h *hyper, store *corestore.Store) er
 		}
 		s.routines.Go(func() { s.accept(ctx, l) })
 	}
+	if s.found {
+		if err := s.findable(ctx); err != nil {
+			s.stop()
+			return err
+		}
+	}
 	return nil
 }
 
@@ -115,10 +129,7 @@ func (s *server) tell(e served, text string) error {
 	case s.json:
 		return written(s.printJSON(e))
 	case e.Event == "listening":
-		s.talk.Lock()
-		defer s.talk.Unlock()
-		_, err := io.WriteString(s.stdout, text+"\n")
-		return written(err)
+		return written(s.printLine(text))
 	}
 	s.say("%s", text)
 	return nil
@@ -183,6 +194,9 @@ func (s *server) stop() {
 	for _, l := range s.listeners {
 		_ = l.Close() // what it listens with is gone either way
 	}
+	if s.swarm != nil {
+		s.swarm.close()
+	}
 	s.routines.Wait()
 }
 
@@ -222,18 +236,23 @@ func (s *server) peer(ctx context.Context, conn transport.Conn) {
 	if err != nil {
 		return // a stranger who can't shake hands is not worth a line
 	}
+	s.replicate(ctx, stream, conn.Remote())
+}
+
+// replicate serves one connection until it ends.
+func (s *server) replicate(ctx context.Context, stream *secretstream.Stream, from string) {
 	key := hypercore.Key(stream.RemoteKey())
-	e := served{Event: "connected", Address: conn.Remote(), Key: key.String()}
+	e := served{Event: "connected", Address: from, Key: key.String()}
 	if err := s.tell(e, fmt.Sprintf("peer %s connected from %s", short(key), e.Address)); err != nil {
 		stream.Close()
 		return
 	}
-	err = s.store.Replicate(ctx, stream, corestore.ReplicateOptions{Name: e.Address})
+	err := s.store.Replicate(ctx, stream, corestore.ReplicateOptions{Name: e.Address})
 	e.Event = "disconnected"
 	text := fmt.Sprintf("peer %s left", short(key))
 	if err != nil && ctx.Err() == nil {
 		e.Cause = causeOf(err)
-		if !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
+		if !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, secretstream.ErrClosed) {
 			text += ": " + e.Cause
 		}
 	}

@@ -11,20 +11,30 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
 // A process is a command that a script has started and goes on beside.
 type process struct {
-	cmd    *exec.Cmd
-	stdin  io.WriteCloser
-	stderr bytes.Buffer
+	cmd   *exec.Cmd
+	stdin io.WriteCloser
 
-	mu    sync.Mutex // guards the fields below
-	lines []string   // of stdout
-	ended bool       // stdout has
-	more  *sync.Cond
+	mu     sync.Mutex // guards the fields below
+	stderr bytes.Buffer
+	heard  int      // bytes of it that hear has seen
+	lines  []string // of stdout
+	ended  bool     // stdout has
+	more   *sync.Cond
+}
+
+// Write takes what the process writes to stderr.
+func (p *process) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.more.Broadcast()
+	return p.stderr.Write(b)
 }
 
 // processes are those of a script, by name.
@@ -50,10 +60,10 @@ func startProcess(ts *testscript.TestScript, neg bool, args []string) {
 	p.more = sync.NewCond(&p.mu)
 	p.cmd = exec.Command(lookPath(ts, args[1]), args[2:]...)
 	p.cmd.Dir = ts.MkAbs(".")
-	for _, name := range []string{"PATH", "HOME", "TMPDIR", "BEVY_HOME", "BEVY_STORE", "GORACE", "GOCOVERDIR", "SYSTEMROOT"} {
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "BEVY_HOME", "BEVY_STORE", "BEVY_BOOTSTRAP", "GORACE", "GOCOVERDIR", "SYSTEMROOT"} {
 		p.cmd.Env = append(p.cmd.Env, name+"="+ts.Getenv(name))
 	}
-	p.cmd.Stderr = &p.stderr
+	p.cmd.Stderr = p
 	stdin, err := p.cmd.StdinPipe()
 	ts.Check(err)
 	p.stdin = stdin
@@ -100,6 +110,19 @@ func (p *process) read(stdout io.Reader) {
 	}
 }
 
+// limit ends what waits for the process after a time, so that a script that
+// waits for nothing shows where. late is guarded by mu.
+func (p *process) limit() (late *bool, stop func() bool) {
+	late = new(bool)
+	t := time.AfterFunc(30*time.Second, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		*late = true
+		p.more.Broadcast()
+	})
+	return late, t.Stop
+}
+
 // expect waits for a line of a process: expect name pattern [variable...]. What
 // the groups of the pattern match becomes the values of the variables.
 func expect(ts *testscript.TestScript, neg bool, args []string) {
@@ -110,12 +133,14 @@ func expect(ts *testscript.TestScript, neg bool, args []string) {
 	pattern := regexp.MustCompile(args[1])
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	late, stop := p.limit()
+	defer stop()
 	for i := 0; ; i++ {
-		for i == len(p.lines) && !p.ended {
+		for i == len(p.lines) && !p.ended && !*late {
 			p.more.Wait()
 		}
 		if i == len(p.lines) {
-			ts.Fatalf("%s ended without a line like %q. It said\n%s\n%s", args[0], args[1], strings.Join(p.lines, "\n"), &p.stderr)
+			ts.Fatalf("%s ended, or waits, without a line like %q. It said\n%s\n%s", args[0], args[1], strings.Join(p.lines, "\n"), &p.stderr)
 		}
 		if groups := pattern.FindStringSubmatch(p.lines[i]); groups != nil {
 			for n, name := range args[2:] {
@@ -124,6 +149,34 @@ func expect(ts *testscript.TestScript, neg bool, args []string) {
 			p.lines = p.lines[i+1:] // the next one is looked for after it
 			return
 		}
+	}
+}
+
+// hear is expect for a line of stderr.
+func hear(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: hear name pattern [variable...]")
+	}
+	p := running(ts).get(ts, args[0])
+	pattern := regexp.MustCompile("(?m)" + args[1])
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	late, stop := p.limit()
+	defer stop()
+	for {
+		rest := p.stderr.Bytes()[p.heard:]
+		rest = rest[:bytes.LastIndexByte(rest, '\n')+1]
+		if at := pattern.FindSubmatchIndex(rest); at != nil {
+			for n, name := range args[2:] {
+				ts.Setenv(name, string(rest[at[2*n+2]:at[2*n+3]]))
+			}
+			p.heard += at[1]
+			return
+		}
+		if p.ended || *late {
+			ts.Fatalf("%s ended, or waits, without saying %q. It said\n%s", args[0], args[1], &p.stderr)
+		}
+		p.more.Wait()
 	}
 }
 

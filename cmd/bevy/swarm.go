@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/cloudbevy/bevy/hyper/corestore"
+	"github.com/cloudbevy/bevy/hyper/hypercore"
+	"github.com/cloudbevy/bevy/hyper/hyperdht"
+	"github.com/cloudbevy/bevy/hyper/hyperswarm"
+	"github.com/cloudbevy/bevy/hyper/mdns"
+	"github.com/spf13/cobra"
+)
+
+// swarmFlag adds --swarm, and what says which network that is.
+func (f *swarmFlags) swarmFlag(cmd *cobra.Command, wanted *bool, usage string) {
+	cmd.Flags().BoolVar(wanted, "swarm", false, usage+", on the local network and through the DHT")
+	f.bootstrapFlags(cmd)
+	cmd.Flags().StringVar(&f.bind, "bind", "", "with --swarm, use only this `address` of the machine")
+}
+
+// A swarm is a store's place in the network of peers.
+type swarm struct {
+	*hyperswarm.Swarm
+	dht *hyperdht.DHT
+}
+
+// joinSwarm joins the network as the store. serve gets the connections.
+func (h *hyper) joinSwarm(s *corestore.Store, serve func(*hyperswarm.Conn)) (*swarm, error) {
+	o, err := h.swarm.options(h.app)
+	if err != nil {
+		return nil, err
+	}
+	o.KeyPair = identity(s)
+	dht, err := hyperdht.Open(o)
+	if err != nil {
+		return nil, fail(err, "cannot join the swarm")
+	}
+	so := hyperswarm.Options{DHT: dht, Clock: h.clock, Serve: serve}
+	if !o.Bind.IsLoopback() { // nobody else is there
+		so.LAN = &mdns.Options{}
+	}
+	joined, err := hyperswarm.New(so)
+	if err != nil {
+		return nil, errors.Join(fail(err, "cannot join the swarm"), dht.Close())
+	}
+	return &swarm{joined, dht}, nil
+}
+
+// close leaves the network.
+func (s *swarm) close() {
+	_ = s.Swarm.Close() // whatever others still think, we are gone
+	_ = s.dht.Close()
+}
+
+// find keeps connections to peers of the log that the swarm finds, and says in
+// results whether there ever was one.
+func (n *network) find(results chan<- error) {
+	var once sync.Once
+	tell := func(err error) { once.Do(func() { results <- err }) }
+	s, err := n.h.joinSwarm(n.store, func(c *hyperswarm.Conn) {
+		_ = n.replicate(c.Stream, wayOf(c), func() { tell(nil) }) // the swarm connects again
+	})
+	if err != nil {
+		tell(err)
+		return
+	}
+	defer s.close()
+	if _, err := s.Join(topicOf(n.log), hyperswarm.JoinOptions{ClientOnly: !n.h.seeds}); err != nil {
+		tell(fmt.Errorf("join the swarm: %w", err))
+		return
+	}
+	if n.h.patience > 0 {
+		timer := n.h.clock.AfterFunc(n.h.patience, func() {
+			tell(fmt.Errorf("the swarm has found nobody with log %s within %v", short(n.log), n.h.patience))
+		})
+		defer timer.Stop()
+	}
+	<-n.ctx.Done()
+	tell(n.ctx.Err())
+}
+
+// wayOf is how a connection is spoken of.
+func wayOf(c *hyperswarm.Conn) string { return c.Path().String() }
+
+// topicOf is by what the peers of a log find one another.
+func topicOf(l hypercore.Key) hyperswarm.Topic { return hyperswarm.Topic(l.Discovery()) }
+
+// flushTime bounds how long it takes until others can find a store.
+const flushTime = 30 * time.Second
+
+// findable has others find all logs of the store, and says so when they can.
+func (s *server) findable(ctx context.Context) (err error) {
+	s.swarm, err = s.joinSwarm(s.store, func(c *hyperswarm.Conn) {
+		select {
+		case s.slots <- struct{}{}:
+			defer func() { <-s.slots }()
+			s.replicate(ctx, c.Stream, wayOf(c))
+		default:
+			s.say("refused %s: %d peers are connected", short(hypercore.Key(c.RemoteKey())), maxConnections)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	var joined []*hyperswarm.Discovery
+	for log, err := range s.store.Logs() {
+		if err != nil {
+			return fail(err, "cannot list the logs")
+		}
+		d, err := s.swarm.Join(hyperswarm.Topic(log.Discovery), hyperswarm.JoinOptions{})
+		if err != nil {
+			return fail(err, "cannot join the swarm")
+		}
+		joined = append(joined, d)
+	}
+	key := hypercore.Key(s.keys.Public).String()
+	if err := s.tell(served{Event: "listening", Address: "swarm", Key: key}, "listening swarm"); err != nil {
+		return err
+	}
+	s.routines.Go(func() {
+		limited, cancel := withTimeout(ctx, s.clock, flushTime, context.DeadlineExceeded)
+		defer cancel()
+		for _, d := range joined {
+			if err := d.Flushed(limited); err != nil && ctx.Err() == nil {
+				s.say("not announced yet: %s; trying on", causeOf(err))
+				return
+			}
+		}
+		if ctx.Err() == nil {
+			_ = s.tell(served{Event: "announced", Address: "swarm", Key: key}, fmt.Sprintf("announced %s", plural(uint64(len(joined)), "log")))
+		}
+	})
+	return nil
+}
