@@ -62,6 +62,7 @@ type core struct {
 	outgoing
 	incoming
 
+	heardAt     time.Duration // when the last packet came
 	keepAlive   time.Duration // 0: none
 	keepAt      time.Duration // when the next heartbeat is due
 	heartbeat   bool          // one is to be sent
@@ -101,7 +102,7 @@ func (c *core) receive(now time.Duration, h *header, blocks, data []byte, out *o
 	}
 	c.stats.PacketsReceived++
 	c.stats.BytesReceived += uint64(headerSize + int(h.offset) + len(data))
-	c.silent = 0
+	c.silent, c.heardAt = 0, now
 	if h.kind&typeHeartbeat != 0 {
 		c.sendAck(out)
 		return

@@ -164,7 +164,7 @@ func (r *reception) take(from netip.AddrPort, p []byte) {
 		r.s = s
 	}
 	if s.relay != nil {
-		r.relay(&h, p)
+		r.relay(from, &h, p)
 		return
 	}
 	if s.receive(r.now, from, &h, blocks, data, r.out) {
@@ -199,12 +199,17 @@ func (r *reception) settle() {
 }
 
 // relay sends a packet on to where the stream is relayed to.
-func (r *reception) relay(h *header, p []byte) {
+func (r *reception) relay(from netip.AddrPort, h *header, p []byte) {
 	s, to := r.s, r.s.relay
+	s.core.heardAt = r.now
 	s.core.stats.PacketsReceived++
 	s.core.stats.BytesReceived += uint64(len(p))
+	moved := !s.knowsLocked(from) && s.tellsLocked(from)
 	s.mu.Unlock()
 	r.s = nil
+	if moved {
+		s.o.Remote(from)
+	}
 	end := h.kind&typeDestroy != 0
 	if end || s.o.Relay == nil || s.o.Relay(len(p)) {
 		to.passOn(p, r.out)

@@ -24,9 +24,10 @@ type StreamOptions struct {
 	// Message gets what the other side sends with [Stream.SendMessage]. The data
 	// may be used until it returns.
 	Message func(data []byte)
-	// Remote is told when the other side's packets begin to come from another
-	// address than the stream is connected to. The stream does not follow by
-	// itself. Anybody who knows where the stream stands could send them.
+	// Remote is told when packets begin to come from another address than the
+	// stream is connected to, be it relayed or not: a NAT may have forgotten the
+	// other side. The stream does not follow by itself, for it can't tell: anybody
+	// who knows its id, and about where it stands, could send them.
 	Remote func(from netip.AddrPort)
 	// Relay is asked for each packet of so many bytes that is passed on
 	// ([Stream.RelayTo]). If it is nil all are, as are those that end the stream.
@@ -50,6 +51,7 @@ type Stream struct {
 	err      error
 	filling  bool           // a goroutine is sending, and looks again when it is ready
 	from     netip.AddrPort // where the last packet came from that brought something new
+	told     netip.AddrPort // what Remote was told last
 
 	read, write, flush waiter
 	writing            bool // a call of Write is under way
@@ -474,6 +476,9 @@ func (s *Stream) Stats() Stats {
 	c := &s.core
 	stats := c.stats
 	stats.RTT, stats.MTU, stats.Window, stats.InFlight = c.srtt, c.mtu, c.control.window(), c.inFlight.n
+	if c.heardAt != 0 {
+		stats.Silence = s.u.now() - c.heardAt
+	}
 	return stats
 }
 
@@ -544,23 +549,40 @@ func (s *Stream) fromRemote(k *Socket, from netip.AddrPort) bool {
 	return c.old != nil && c.old.socket == k && same(from, c.old.addr)
 }
 
-// receive gives a packet to the core, and reports whether the other side has
-// moved. It is called with mu held.
+// receive gives a packet to the core, and reports whether to tell that the other
+// side has moved. It is called with mu held.
 func (s *Stream) receive(now time.Duration, from netip.AddrPort, h *header, blocks, data []byte, out *outbox) (moved bool) {
 	c := &s.core
-	known := c.path == nil || same(from, c.path.addr) || same(from, s.from)
+	known := s.knowsLocked(from)
 	if h.kind&typeDestroy != 0 && !known {
 		// Such as a relay that is not used any more.
 		c.stats.PacketsDropped++
 		return false
 	}
-	ack, una := c.ack, c.una
+	ack, una, dropped := c.ack, c.una, c.stats.PacketsDropped
 	c.receive(now, h, blocks, data, out)
-	if c.ack == ack && c.una == una {
-		return false // nothing that only the other side could send
+	if c.ack != ack || c.una != una {
+		s.from = from
 	}
-	s.from = from
-	return s.o.Remote != nil && !known && (c.old == nil || !same(from, c.old.addr))
+	// A packet that was seen before counts too: its ack may have gone astray.
+	return !known && h.kind&typeHeartbeat == 0 && c.stats.PacketsDropped == dropped && s.tellsLocked(from)
+}
+
+// knowsLocked tells whether the other side is there, or was when it last sent
+// something new.
+func (s *Stream) knowsLocked(from netip.AddrPort) bool {
+	return s.core.path == nil || same(from, s.core.path.addr) || same(from, s.from)
+}
+
+// tellsLocked tells whether Remote is to be called: once for an address, as long
+// as there is no other.
+func (s *Stream) tellsLocked(from netip.AddrPort) bool {
+	old := s.core.old
+	if s.o.Remote == nil || same(from, s.told) || old != nil && same(from, old.addr) {
+		return false
+	}
+	s.told = from
+	return true
 }
 
 // same tells whether two addresses are the same, however their interface is

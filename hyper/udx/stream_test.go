@@ -463,6 +463,45 @@ func TestStreamMovesAndLosesNothing(t *testing.T) {
 	})
 }
 
+func TestFollowsWhoCantBeAnswered(t *testing.T) {
+	inMemory(t, func(t *testing.T, sim *packet.Sim) {
+		a, b := on(t, sim.Host(), udx.SocketOptions{}), on(t, sim.Host(), udx.SocketOptions{})
+		other, err := a.udx.Listen(netip.AddrPortFrom(a.socket.LocalAddr().Addr(), 0), udx.SocketOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		told := 0
+		var r *udx.Stream
+		s := a.stream(udx.StreamOptions{})
+		r = b.stream(udx.StreamOptions{Remote: func(from netip.AddrPort) {
+			if told++; from != other.LocalAddr() {
+				t.Errorf("told of %v", from)
+			}
+			if err := r.ChangeRemote(b.socket, r.RemoteID(), from, nil); err != nil {
+				t.Error(err)
+			}
+		}})
+		a.connect(s, r.ID(), b)
+		b.connect(r, s.ID(), a)
+		// The first address of a hears nothing any more. What was sent from there has
+		// arrived, so all that comes from the second one is known.
+		sim.SetFilter(func(_, to netip.AddrPort, _ []byte) bool { return to != a.socket.LocalAddr() })
+		s.Write([]byte("hello"))
+		if err := s.ChangeRemote(other, r.ID(), b.socket.LocalAddr(), nil); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if err := s.Flush(ctx); err != nil || told != 1 {
+			t.Errorf("%v, told %d times", err, told)
+		}
+		if got := s.Stats(); got.Silence > time.Second {
+			t.Errorf("%+v", got)
+		}
+	})
+}
+
 // relayed returns streams of a and b that find one another through c.
 func relayed(a, b, c *peer) (s, r, toA, toB *udx.Stream) {
 	return relayedIf(a, b, c, nil)

@@ -141,4 +141,5 @@ type Stats struct {
 	MTU      int           // of the path, as found so far
 	Window   int           // packets that may be in flight
 	InFlight int           // packets that are
+	Silence  time.Duration // since the last packet came; zero if there was none
 }
