@@ -76,16 +76,16 @@ func Start(ctx context.Context, script string, args ...string) (*Process, error)
 	if err != nil {
 		return nil, err
 	}
-	return start(ctx, "node "+script, cmd)
+	return launch(ctx, "node "+script, cmd)
 }
 
 // StartCommand is Start for a command that is ready to be started: any program that speaks the same lines. What ctx
 // does to it is up to the command.
 func StartCommand(ctx context.Context, cmd *exec.Cmd) (*Process, error) {
-	return start(ctx, filepath.Base(cmd.Path), cmd)
+	return launch(ctx, filepath.Base(cmd.Path), cmd)
 }
 
-func start(ctx context.Context, name string, cmd *exec.Cmd) (*Process, error) {
+func launch(ctx context.Context, name string, cmd *exec.Cmd) (*Process, error) {
 	p := &Process{
 		name:     name,
 		cmd:      cmd,
