@@ -634,7 +634,9 @@ func (s *Stream) settle(out *outbox) {
 		s.filling = false
 	}
 	s.wakeLocked()
-	s.armLocked()
+	if !s.filling { // or else who is at it does that too
+		s.armLocked()
+	}
 	calls := s.calls
 	s.calls = nil
 	s.mu.Unlock()
