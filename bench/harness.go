@@ -41,13 +41,14 @@ type work struct {
 	delay   int    // milliseconds each way
 	loss    int    // percent each way
 	port    int    // of what serves already
+	nodes   int    // of the DHT
 }
 
 func (w *work) numbers() map[string]*int {
 	return map[string]*int{
 		"block": &w.block, "count": &w.count, "batch": &w.batch, "logs": &w.logs, "gets": &w.gets, "warm": &w.warm,
 		"settle": &w.settle, "seconds": &w.seconds, "peers": &w.peers, "cap": &w.cap, "stalled": &w.stalled,
-		"noise": &w.noise, "delay": &w.delay, "loss": &w.loss, "port": &w.port,
+		"noise": &w.noise, "delay": &w.delay, "loss": &w.loss, "port": &w.port, "nodes": &w.nodes,
 	}
 }
 

@@ -33,10 +33,10 @@ async function idle ({ ports, stop, settle, seconds: pause }) {
   const extra = {
     cpuMsPerMinute: (cpuSeconds * 1000 * 60) / seconds,
     wakeupsPerSecond: switchesSince(switched).switches / seconds,
-    rssMiB: residentMiB(),
-    ...(await stop())
+    rssMiB: residentMiB()
   }
-  await swarm.destroy()
+  await swarm.destroy() // while there is somebody to tell
+  await stop()
   return { value: (packets * 60) / seconds, extra }
 }
 
