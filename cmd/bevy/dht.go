@@ -22,6 +22,7 @@ import (
 type swarmFlags struct {
 	bootstrap []string // --bootstrap
 	bind      string   // --bind
+	door      string   // --door
 }
 
 // bootstrapFlags adds what says which network to join.
@@ -54,6 +55,7 @@ type dht struct {
 	swarmFlags
 	*hyperdht.DHT
 	port     uint16        // --port
+	stays    bool          // it keeps to the usual port
 	patience time.Duration // --wait
 }
 
@@ -76,7 +78,7 @@ one of your own.`,
 		RunE: helpOf,
 	}
 	cmd.AddCommand(d.bootstrapCommand(), d.nodeCommand(), d.lookupCommand(), d.announceCommand(), d.findCommand(),
-		d.putCommand(), d.getCommand(), d.mputCommand(), d.mgetCommand(), d.pingCommand(), d.connectCommand(), d.listenCommand())
+		d.putCommand(), d.getCommand(), d.mputCommand(), d.mgetCommand(), d.pingCommand(), d.connectCommand(), d.listenCommand(), d.relayCommand())
 	return cmd
 }
 
@@ -102,13 +104,39 @@ func (d *dht) joinAs(ctx context.Context, f func(context.Context) error) error {
 	return d.withStore(making, func(s *corestore.Store) error { return d.open(ctx, identity(s), f) })
 }
 
+// reach calls f with a way to peers, known by any key.
+func (d *dht) reach(ctx context.Context, keys noise.KeyPair, f func(context.Context, reach) error) error {
+	if d.door == "" {
+		return d.open(ctx, keys, func(ctx context.Context) error { return f(ctx, &byUDP{DHT: d.DHT}) })
+	}
+	door, err := d.enter(ctx, d.door, keys)
+	if err != nil {
+		return err
+	}
+	err = f(ctx, door)
+	if e := door.Close(); err == nil {
+		err = fail(e, "cannot leave %s", d.door)
+	}
+	return err
+}
+
+// reachAs is reach for those whom others know by a key: that of the store.
+func (d *dht) reachAs(ctx context.Context, f func(context.Context, noise.Key, reach) error) error {
+	return d.withStore(making, func(s *corestore.Store) error {
+		keys := identity(s)
+		return d.reach(ctx, keys, func(ctx context.Context, r reach) error { return f(ctx, keys.Public, r) })
+	})
+}
+
 // open opens a node, waits until it has joined, and calls f.
 func (d *dht) open(ctx context.Context, keys noise.KeyPair, f func(context.Context) error) (err error) {
 	o, err := d.options(d.app)
 	if err != nil {
 		return err
 	}
-	o.KeyPair, o.Port = keys, -1 // the usual port is left to who stays
+	if o.KeyPair, o.Port = keys, int(d.port); !d.stays || d.port == 0 {
+		o.Port = -1 // the usual one is left to who stays
+	}
 	d.DHT, err = hyperdht.Open(o)
 	if err != nil {
 		return fail(err, "cannot open a node")

@@ -12,6 +12,7 @@ import (
 	"github.com/cloudbevy/bevy/hyper/dhtrpc"
 	"github.com/cloudbevy/bevy/hyper/hyperdht"
 	"github.com/cloudbevy/bevy/hyper/noise"
+	"github.com/cloudbevy/bevy/hyper/secretstream"
 	"github.com/spf13/cobra"
 )
 
@@ -95,9 +96,13 @@ func (d *dht) pingNode(ctx context.Context, addr netip.AddrPort) error {
 func (d *dht) pingPeer(ctx context.Context, key noise.Key, relays []noise.Key) error {
 	return d.join(ctx, func(ctx context.Context) error {
 		start := d.clock.Now()
-		conn, err := d.dial(ctx, key, relays)
-		if err != nil {
+		var conn *hyperdht.Conn
+		err := d.limited(ctx, func(ctx context.Context) (err error) {
+			conn, err = d.Connect(ctx, key, hyperdht.ConnectOptions{RelayThrough: relays})
 			return err
+		})
+		if err != nil {
+			return d.cannot(err, "cannot connect to peer %s", keyText(key))
 		}
 		took := d.clock.Now().Sub(start)
 		err = d.limited(ctx, func(ctx context.Context) error {
@@ -132,15 +137,6 @@ func brief(t time.Duration) string {
 	return t.Round(time.Millisecond).String()
 }
 
-// dial connects to a peer.
-func (d *dht) dial(ctx context.Context, key noise.Key, relays []noise.Key) (conn *hyperdht.Conn, err error) {
-	err = d.limited(ctx, func(ctx context.Context) error {
-		conn, err = d.Connect(ctx, key, hyperdht.ConnectOptions{RelayThrough: relays})
-		return err
-	})
-	return conn, d.cannot(err, "cannot connect to peer %s", keyText(key))
-}
-
 func (d *dht) connectCommand() *cobra.Command {
 	var relays []string
 	cmd := &cobra.Command{
@@ -160,18 +156,24 @@ tar c photos | bevy hyper dht connect <key>`,
 			if err != nil {
 				return err
 			}
-			return d.joinAs(cmd.Context(), func(ctx context.Context) error {
-				conn, err := d.dial(ctx, key, through)
-				if err != nil {
+			return d.reachAs(cmd.Context(), func(ctx context.Context, _ noise.Key, r reach) error {
+				var stream *secretstream.Stream
+				var path string
+				err := d.limited(ctx, func(ctx context.Context) (err error) {
+					stream, path, err = r.connect(ctx, key, through)
 					return err
+				})
+				if err != nil {
+					return d.cannot(err, "cannot connect to peer %s", keyText(key))
 				}
-				d.say("connected: %s", conn.Path())
-				return d.pipe(ctx, conn)
+				d.say("connected: %s", path)
+				return d.pipe(ctx, stream)
 			})
 		},
 	}
 	d.flags(cmd)
 	d.ownKey(cmd)
+	d.doorFlag(cmd)
 	relayFlag(cmd, &relays)
 	return cmd
 }
@@ -201,42 +203,49 @@ bevy hyper dht listen --only <key> --temp`,
 	}
 	d.flags(cmd)
 	d.ownKey(cmd)
+	d.doorFlag(cmd)
 	cmd.Flags().StringSliceVar(&only, "only", nil, "let in only the peers with these `keys`")
 	relayFlag(cmd, &relays)
 	return cmd
 }
 
 func (d *dht) listen(ctx context.Context, only, relays []noise.Key) error {
-	return d.joinAs(ctx, func(ctx context.Context) error {
-		conns := make(chan *hyperdht.Conn, 1)
-		_, err := d.Listen(ctx, d.KeyPair(), hyperdht.ServerOptions{
-			RelayThrough: relays,
-			Refuse:       func(c hyperdht.Client) bool { return len(only) > 0 && !slices.Contains(only, c.Key) },
-			Serve: func(c *hyperdht.Conn) {
+	return d.reachAs(ctx, func(ctx context.Context, own noise.Key, r reach) error {
+		type visitor struct {
+			stream *secretstream.Stream
+			path   string
+		}
+		visitors := make(chan visitor, 1)
+		ended := make(chan struct{})
+		defer close(ended)
+		err := r.listen(ctx, listening{
+			relays: relays,
+			gate:   func(k noise.Key) bool { return len(only) == 0 || slices.Contains(only, k) },
+			serve: func(s *secretstream.Stream, path string) {
 				select {
-				case conns <- c:
-					<-c.Done()
+				case visitors <- visitor{s, path}:
+					<-ended
 				default:
-					c.Close()
+					s.Close()
 				}
 			},
 		})
 		if err != nil {
 			return d.cannot(err, "cannot listen")
 		}
-		d.say("listening %s", keyText(d.KeyPair().Public))
+		d.say("listening %s", keyText(own))
 		select {
 		case <-ctx.Done():
 			return nil
-		case conn := <-conns:
-			d.say("peer %s connected: %s", keyText(conn.RemoteKey()), conn.Path())
-			return d.pipe(ctx, conn)
+		case v := <-visitors:
+			d.say("peer %s connected: %s", keyText(v.stream.RemoteKey()), v.path)
+			return d.pipe(ctx, v.stream)
 		}
 	})
 }
 
 // pipe joins a connection with stdin and stdout until the other side ends it.
-func (d *dht) pipe(ctx context.Context, conn *hyperdht.Conn) error {
+func (d *dht) pipe(ctx context.Context, conn *secretstream.Stream) error {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	sent := make(chan error, 1)
@@ -270,7 +279,7 @@ func (d *dht) pipe(ctx context.Context, conn *hyperdht.Conn) error {
 }
 
 // send sends stdin.
-func (d *dht) send(conn *hyperdht.Conn) error {
+func (d *dht) send(conn *secretstream.Stream) error {
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := d.stdin.Read(buf)
@@ -289,7 +298,7 @@ func (d *dht) send(conn *hyperdht.Conn) error {
 }
 
 // drain reads what a connection brings, until it ends.
-func drain(c *hyperdht.Conn) {
+func drain(c *secretstream.Stream, _ string) {
 	for {
 		if _, err := c.Next(); err != nil {
 			c.Close()

@@ -34,15 +34,16 @@ bevy hyper dht lookup chess-club --json`,
 		RunE: func(cmd *cobra.Command, args []string) error { return d.lookup(cmd.Context(), args[0]) },
 	}
 	d.flags(cmd)
+	d.doorFlag(cmd)
 	return cmd
 }
 
 func (d *dht) lookup(ctx context.Context, word string) error {
 	topic := parseTopic(word)
-	return d.join(ctx, func(ctx context.Context) error {
+	return d.reach(ctx, noise.KeyPair{}, func(ctx context.Context, r reach) error {
 		peers := map[noise.Key]*foundPeer{}
 		err := d.limited(ctx, func(ctx context.Context) error {
-			_, err := d.Lookup(ctx, topic, hyperdht.LookupOptions{Found: func(f hyperdht.Found) {
+			return r.lookup(ctx, topic, func(f hyperdht.Found) {
 				for _, p := range f.Peers {
 					known := peers[p.Key]
 					if known == nil {
@@ -51,8 +52,7 @@ func (d *dht) lookup(ctx context.Context, word string) error {
 					}
 					known.Nodes++
 				}
-			}})
-			return err
+			})
 		})
 		if err != nil {
 			return d.cannot(err, "cannot look up topic %s", word)
@@ -151,20 +151,20 @@ bevy hyper dht announce chess-club --temp`,
 	}
 	d.flags(cmd)
 	d.ownKey(cmd)
+	d.doorFlag(cmd)
 	return cmd
 }
 
 func (d *dht) announce(ctx context.Context, word string) error {
 	topic := parseTopic(word)
-	return d.joinAs(ctx, func(ctx context.Context) error {
-		server, err := d.Listen(ctx, d.KeyPair(), hyperdht.ServerOptions{Serve: drain})
-		if err != nil {
+	return d.reachAs(ctx, func(ctx context.Context, own noise.Key, r reach) error {
+		if err := r.listen(ctx, listening{gate: func(noise.Key) bool { return true }, serve: drain}); err != nil {
 			return d.cannot(err, "cannot listen")
 		}
 		for first := true; ; first = false {
-			var nodes []netip.AddrPort
+			nodes := 0
 			err := d.limited(ctx, func(ctx context.Context) (err error) {
-				nodes, err = d.Announce(ctx, topic, d.KeyPair(), hyperdht.AnnounceOptions{RelayAddresses: server.RelayAddresses()})
+				nodes, err = r.announce(ctx, topic)
 				return err
 			})
 			switch {
@@ -174,9 +174,9 @@ func (d *dht) announce(ctx context.Context, word string) error {
 			case err != nil:
 				d.say("cannot announce topic %s again: %s; trying on", word, causeOf(err))
 			case first && d.json:
-				err = d.printJSON(announced{Topic: keyText(topic), Key: keyText(d.KeyPair().Public), Nodes: len(nodes)})
+				err = d.printJSON(announced{Topic: keyText(topic), Key: keyText(own), Nodes: nodes})
 			case first:
-				err = d.printLine(fmt.Sprintf("announced %s to %s", keyText(d.KeyPair().Public), plural(uint64(len(nodes)), "node")))
+				err = d.printLine(fmt.Sprintf("announced %s to %s", keyText(own), plural(uint64(nodes), "node")))
 			}
 			if first && err != nil && ctx.Err() == nil {
 				return written(err)
@@ -187,7 +187,7 @@ func (d *dht) announce(ctx context.Context, word string) error {
 		}
 		leave, cancel := withTimeout(context.WithoutCancel(ctx), d.clock, leaveTimeout, context.DeadlineExceeded)
 		defer cancel()
-		if err := d.Unannounce(leave, topic, d.KeyPair(), hyperdht.AnnounceOptions{}); err != nil {
+		if err := r.unannounce(leave, topic); err != nil {
 			d.say("cannot take the announcement back: %s; nodes forget it by themselves", causeOf(err))
 		}
 		d.say("stopped")

@@ -76,6 +76,7 @@ var printed = map[string]any{
 	"bevy hyper dht ping":       pinged{},
 	"bevy hyper dht connect":    nil, // what the peer sends
 	"bevy hyper dht listen":     nil, // what the peer sends
+	"bevy hyper dht relay":      relayEvent{},
 	"bevy completion":           nil, // a script
 }
 

@@ -34,7 +34,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("BEVY_HOME", "home")
 			e.Setenv("BEVY_BOOTSTRAP", "127.0.0.1:9") // never the public network
-			e.Setenv("GORACE", "atexit_sleep_ms=0") // the race detector would sleep a second in each process
+			e.Setenv("GORACE", "atexit_sleep_ms=0")   // the race detector would sleep a second in each process
 			e.Values[locked{}] = new(locked)
 			e.Values[processesKey{}] = processes{}
 			e.Setenv("A", keyOfA)

@@ -58,7 +58,8 @@ type server struct {
 	store     *corestore.Store
 	keys      noise.KeyPair
 	listeners []*transport.Listener
-	swarm     *swarm
+	swarm     *swarm        // with --swarm
+	door      *byDoor       // with --door, too
 	slots     chan struct{} // one for each connection
 	cancel    context.CancelFunc
 	routines  sync.WaitGroup
@@ -196,6 +197,9 @@ func (s *server) stop() {
 	}
 	if s.swarm != nil {
 		s.swarm.close()
+	}
+	if s.door != nil {
+		_ = s.door.Close()
 	}
 	s.routines.Wait()
 }

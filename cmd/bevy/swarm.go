@@ -12,6 +12,8 @@ import (
 	"github.com/cloudbevy/bevy/hyper/hyperdht"
 	"github.com/cloudbevy/bevy/hyper/hyperswarm"
 	"github.com/cloudbevy/bevy/hyper/mdns"
+	"github.com/cloudbevy/bevy/hyper/noise"
+	"github.com/cloudbevy/bevy/hyper/secretstream"
 	"github.com/spf13/cobra"
 )
 
@@ -19,6 +21,7 @@ import (
 func (f *swarmFlags) swarmFlag(cmd *cobra.Command, wanted *bool, usage string) {
 	cmd.Flags().BoolVar(wanted, "swarm", false, usage+", on the local network and through the DHT")
 	f.bootstrapFlags(cmd)
+	f.doorFlag(cmd)
 	cmd.Flags().StringVar(&f.bind, "bind", "", "with --swarm, use only this `address` of the machine")
 }
 
@@ -61,6 +64,25 @@ func (s *swarm) close() {
 func (n *network) find(results chan<- error) {
 	var once sync.Once
 	tell := func(err error) { once.Do(func() { results <- err }) }
+	if n.h.patience > 0 {
+		timer := n.h.clock.AfterFunc(n.h.patience, func() {
+			tell(fmt.Errorf("the swarm has found nobody with log %s within %v", short(n.log), n.h.patience))
+		})
+		defer timer.Stop()
+	}
+	if n.h.swarm.door != "" {
+		for {
+			err := n.findByDoor(func() { tell(nil) })
+			tell(err)
+			if n.ctx.Err() != nil {
+				return
+			}
+			n.h.say("%s; trying again", causeOf(err))
+			if !sleep(n.ctx, n.h.clock, lookAgain) {
+				return
+			}
+		}
+	}
 	s, err := n.h.joinSwarm(n.store, func(c *hyperswarm.Conn) {
 		_ = n.replicate(c.Stream, wayOf(c), func() { tell(nil) }) // the swarm connects again
 	})
@@ -73,15 +95,61 @@ func (n *network) find(results chan<- error) {
 		tell(fmt.Errorf("join the swarm: %w", err))
 		return
 	}
-	if n.h.patience > 0 {
-		timer := n.h.clock.AfterFunc(n.h.patience, func() {
-			tell(fmt.Errorf("the swarm has found nobody with log %s within %v", short(n.log), n.h.patience))
-		})
-		defer timer.Stop()
-	}
 	<-n.ctx.Done()
 	tell(n.ctx.Err())
 }
+
+// findByDoor is find where there is no UDP. It returns why it could not begin,
+// or when the network ends.
+func (n *network) findByDoor(attached func()) error {
+	door, err := n.h.enter(n.ctx, n.h.swarm.door, n.keys)
+	if err != nil {
+		return err
+	}
+	defer door.Close()
+	var peers sync.WaitGroup
+	defer peers.Wait()
+	tried := map[noise.Key]bool{n.keys.Public: true} // that are connected, or were a moment ago
+	var mu sync.Mutex
+	for {
+		err := door.lookup(n.ctx, topicOf(n.log), func(f hyperdht.Found) {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, p := range f.Peers {
+				if tried[p.Key] || len(tried) > maxByDoor {
+					continue
+				}
+				tried[p.Key] = true
+				peers.Go(func() {
+					stream, path, err := door.connect(n.ctx, p.Key, nil)
+					if err == nil {
+						_ = n.replicate(stream, path, attached)
+					}
+					sleep(n.ctx, n.h.clock, firstPause)
+					mu.Lock()
+					defer mu.Unlock()
+					delete(tried, p.Key)
+				})
+			}
+		})
+		if n.ctx.Err() != nil {
+			return n.ctx.Err()
+		}
+		if err != nil {
+			return fmt.Errorf("look for peers through %s: %w", n.h.swarm.door, err)
+		}
+		if !sleep(n.ctx, n.h.clock, lookAgain) {
+			return n.ctx.Err()
+		}
+	}
+}
+
+const (
+	// maxByDoor bounds how many peers are connected through a door.
+	maxByDoor = 16
+	// lookAgain is the time between two searches through a door.
+	lookAgain = 5 * time.Second
+)
 
 // wayOf is how a connection is spoken of.
 func wayOf(c *hyperswarm.Conn) string { return c.Path().String() }
@@ -94,6 +162,9 @@ const flushTime = 30 * time.Second
 
 // findable has others find all logs of the store, and says so when they can.
 func (s *server) findable(ctx context.Context) (err error) {
+	if s.hyper.swarm.door != "" {
+		return s.findableByDoor(ctx)
+	}
 	s.swarm, err = s.joinSwarm(s.store, func(c *hyperswarm.Conn) {
 		select {
 		case s.slots <- struct{}{}:
@@ -132,6 +203,56 @@ func (s *server) findable(ctx context.Context) (err error) {
 		}
 		if ctx.Err() == nil {
 			_ = s.tell(served{Event: "announced", Address: "swarm", Key: key}, fmt.Sprintf("announced %s", plural(uint64(len(joined)), "log")))
+		}
+	})
+	return nil
+}
+
+// findableByDoor is findable where there is no UDP.
+func (s *server) findableByDoor(ctx context.Context) error {
+	door, err := s.enter(ctx, s.hyper.swarm.door, s.keys)
+	if err != nil {
+		return err
+	}
+	s.door = door
+	err = door.listen(ctx, listening{
+		gate:  func(noise.Key) bool { return true },
+		serve: func(stream *secretstream.Stream, path string) { s.replicate(ctx, stream, path) },
+	})
+	if err != nil {
+		return fail(err, "cannot listen at %s", door.url)
+	}
+	key := hypercore.Key(s.keys.Public).String()
+	if err := s.tell(served{Event: "listening", Address: door.url, Key: key}, "listening "+door.url); err != nil {
+		return err
+	}
+	var told sync.Once
+	announce := func() error {
+		n := uint64(0)
+		for log, err := range s.store.Logs() {
+			if err == nil {
+				_, err = door.announce(ctx, log.Discovery)
+			}
+			if err != nil {
+				return err
+			}
+			n++
+		}
+		told.Do(func() {
+			_ = s.tell(served{Event: "announced", Address: door.url, Key: key}, fmt.Sprintf("announced %s", plural(n, "log")))
+		})
+		return nil
+	}
+	s.routines.Go(func() {
+		for {
+			pause := announceEvery
+			if err := announce(); err != nil && ctx.Err() == nil {
+				s.say("not announced yet: %s; trying on", causeOf(err))
+				pause = lookAgain
+			}
+			if !sleep(ctx, s.clock, pause) {
+				return
+			}
 		}
 	})
 	return nil
