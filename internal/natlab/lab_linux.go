@@ -140,16 +140,6 @@ func (l *Lab) Host(name string, addrs ...netip.Addr) (*Host, error) {
 	return l.host(name, l.internet, addrs)
 }
 
-// Internet returns addresses on the internet, from text such as "9.9.0.1". It
-// panics if they are not.
-func Internet(texts ...string) []netip.Addr {
-	addrs := make([]netip.Addr, len(texts))
-	for i, text := range texts {
-		addrs[i] = netip.MustParseAddr(text)
-	}
-	return addrs
-}
-
 // Site adds a site.
 func (l *Lab) Site(name string, kind Kind) (*Site, error) {
 	s := &Site{lab: l, kind: kind}

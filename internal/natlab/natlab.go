@@ -26,6 +26,7 @@ package natlab
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 )
@@ -117,6 +118,16 @@ func (k Kind) NATs() []NAT {
 		return []NAT{{Filtering: AddressAndPort, Block: AllButTCP443}}
 	}
 	panic("natlab: no such kind: " + string(k))
+}
+
+// Internet returns addresses on the internet, from text such as "9.9.0.1". It
+// panics if they are not.
+func Internet(texts ...string) []netip.Addr {
+	addrs := make([]netip.Addr, len(texts))
+	for i, text := range texts {
+		addrs[i] = netip.MustParseAddr(text)
+	}
+	return addrs
 }
 
 // rules are a router's nftables. Its interfaces are wan, which has the address

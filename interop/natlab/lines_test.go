@@ -14,8 +14,8 @@ import (
 var flushCells = []natlab.Cell{
 	{Client: natlab.PortRestricted, Server: natlab.PortRestricted},
 	{Client: natlab.Symmetric, Server: natlab.Open},
-	{Client: natlab.Open, Server: natlab.PortRestricted},
 	{Client: natlab.Open, Server: natlab.Symmetric},
+	{Client: natlab.Open, Server: natlab.PortRestricted},
 	{Client: natlab.PortRestricted, Server: natlab.Open},
 	{Client: natlab.Carrier, Server: natlab.FullCone},
 	{Client: natlab.Symmetric, Server: natlab.Symmetric},
@@ -63,7 +63,7 @@ func TestConnectionsComeBackInMemory(t *testing.T) {
 }
 
 // NATs that forget after half a minute keep the holes of connections that are
-// idle for an hour, because those are kept alive.
+// idle for long, because those are kept alive.
 func TestIdleConnectionsKeepTheirHoles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, network, door := newMemoryWithDHT(t, clock.System)
@@ -78,10 +78,10 @@ func TestIdleConnectionsKeepTheirHoles(t *testing.T) {
 		if err != nil || first.Path != natlab.Punched {
 			t.Fatalf("%v, %v", first, err)
 		}
-		time.Sleep(time.Hour)
+		time.Sleep(10 * time.Minute)
 		again, err := client.Again(t.Context(), 20*time.Second)
 		if err != nil || again.Path != natlab.Punched || again.Took() > time.Second {
-			t.Errorf("after an hour: %v, %v, want an echo at once", again, err)
+			t.Errorf("after ten minutes: %v, %v, want an echo at once", again, err)
 		}
 		for _, s := range []natlab.Subject{client, server} {
 			if err := s.Drop(t.Context()); err != nil {

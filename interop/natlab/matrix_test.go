@@ -1,45 +1,11 @@
 package natlab_test
 
 import (
-	"os"
-	"slices"
 	"testing"
 	"time"
 
 	"github.com/cloudbevy/bevy/internal/natlab"
 )
-
-// The cells that are always tried: each kind, each kind of path, in few seconds.
-var someCells = []natlab.Cell{
-	{Client: natlab.Open, Server: natlab.PortRestricted},
-	{Client: natlab.FullCone, Server: natlab.Open},
-	{Client: natlab.PortRestricted, Server: natlab.FullCone},
-	{Client: natlab.PortRestricted, Server: natlab.PortRestricted},
-	{Client: natlab.Restricted, Server: natlab.Symmetric},
-	{Client: natlab.Symmetric, Server: natlab.Symmetric},
-	{Client: natlab.Double, Server: natlab.PortRestricted},
-	{Client: natlab.Carrier, Server: natlab.Carrier},
-	{Client: natlab.CarrierHairpin, Server: natlab.CarrierHairpin},
-	{Client: natlab.NoUDP, Server: natlab.Open},
-	{Client: natlab.OnlyTCP443, Server: natlab.PortRestricted},
-}
-
-// cellsToTry are some cells, or all in a long run, and the kinds in them.
-func cellsToTry() (cells []natlab.Cell, clients, servers []natlab.Kind) {
-	cells = someCells
-	if os.Getenv("BEVY_LONG") == "1" {
-		cells = natlab.All(natlab.Kinds, natlab.Kinds)
-	}
-	for _, c := range cells {
-		if !slices.Contains(clients, c.Client) {
-			clients = append(clients, c.Client)
-		}
-		if !slices.Contains(servers, c.Server) {
-			servers = append(servers, c.Server)
-		}
-	}
-	return cells, clients, servers
-}
 
 // runMatrix runs a matrix, prints it, and says which cells are not as they must
 // be. Of ours it also takes the time where that was promised.
