@@ -18,6 +18,9 @@ type Conn struct {
 // Raw returns the stream under the connection, which belongs to it.
 func (c *Conn) Raw() *udx.Stream { return c.link.raw }
 
+// LocalKey returns what this side is known by.
+func (c *Conn) LocalKey() noise.Key { return c.link.localKey }
+
 // RemoteKey returns the key of the other side.
 func (c *Conn) RemoteKey() noise.Key { return c.link.handshake.Remote() }
 

@@ -100,7 +100,7 @@ func (d *DHT) connect(ctx context.Context, remote noise.Key, o ConnectOptions) (
 		}
 		h = own
 	}
-	l, err := d.newLink(d.ctx, h, true)
+	l, err := d.newLink(d.ctx, o.KeyPair.Public, h, true)
 	if err != nil {
 		return nil, err
 	}

@@ -399,8 +399,12 @@ func (d *DHT) handle(r *dhtrpc.Request) bool {
 		return true
 	}
 	id, ok := d.node.ID()
-	if !ok || r.Command > cmdImmutableGet {
+	if !ok || r.Command > cmdPlugin {
 		return false
+	}
+	if r.Command == cmdPlugin {
+		d.onPlugin(r)
+		return true
 	}
 	a := d.answer(r, id)
 	o := dhtrpc.ReplyOptions{NoToken: a.plain, NoCloser: a.plain}

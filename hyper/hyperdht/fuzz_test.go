@@ -13,7 +13,7 @@ import (
 // written, and reads the same again.
 func FuzzMessages(f *testing.F) {
 	for _, m := range readVectors(f).Messages {
-		for kind := range byte(8) {
+		for kind := range byte(9) {
 			f.Add(kind, []byte(m.Hex))
 		}
 	}
@@ -26,7 +26,7 @@ func FuzzMessages(f *testing.F) {
 		var err error
 		var write func() []byte
 		var read func([]byte) (any, error)
-		switch kind % 8 {
+		switch kind % 9 {
 		case 0:
 			var v handshakeMsg
 			v, err = readHandshake(b)
@@ -70,6 +70,10 @@ func FuzzMessages(f *testing.F) {
 			var v announceMsg
 			v, err = readAnnounce(b)
 			m, write, read = v, func() []byte { return v.append(nil) }, func(b []byte) (any, error) { return readAnnounce(b) }
+		case 8:
+			var v pluginMsg
+			v, err = readPlugin(b)
+			m, write, read = v, func() []byte { return v.append(nil) }, func(b []byte) (any, error) { return readPlugin(b) }
 		case 7:
 			var v mutableMsg
 			v, err = readMutableRequest(b)

@@ -149,6 +149,8 @@ type Options struct {
 	// Public is the address that others know the node by, if there is nobody who
 	// could tell it: that of the first node of a network.
 	Public netip.AddrPort
+	// Plugins add commands to the node.
+	Plugins []Plugin
 	// Notify tells what happens to the node. It must not block.
 	Notify func(dhtrpc.Event)
 	// Bootstrap are nodes to begin with, as HOST:PORT or IP@HOST:PORT: those of

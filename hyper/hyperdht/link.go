@@ -39,6 +39,7 @@ type link struct {
 	take      context.CancelFunc
 	raw       *udx.Stream
 	initiator bool
+	localKey  noise.Key
 	handshake Handshake
 	onConn    func(*Conn) // gets the connection when there is a path
 	onDirect  func()      // is called when it goes there without a relay
@@ -79,8 +80,8 @@ type leg struct {
 }
 
 // newLink makes the stream of a link, that waits for packets.
-func (d *DHT) newLink(ctx context.Context, h Handshake, initiator bool) (*link, error) {
-	l := &link{d: d, handshake: h, initiator: initiator, why: "a direct path was not found yet"}
+func (d *DHT) newLink(ctx context.Context, local noise.Key, h Handshake, initiator bool) (*link, error) {
+	l := &link{d: d, localKey: local, handshake: h, initiator: initiator, why: "a direct path was not found yet"}
 	l.ctx, l.cancel = context.WithCancel(ctx)
 	l.taken, l.take = context.WithCancel(l.ctx)
 	raw, err := d.udx.NewStream(udx.StreamOptions{Firewall: l.firewall, Message: l.message, Remote: l.follow})

@@ -19,6 +19,7 @@ const (
 	cmdMutableGet
 	cmdImmutablePut
 	cmdImmutableGet
+	cmdPlugin
 )
 
 // The error codes of handshakes, and of storage from 16 on.

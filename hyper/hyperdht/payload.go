@@ -40,7 +40,7 @@ func HolepunchSecret(handshakeHash [noise.HashSize]byte) (secret [32]byte) {
 	return secret
 }
 
-// NewHandshake begins a Noise IK handshake as this package does it. The
+// newHandshake begins a Noise IK handshake as this package does it. The
 // initiator brings the key of the server, the other side a zero one.
 func newHandshake(keys noise.KeyPair, remote noise.Key, random io.Reader) (*ownHandshake, error) {
 	h, err := noise.New(noise.Config{

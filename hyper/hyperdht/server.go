@@ -248,7 +248,7 @@ func (in *inbound) run(message []byte, client netip.AddrPort, r *dhtrpc.Request,
 	}
 	answer.relayAddrs = relayAddrs
 	if answer.code == codeNone {
-		if in.link, err = d.newLink(d.ctx, h, false); err != nil {
+		if in.link, err = d.newLink(d.ctx, s.keys.Public, h, false); err != nil {
 			in.clearLater()
 			return
 		}
