@@ -1,15 +1,10 @@
 package natlab_test
 
 import (
-	"context"
 	"fmt"
 	"testing"
 	"time"
 
-	"github.com/cloudbevy/bevy/hyper/hyperdht"
-	"github.com/cloudbevy/bevy/hyper/hyperswarm"
-	"github.com/cloudbevy/bevy/hyper/mdns"
-	"github.com/cloudbevy/bevy/hyper/noise"
 	"github.com/cloudbevy/bevy/internal/natlab"
 	"github.com/cloudbevy/bevy/internal/nodepeer"
 )
@@ -71,63 +66,22 @@ func TestPeersMeetWithoutInternet(t *testing.T) {
 	})
 	var took time.Duration
 	for try := range 3 { // the machine may have much else to do
-		if took = meetOnIsland(t, lab, byte(try)); took < time.Second {
+		island, err := lab.Island(fmt.Sprint("island", try))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var machines [2]machine
+		for i := range machines {
+			host, err := island.Host(fmt.Sprint("host", try, i))
+			if err != nil {
+				t.Fatal(err)
+			}
+			machines[i] = machine{host}
+		}
+		if took = meet(t, machines[0], machines[1]); took < time.Second {
 			t.Logf("met after %v", took)
 			return
 		}
 	}
 	t.Errorf("met after %v, want less than a second", took)
-}
-
-// meetOnIsland has a second swarm come to a LAN where one is, and returns how
-// long it takes it to have a connection.
-func meetOnIsland(t *testing.T, lab *natlab.Lab, number byte) time.Duration {
-	t.Helper()
-	island, err := lab.Island(fmt.Sprint("island", number))
-	if err != nil {
-		t.Fatal(err)
-	}
-	topic := hyperswarm.Topic{1, number}
-	met := make(chan *hyperswarm.Conn, 2)
-	join := func(name string, seed byte, o hyperswarm.JoinOptions) {
-		host, err := island.Host(fmt.Sprint(name, number))
-		if err != nil {
-			t.Fatal(err)
-		}
-		swarm, err := hyperswarm.New(hyperswarm.Options{
-			LAN:     &mdns.Options{Network: machine{host}},
-			KeyPair: noise.NewKeyPair([32]byte{seed, number}),
-			Serve: func(c *hyperswarm.Conn) {
-				met <- c
-				<-c.Done()
-			},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := swarm.Close(); err != nil {
-				t.Error(err)
-			}
-		})
-		if _, err := swarm.Join(topic, o); err != nil {
-			t.Fatal(err)
-		}
-	}
-	join("server", 1, hyperswarm.JoinOptions{ServerOnly: true})
-	started := time.Now()
-	join("client", 2, hyperswarm.JoinOptions{ClientOnly: true})
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	for range 2 {
-		select {
-		case c := <-met:
-			if kind := c.Path().Kind; kind != hyperdht.PathLAN {
-				t.Errorf("the path is %v, want lan", kind)
-			}
-		case <-ctx.Done():
-			t.Fatal("they did not meet")
-		}
-	}
-	return time.Since(started)
 }

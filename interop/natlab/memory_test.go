@@ -28,6 +28,7 @@ type memory struct {
 	*packet.Sim
 	timeout  time.Duration // of mappings; zero is the usual
 	line     packet.Link   // of NATs to the internet
+	alike    bool          // hosts have the same addresses at home
 	sites    byte
 	carriers map[natlab.Kind]*packet.SimNAT
 }
@@ -60,6 +61,9 @@ func (m *memory) site(kind natlab.Kind) (host func() *packet.SimHost, flush func
 		on = nat.SimNet
 	}
 	hosts, number := byte(1), m.sites
+	if m.alike {
+		number = 1
+	}
 	host = func() *packet.SimHost {
 		if len(nats) == 0 {
 			return on.Host()
