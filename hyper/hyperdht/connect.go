@@ -107,9 +107,9 @@ func (d *DHT) connect(ctx context.Context, remote noise.Key, o ConnectOptions) (
 	a := &attempt{d: d, o: o, remote: remote, target: Target(remote), link: l, ctx: l.ctx, settled: make(chan struct{})}
 	a.finding, a.found = context.WithCancel(l.ctx)
 	a.request = sync.OnceValues(a.hello)
-	l.onConn = a.connected
-	l.onEnd = func() { a.settle(nil, ErrClosed) }
-	d.spawn(a.run)
+	if !l.begin(a.connected, nil, func() { a.settle(nil, ErrClosed) }) || !d.spawn(a.run) {
+		a.settle(nil, ErrClosed)
+	}
 	select {
 	case <-a.settled:
 	case <-ctx.Done():
@@ -396,7 +396,11 @@ func (a *attempt) shake(addr netip.AddrPort, socket *udx.Socket) error {
 	p, err := receivePayload(a.finding, a.link.handshake, m.noise)
 	switch {
 	case err != nil:
-		return fmt.Errorf("%w: %w", ErrRefused, err) // the handshake is over
+		// A node on the way may have made it up. Others may do better.
+		a.mu.Lock()
+		a.reading = false
+		a.mu.Unlock()
+		return fmt.Errorf("handshake through %v: %w", addr, err)
 	case p.version != 1 || p.code == codeVersionMismatch:
 		return ErrIncompatible
 	case p.code != codeNone:

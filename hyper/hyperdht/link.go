@@ -41,14 +41,13 @@ type link struct {
 	initiator bool
 	localKey  noise.Key
 	handshake Handshake
-	onConn    func(*Conn) // gets the connection when there is a path
-	onDirect  func()      // is called when it goes there without a relay
-	onEnd     func()
-
 	// wiring is held while the stream gets a path, so that it gets one at a time.
 	wiring sync.Mutex
 
 	mu       sync.Mutex
+	onConn   func(*Conn) // gets the connection when there is a path
+	onDirect func()      // is called when it goes there without a relay
+	onEnd    func()
 	open     bool // the handshake is done, and what follows is known
 	remoteID uint32
 	local    Firewall
@@ -97,6 +96,14 @@ func (d *DHT) newLink(ctx context.Context, local noise.Key, h Handshake, initiat
 	}
 	raw.OnClose(func(error) { l.end() })
 	return l, nil
+}
+
+// begin says whom to call, and reports whether the link has not ended yet.
+func (l *link) begin(onConn func(*Conn), onDirect, onEnd func()) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.onConn, l.onDirect, l.onEnd = onConn, onDirect, onEnd
+	return !l.ended
 }
 
 // firewall is asked about packets that come another way than the stream's.
@@ -193,7 +200,7 @@ func (l *link) useDirect(s *udx.Socket, addr netip.AddrPort) {
 	l.direct = true
 	l.take()
 	kind := l.kindLocked(addr)
-	puncher := l.puncher
+	puncher, onDirect := l.puncher, l.onDirect
 	l.mu.Unlock()
 
 	path := Path{Kind: kind, Addr: addr}
@@ -214,8 +221,8 @@ func (l *link) useDirect(s *udx.Socket, addr netip.AddrPort) {
 		}
 		l.setPath(path)
 	}
-	if l.onDirect != nil {
-		l.onDirect()
+	if onDirect != nil {
+		onDirect()
 	}
 	if l.reusable {
 		l.d.pool.addRoute(l.key, route{s, addr})

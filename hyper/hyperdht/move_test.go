@@ -8,7 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cloudbevy/bevy/hyper/dhtrpc"
 	"github.com/cloudbevy/bevy/hyper/packet"
+	"github.com/cloudbevy/bevy/hyper/udx"
 )
 
 // TestPeerThatMovesLosesNothing changes the address of a client in the middle
@@ -273,5 +275,34 @@ func TestServerAnnouncesItsNewAddressWhenItsNATForgets(t *testing.T) {
 			time.Sleep(4 * time.Second) // it notices when it pings its relays
 			c.Close()
 		}
+	})
+}
+
+func TestForgedAnswersDoNotEndAnAttempt(t *testing.T) {
+	inWorld(t, 6, func(t *testing.T, w *world) {
+		evil, err := dhtrpc.Open(dhtrpc.Options{
+			UDX: udx.New(udx.Options{Network: w.sim.Host(w.addr())}), Bootstrap: w.boot, Open: true,
+			Handle: func(r *dhtrpc.Request) bool {
+				r.Reply(handshakeMsg{mode: modeReply, noise: make([]byte, 200), peer: addrOf(1)}.append(nil), dhtrpc.ReplyOptions{})
+				return true
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer evil.Close()
+		if err := evil.Bootstrapped(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		server := w.peer(behind(packet.PortRestricted)(w), Options{})
+		s := w.listen(server, ServerOptions{})
+		client := w.peer(behind(packet.PortRestricted)(w), Options{})
+		at := evil.PublicAddr()
+		c, err := client.Connect(t.Context(), s.Key(), ConnectOptions{RelayAddresses: []netip.AddrPort{netip.AddrPortFrom(at.Addr(), evil.ServerSocket().LocalAddr().Port())}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		talk(t, c)
+		c.Close()
 	})
 }

@@ -19,7 +19,8 @@ import (
 type Handshake interface {
 	// Send returns the next message with the payload in it.
 	Send(ctx context.Context, payload []byte) (message []byte, err error)
-	// Receive returns the payload of the other side's message.
+	// Receive returns the payload of the other side's message. After an error it
+	// may be called again, with what came another way.
 	Receive(ctx context.Context, message []byte) (payload []byte, err error)
 	// Remote returns the other side's key: a client knows it before, a server
 	// after the first message.
@@ -57,8 +58,14 @@ func (o *ownHandshake) Send(_ context.Context, payload []byte) ([]byte, error) {
 	return o.h.WriteMessage(nil, payload)
 }
 
+// Receive may be called again after an error, with another message.
 func (o *ownHandshake) Receive(_ context.Context, message []byte) ([]byte, error) {
-	return o.h.ReadMessage(message)
+	h := *o.h
+	payload, err := h.ReadMessage(message)
+	if err == nil {
+		o.h = &h
+	}
+	return payload, err
 }
 
 func (o *ownHandshake) Remote() noise.Key {

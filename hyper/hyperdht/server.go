@@ -252,9 +252,10 @@ func (in *inbound) run(message []byte, client netip.AddrPort, r *dhtrpc.Request,
 			in.clearLater()
 			return
 		}
-		in.link.onConn = in.serve
-		in.link.onDirect = in.clearLater
-		in.link.onEnd = in.clearLater
+		if !in.link.begin(in.serve, in.clearLater, in.clearLater) {
+			in.clearLater()
+			return
+		}
 		answer.udx = &udxInfo{reusable: s.o.Reusable, id: in.link.raw.ID()}
 		in.through = p.through
 		if key, ok := d.chooseRelay(s.relays(), s.keys.Public, h.Remote()); ok {
