@@ -94,7 +94,7 @@ func (d *dht) opened(e relayEvent, line string) error {
 
 // doorFlag adds --door.
 func (f *swarmFlags) doorFlag(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.door, "door", "", "go through this `address` of a relay where there is no UDP: ws://<host>:<port>/ or wss://...")
+	cmd.Flags().StringVar(&f.door, "door", "", "go through this `address` of a relay where there is no UDP: ws://<host>:<port>/")
 }
 
 // enter connects to a door.

@@ -77,6 +77,7 @@ var printed = map[string]any{
 	"bevy hyper dht connect":    nil, // what the peer sends
 	"bevy hyper dht listen":     nil, // what the peer sends
 	"bevy hyper dht relay":      relayEvent{},
+	"bevy hyper netcheck":       finding{},
 	"bevy completion":           nil, // a script
 }
 
