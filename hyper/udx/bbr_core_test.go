@@ -30,3 +30,26 @@ func TestStreamsFillALongLine(t *testing.T) {
 		})
 	}
 }
+
+// TestRateKnowsWhenThereIsLittleToSend writes whole packets, then more than the
+// window holds.
+func TestRateKnowsWhenThereIsLittleToSend(t *testing.T) {
+	e := newEnds(t, random(t, 21), cable{delay: 5 * time.Millisecond}).join()
+	c := e.cores[0]
+	limited := func(n int) bool {
+		c.write(make([]byte, n))
+		e.with(0, nil)
+		return c.control.(*bbr).meter.limitedUntil > 0
+	}
+	for _, n := range []int{1, c.payload(), 3 * c.payload(), 3*c.payload() + 1} {
+		if !limited(n) {
+			t.Errorf("%d bytes in packets of %d, and no word of it", n, c.payload())
+		}
+		e.run(time.Second)
+	}
+	e.run(time.Second)
+	c.control.(*bbr).meter.limitedUntil = 0
+	if limited(2 * initialWindow * baseMTU) {
+		t.Error("a full window is called too little")
+	}
+}

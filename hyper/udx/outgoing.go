@@ -81,7 +81,7 @@ const (
 func (s *outgoing) init(now time.Duration, seed uint64) {
 	s.window = maxWindow
 	s.control = newController(now, seed)
-	s.pacer.at = now
+	s.pacer.at, s.pacer.tokens = now, minBurst*baseMTU
 	s.timeout = minTimeout
 }
 
@@ -269,7 +269,11 @@ func (c *core) transmit(now time.Duration, seq uint32, out *outbox) bool {
 	if !out.fits(p.to, size) {
 		return false
 	}
-	c.control.sent(c.flight(now), &p.rate)
+	f := c.flight(now)
+	if !p.again {
+		f.queued -= int(p.size) // it doesn't count as sent yet
+	}
+	c.control.sent(f, &p.rate)
 	p.at, p.state = now, inFlight
 	b := out.add(p.to, size, p.padding > 0)
 	h := header{kind: p.kind, offset: p.padding, id: p.to.id, window: c.advertise(), seq: seq, ack: c.ack}

@@ -9,7 +9,7 @@ const (
 	// paceBurst is how much may go at once after a pause, as time at the rate.
 	// Who waited for its turn and was woken late catches up with up to paceLate.
 	paceBurst = 2 * time.Millisecond
-	paceLate  = 10 * time.Millisecond
+	paceLate  = 25 * time.Millisecond
 	// minBurst is what may go at once at any rate, in packets.
 	minBurst = 10
 )
