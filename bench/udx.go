@@ -31,7 +31,7 @@ func udxBenchmarks() []benchmark {
 		quick := w
 		quick.count = 48
 		return benchmark{
-			name: name, unit: "Mbit/s", target: 1, maxRounds: 5,
+			name: name, unit: "Mbit/s", target: 1, maxRounds: 3,
 			what: fmt.Sprintf("one UDX stream between two processes at %d %% loss each way; a third process, the same for both, carries each packet with 25 ms each way and 100 Mbit/s", loss),
 			full: w, quick: quick,
 			bevy: side{name: "bevy", run: measureWAN(name, asBevy), serve: serveUDX},
