@@ -381,8 +381,17 @@ func TestDownHintsMakeANodeLook(t *testing.T) {
 	if pings != 1 {
 		t.Errorf("100 hints led to %d pings, want 1", pings)
 	}
+	for i := range 20 {
+		a := addrOf(200 + i)
+		r.m.insert(newNode(a))
+		ip := a.Addr().As4()
+		r.ask(addrOf(1000+i), false, message{internal: true, command: CommandDownHint, value: append(ip[:], byte(a.Port()), byte(a.Port()>>8))})
+	}
+	if r.m.checks != maxChecks {
+		t.Errorf("20 nodes that may be down are asked %d at a time, want %d", r.m.checks, maxChecks)
+	}
 	r.pass(10 * time.Second)
-	if r.m.table.size != 0 {
+	if r.m.table.get(NodeID(down)) != nil {
 		t.Error("a node that is down stays")
 	}
 }
@@ -445,6 +454,9 @@ func TestSleepMakesAllNodesOld(t *testing.T) {
 	r.settle()
 	if !slices.Contains(events, WokeUp) || !slices.Contains(events, BackOutside) || !r.m.outside {
 		t.Fatalf("events are %v", events)
+	}
+	if r.m.tick < 2*oldTicks || (r.m.tick+2)&7 != 0 {
+		t.Errorf("after waking up it is tick %d", r.m.tick)
 	}
 	r.take()
 	asked := map[netip.AddrPort]bool{}
@@ -565,5 +577,72 @@ func TestANameThatIsFoundTooLate(t *testing.T) {
 	found[len(found)-1]([]netip.Addr{netip.MustParseAddr("192.0.2.1")})
 	if m := r.one(); m.to != addrPort("192.0.2.1:5") {
 		t.Errorf("asks %v", m.to)
+	}
+}
+
+// Two parts of a network that forgot each other find together at the nodes by
+// which they were entered, so those are asked now and then.
+func TestTheBootstrapNodesAreNotForgotten(t *testing.T) {
+	entry := addrPort("192.0.2.1:49737")
+	s, err := parseSeed(entry.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t, config{seeds: []seed{s}})
+	r.pass(time.Minute)
+	for i := range 200 {
+		r.m.insert(newNode(addrOf(i)))
+	}
+	times := 0
+	for range 2 * seedEvery {
+		r.take()
+		r.m.refresh()
+		for _, m := range r.sent() {
+			if m.to == entry {
+				times++
+			}
+		}
+		for len(r.m.queries) > 0 {
+			r.m.queries[0].finish(nil)
+		}
+	}
+	if times != 2 {
+		t.Errorf("of %d refreshes %d began at the bootstrap node, want 2", 2*seedEvery, times)
+	}
+}
+
+func TestAProbeTellsWhetherTheServerSocketIsReachable(t *testing.T) {
+	here := netip.MustParseAddr("198.51.100.7")
+	to := func(port uint16) netip.AddrPort { return netip.AddrPortFrom(here, port) }
+	elsewhere := addrPort("198.51.100.8:49737")
+	for _, c := range []struct {
+		what  string
+		saw   []netip.AddrPort // what each that answered saw
+		came  int              // how many of those came to the server socket
+		asked int
+		want  bool
+	}{
+		{"all see it", []netip.AddrPort{to(testPort), to(testPort), to(testPort), to(testPort), to(testPort)}, 5, 5, true},
+		{"three of five see it", []netip.AddrPort{to(testPort), to(testPort), to(testPort)}, 3, 5, true},
+		{"two of five see it", []netip.AddrPort{to(testPort), to(testPort)}, 2, 5, false},
+		{"answers came to the other socket", []netip.AddrPort{to(testPort), to(testPort), to(testPort)}, 2, 5, false},
+		{"one of one sees it", []netip.AddrPort{to(testPort)}, 1, 1, true},
+		{"at another port", []netip.AddrPort{to(5), to(5), to(5)}, 3, 5, false},
+		{"at different ports", []netip.AddrPort{to(5), to(6), to(7)}, 3, 5, false},
+		{"at another address than the client socket", []netip.AddrPort{elsewhere, elsewhere, elsewhere}, 3, 5, false},
+	} {
+		r := newRig(t, config{})
+		r.m.nat.Add(to(1000))
+		p := &probe{came: map[netip.Addr]bool{}}
+		var pongs []Reply
+		for i, a := range c.saw {
+			pongs = append(pongs, Reply{From: Peer{Addr: addrOf(i)}, To: a})
+			if i < c.came {
+				p.came[addrOf(i).Addr()] = true
+			}
+		}
+		if nat := r.m.probed(p, pongs, c.asked); (nat != nil) != c.want || c.want && (nat.Host() != here || nat.Port() != testPort) {
+			t.Errorf("%s: got %+v, want %v", c.what, nat, c.want)
+		}
 	}
 }

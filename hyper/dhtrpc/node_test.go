@@ -160,12 +160,10 @@ func TestNodesAreUsedByManyAtOnce(t *testing.T) {
 		closing.Wait()
 	})
 	// A socket's reader may need a moment to notice that it is closed.
-	for range 1000 {
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); runtime.Gosched() {
 		if runtime.NumGoroutine() <= before {
 			return
 		}
-		runtime.Gosched()
-		clock.System.AfterFunc(0, func() {})
 	}
 	stacks := make([]byte, 64<<10)
 	t.Errorf("%d goroutines before, %d after:\n%s", before, runtime.NumGoroutine(), stacks[:runtime.Stack(stacks, true)])
@@ -212,8 +210,17 @@ func TestBootstrapNodesMayBeNames(t *testing.T) {
 	if err := n.Bootstrapped(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if s := n.Stats(); s.Responses == 0 || len(asked) < 2 {
-		t.Errorf("%+v after %d names", s, len(asked))
+	if s := n.Stats(); s.Responses == 0 {
+		t.Errorf("%+v", s)
+	}
+	names := map[string]bool{}
+	for len(names) < 2 {
+		select {
+		case name := <-asked:
+			names[name] = true
+		case <-ctx.Done():
+			t.Fatalf("only %v were looked up", names)
+		}
 	}
 	if _, err := dhtrpc.Open(dhtrpc.Options{UDX: udx.New(udx.Options{}), Bootstrap: []string{"nonsense"}}); err == nil {
 		t.Error("nonsense is a bootstrap node")

@@ -97,10 +97,7 @@ func (m *machine) query(spec querySpec) *query {
 		q.addFromTable()
 		if len(q.pending) < K || q.querySpec.seeds {
 			q.resolving = true
-			m.bootstraps(func(p Peer) {
-				q.add(p.Addr, nil)
-				q.more()
-			}, func() {
+			m.bootstraps(q.enter, func() {
 				q.resolving = false
 				q.more()
 			})
@@ -108,6 +105,23 @@ func (m *machine) query(spec querySpec) *query {
 	}
 	q.more()
 	return q
+}
+
+// enter notes a bootstrap node. One that is to be asked in any case is, however
+// far it is from the target.
+func (q *query) enter(p Peer) {
+	if q.over {
+		return // it was looked up too late
+	}
+	if q.querySpec.seeds && q.seen[p.Addr] == nil {
+		q.seen[p.Addr] = &visit{hops: 1}
+		if err := q.visit(p); err != nil {
+			q.finish(err)
+		}
+		return
+	}
+	q.add(p.Addr, nil)
+	q.more()
 }
 
 // available tells why nothing can be started.
@@ -134,9 +148,6 @@ func (q *query) isCloser(id ID) bool {
 
 // add notes a node that may be visited; ref is who named it, or nil.
 func (q *query) add(addr netip.AddrPort, ref *Peer) {
-	if q.over { // a bootstrap node was looked up too late
-		return
-	}
 	v := q.seen[addr]
 	switch {
 	case v == nil:
@@ -324,9 +335,7 @@ func (q *query) failed(p Peer, err error) {
 		return
 	}
 	v.state = down
-	for _, ref := range v.refs {
-		q.hint(ref, p.Addr)
-	}
+	q.hintAll(v.refs, p.Addr)
 	v.refs = nil
 }
 
@@ -361,7 +370,13 @@ func (q *query) answer(r Reply) {
 	}
 }
 
-// hint tells a node that one that it named is down.
+func (q *query) hintAll(refs []Peer, addr netip.AddrPort) {
+	for _, ref := range refs {
+		q.hint(ref, addr)
+	}
+}
+
+// hint tells a node that one that it named is down, which it will find out.
 func (q *query) hint(to Peer, addr netip.AddrPort) {
 	m := q.m
 	if m.noHints || m.hints >= maxHints {
@@ -468,6 +483,11 @@ func (q *query) finish(err error) {
 		return
 	}
 	q.over = true
+	for _, r := range q.running {
+		if v := q.seen[r.to.Addr]; err == nil && v.state == asked && v.silent > 0 {
+			q.hintAll(v.refs, r.to.Addr) // it isn't waited for: they are to look
+		}
+	}
 	q.m.queries = slices.DeleteFunc(q.m.queries, func(o *query) bool { return o == q })
 	for _, r := range q.running {
 		r.cancel()
