@@ -273,7 +273,7 @@ func (d *dht) pipe(ctx context.Context, conn *secretstream.Stream) error {
 		case err := <-sent:
 			return fail(err, "not all was sent")
 		default:
-			return nil
+			return fail(conn.CloseWrite(), "the connection is broken") // we have nothing more to say, too
 		}
 	}
 }
