@@ -104,7 +104,9 @@ type Stats struct {
 
 // SessionStats are what a relay has done for one client.
 type SessionStats struct {
-	Key             noise.Key
+	// Key is who it is.
+	Key noise.Key
+	// Pairings are its tokens that wait, and Links its pairs of streams.
 	Pairings, Links int
 	// Bytes and Packets came from it and were passed on; Dropped packets were not.
 	Bytes, Packets, Dropped uint64
@@ -131,7 +133,9 @@ func newServer(join joiner, o Options) *Server {
 // hyper/secretstream.
 type Conn interface {
 	protomux.Stream
+	// LocalKey is the key of this side.
 	LocalKey() noise.Key
+	// RemoteKey is the key of the other side, which has proven it.
 	RemoteKey() noise.Key
 }
 

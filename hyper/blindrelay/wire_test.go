@@ -175,3 +175,39 @@ func TestRateOfASessionIsKept(t *testing.T) {
 		s.Close()
 	})
 }
+
+// When the NAT of a peer forgets, its packets come from another port, and the
+// relay sends there from then on.
+func TestRelayFollowsAPeerToAnotherPort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sim := packet.NewSim(clock.System, 1)
+		ru, relay := socket(t, sim, 1)
+		s := NewServer(Options{UDX: ru})
+		nat := sim.NAT(packet.NAT{Kind: packet.Symmetric}, netip.AddrFrom4([4]byte{24, 0, 9, 1}))
+		var us [2]*udx.UDX
+		var sockets [2]*udx.Socket
+		var clients [2]*Client
+		us[0], sockets[0] = socket(t, sim, 2)
+		home := nat.Host()
+		us[1] = udx.New(udx.Options{Network: home, Clock: clock.System})
+		var err error
+		if sockets[1], err = us[1].Listen(netip.AddrPortFrom(home.Addr(), 0), udx.SocketOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		for i := range clients {
+			clients[i], _ = client(t, s, byte(1+i))
+		}
+		ends := throughRelay(t, s, relay, Token{1}, clients, us, sockets)
+		meet(t, ends)
+		for range 3 {
+			nat.Flush()
+			meet(t, ends)
+		}
+		for i := range ends {
+			ends[i].Close()
+			clients[i].Close()
+		}
+		sockets[1].Close()
+		s.Close()
+	})
+}

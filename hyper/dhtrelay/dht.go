@@ -21,15 +21,17 @@ type DHT interface {
 	// Lookup asks who has announced itself for a topic. It calls found with what
 	// nodes answer, one call at a time, and returns when all have.
 	Lookup(ctx context.Context, topic [32]byte, found func(hyperdht.Found)) error
-	// Announce and Unannounce do that for the key of owner, and look up on the
-	// way.
+	// Announce looks up a topic, and has the closest nodes know that the key of
+	// owner is there.
 	Announce(ctx context.Context, topic [32]byte, owner Owner, found func(hyperdht.Found)) error
+	// Unannounce takes that back.
 	Unannounce(ctx context.Context, topic [32]byte, owner Owner, found func(hyperdht.Found)) error
 }
 
 // An Owner is on whose behalf a relay does something. The secret half of the
 // key is elsewhere.
 type Owner struct {
+	// Key is who it is.
 	Key noise.Key
 	// Handshake makes one for each connection.
 	Handshake func() hyperdht.Handshake
