@@ -646,3 +646,48 @@ func TestAProbeTellsWhetherTheServerSocketIsReachable(t *testing.T) {
 		}
 	}
 }
+
+// A query that is told where to look does not go further before it has heard
+// from there, and asks the table if what it was told is stale.
+func TestCachedNodesAreGivenAChance(t *testing.T) {
+	for _, stale := range []bool{false, true} {
+		r := public(t)
+		known := addrOf(5000)
+		r.m.insert(newNode(known))
+		var cached []netip.AddrPort
+		for i := range 30 {
+			cached = append(cached, addrOf(i))
+		}
+		over := false
+		q := r.m.query(querySpec{target: ID{1}, call: Call{Internal: true, Command: CommandFindNode}, nodes: cached, done: func(err error) { over = err == nil }})
+		first := r.sent()
+		if len(first) != defaultConcurrency {
+			t.Fatalf("%d nodes are asked at first, want %d", len(first), defaultConcurrency)
+		}
+		asked := map[netip.AddrPort]bool{}
+		for _, m := range first {
+			asked[m.to] = true
+		}
+		if !stale {
+			for i, m := range first {
+				r.answer(m.to, m)
+				next := r.sent()
+				if want := i == len(first)-1 || len(first)-i-1 < slowly; len(next) > 0 != want {
+					t.Errorf("after %d answers %d more are asked", i+1, len(next))
+				}
+				for _, m := range next {
+					asked[m.to] = true
+				}
+			}
+		}
+		for range 100 {
+			r.pass(time.Second)
+			for _, m := range r.sent() {
+				asked[m.to] = asked[m.to] || m.target != nil && *m.target == ID{1}
+			}
+		}
+		if !over || asked[known] != stale {
+			t.Errorf("stale %v: over %v, the table was asked %v, %d visits", stale, over, asked[known], q.visits)
+		}
+	}
+}

@@ -9,7 +9,6 @@ import (
 
 const (
 	queryRetries = 5
-	hintRetries  = 3
 	lateAfter    = 2 // times that a question was sent in vain
 	slowly       = 3 // concurrency while cached nodes are given a chance
 
@@ -135,9 +134,13 @@ func (m *machine) available() error {
 	return nil
 }
 
+// addFromTable adds what is missing of K nodes to be visited.
 func (q *query) addFromTable() {
+	if len(q.pending) >= K {
+		return
+	}
 	q.fromTable = true
-	for _, n := range q.m.table.closest(q.target, max(0, K-len(q.pending))) {
+	for _, n := range q.m.table.closest(q.target, K-len(q.pending)) {
 		q.add(n.addr, nil)
 	}
 }
