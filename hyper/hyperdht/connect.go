@@ -1,6 +1,7 @@
 package hyperdht
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -65,6 +66,7 @@ type attempt struct {
 
 // An answerOf is a server's answer to a handshake, and how it came.
 type answerOf struct {
+	noise                 []byte
 	payload               noisePayload
 	sealer                *sealer
 	relayed               bool
@@ -412,7 +414,7 @@ func (a *attempt) shake(addr netip.AddrPort, socket *udx.Socket) error {
 	if err != nil {
 		return err
 	}
-	ans := &answerOf{payload: p, sealer: s, relayed: m.peer.IsValid(), relay: addr, server: addr, client: reply.To}
+	ans := &answerOf{noise: m.noise, payload: p, sealer: s, relayed: m.peer.IsValid(), relay: addr, server: addr, client: reply.To}
 	if ans.relayed {
 		ans.server = m.peer
 	}
@@ -467,7 +469,7 @@ func (a *attempt) punch() {
 		return
 	}
 	if !a.o.NoLocal && relayed && ans.client.Addr() == ans.server.Addr() {
-		if a.tryLocal(p.addrs4, punchable) && !punchable || a.over() {
+		if a.tryLocal(ans, punchable) && !punchable || a.over() {
 			return
 		}
 	}
@@ -486,23 +488,33 @@ func (a *attempt) punch() {
 	}
 }
 
-// tryLocal pings the server on the local network, and takes the path if it
-// answers. It gives it some time for that, as a server may give up for good when
-// punching makes no sense. It reports whether there is an address to try.
-func (a *attempt) tryLocal(addrs []netip.AddrPort, punchable bool) bool {
-	addrs = slices.DeleteFunc(slices.Clone(addrs), func(p netip.AddrPort) bool { return isReserved(p.Addr()) || p.Port() == 0 })
-	if len(addrs) == 0 {
+// tryLocal asks for the server on the local network, and takes the path if it is
+// there. The first message of the handshake, which a server answers the same each
+// time, tells it from others that have its address on other networks, this
+// machine among them. It gets some time for that, as a server may give up for
+// good when punching makes no sense. The result is whether there is an address to
+// try.
+func (a *attempt) tryLocal(ans *answerOf, punchable bool) bool {
+	ours := a.d.localAddrs()
+	addrs := slices.DeleteFunc(slices.Clone(ans.payload.addrs4), func(p netip.AddrPort) bool {
+		return isReserved(p.Addr()) || p.Port() == 0 || slices.Contains(ours, p)
+	})
+	request, err := a.request()
+	if len(addrs) == 0 || err != nil {
 		return false
 	}
-	addr := matchAddr(a.d.localAddrs(), addrs)
+	addr := matchAddr(ours, addrs)
 	if !addr.IsValid() {
 		addr = addrs[0]
 	}
+	target := dhtrpc.ID(a.target)
+	call := dhtrpc.Call{Command: cmdPeerHandshake, Target: &target, Value: handshakeMsg{mode: fromClient, noise: request}.append(nil)}
 	tried, done := context.WithCancel(a.ctx)
-	a.d.startPing(a.ctx, addr, dhtrpc.CallOptions{}, func(_ dhtrpc.Reply, err error) {
+	a.d.start(a.ctx, addr, call, dhtrpc.CallOptions{}, func(r dhtrpc.Reply, err error) {
 		defer done()
+		m, bad := readHandshake(r.Value)
 		switch {
-		case err == nil:
+		case err == nil && bad == nil && bytes.Equal(m.noise, ans.noise):
 			a.link.useDirect(a.d.node.ServerSocket(), addr)
 		case !punchable:
 			a.fail(fmt.Errorf("%w: it is on the same network and does not answer", ErrUnreachable))

@@ -616,14 +616,18 @@ func (d *DHT) sleep(ctx context.Context, t time.Duration) error {
 	}
 }
 
-// startPing pings a node by a socket, or the usual one. Done is called unless
-// ctx ends before.
+// startPing pings a node. Done is called unless ctx ends before.
 func (d *DHT) startPing(ctx context.Context, addr netip.AddrPort, o dhtrpc.CallOptions, done func(dhtrpc.Reply, error)) {
+	d.start(ctx, addr, dhtrpc.Call{Internal: true, Command: dhtrpc.CommandPing}, o, done)
+}
+
+// start asks a node. Done is called, in a goroutine, unless ctx ends before.
+func (d *DHT) start(ctx context.Context, addr netip.AddrPort, call dhtrpc.Call, o dhtrpc.CallOptions, done func(dhtrpc.Reply, error)) {
 	var mu sync.Mutex
 	var stop func() bool
 	mu.Lock()
 	defer mu.Unlock()
-	cancel := d.node.Start(addr, dhtrpc.Call{Internal: true, Command: dhtrpc.CommandPing}, o, func(r dhtrpc.Reply, err error) {
+	cancel := d.node.Start(addr, call, o, func(r dhtrpc.Reply, err error) {
 		d.spawn(func() {
 			mu.Lock()
 			stop()

@@ -18,6 +18,10 @@ const (
 	// is on the direct path now, until it hears the same.
 	confirmPause = time.Second
 	confirmTries = 10
+	// relayPause and relayTries are how often it is looked whether anything came
+	// through a relay.
+	relayPause = 10 * time.Millisecond
+	relayTries = 20
 	// idlePause and watchPause are how often a path is looked after that has
 	// nothing on its way, and one that has. After watchTries times without any
 	// packet of the other side it is dead.
@@ -43,6 +47,7 @@ type link struct {
 	handshake Handshake
 	// wiring is held while the stream gets a path, so that it gets one at a time.
 	wiring sync.Mutex
+	wired  bool // it has one
 
 	mu       sync.Mutex
 	onConn   func(*Conn) // gets the connection when there is a path
@@ -209,16 +214,23 @@ func (l *link) useDirect(s *udx.Socket, addr netip.AddrPort) {
 	}
 	l.wiring.Lock()
 	defer l.wiring.Unlock()
-	if l.connected() == nil {
+	if !l.wired {
 		if err := l.raw.Connect(s, l.remoteID, addr); err != nil {
 			l.fail()
 			return
 		}
-		l.establish(path)
+		l.wired = true
 	} else {
 		if err := l.raw.ChangeRemote(s, l.remoteID, addr, l.moved); err != nil {
-			return // the relay goes on
+			l.mu.Lock()
+			l.direct = false // the relay goes on
+			l.mu.Unlock()
+			return
 		}
+	}
+	if l.connected() == nil {
+		l.establish(path)
+	} else {
 		l.setPath(path)
 	}
 	if onDirect != nil {
@@ -257,21 +269,37 @@ func (l *link) join(g *leg) bool {
 // useRelay takes the path over a relay that was joined, where the stream to the
 // other side has that id. It reports whether there was none yet.
 func (l *link) useRelay(g *leg, id uint32) bool {
+	raw := g.conn.Raw()
 	l.wiring.Lock()
-	defer l.wiring.Unlock()
 	l.mu.Lock()
-	ok := !l.direct && !l.ended && l.conn == nil && l.leg == g
-	why := l.why
+	ok := !l.direct && !l.ended && !l.wired && l.leg == g
 	l.mu.Unlock()
+	if ok {
+		ok = l.raw.Connect(raw.Socket(), id, raw.RemoteAddrPort()) == nil
+		l.wired = l.wired || ok
+	}
+	l.wiring.Unlock()
 	if !ok {
 		return false
 	}
-	raw := g.conn.Raw()
-	if err := l.raw.Connect(raw.Socket(), id, raw.RemoteAddrPort()); err != nil {
-		l.fail()
-		return false
+	// A relay learns from our first packet where we are, and drops what the other
+	// side has sent before. If that were the beginning of the stream, it would
+	// take a second to be sent again. So it waits until something came through.
+	for range relayTries {
+		if l.raw.Stats().PacketsReceived > 0 || l.isDirect() {
+			break
+		}
+		l.raw.SendMessage(nil)
+		l.d.sleep(l.taken, relayPause)
 	}
-	l.establish(Path{Kind: PathRelayed, Relay: g.conn.RemoteKey(), Addr: raw.RemoteAddrPort(), Why: why})
+	l.wiring.Lock()
+	defer l.wiring.Unlock()
+	l.mu.Lock()
+	ok, why := l.conn == nil && !l.ended, l.why
+	l.mu.Unlock()
+	if ok {
+		l.establish(Path{Kind: PathRelayed, Relay: g.conn.RemoteKey(), Addr: raw.RemoteAddrPort(), Why: why})
+	}
 	return true
 }
 

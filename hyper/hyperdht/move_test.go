@@ -158,6 +158,30 @@ func TestLocalNetworkIsTheShortestWay(t *testing.T) {
 	})
 }
 
+// TestNeighborsWithTheSameAddressesMeet has two customers of one carrier, whose
+// homes use the same addresses: the other's is one's own, or somebody else's.
+func TestNeighborsWithTheSameAddressesMeet(t *testing.T) {
+	inWorld(t, 6, func(t *testing.T, w *world) {
+		carrier := w.sim.NAT(packet.NAT{Hairpin: true}, w.addr())
+		at := netip.AddrFrom4([4]byte{192, 168, 1, 2})
+		home := func() *packet.SimNAT { return carrier.NAT(packet.NAT{}) }
+		server := w.peer(home().Host(at), Options{})
+		s := w.listen(server, ServerOptions{})
+		own := w.peer(home().Host(at), Options{})
+		other := home()
+		w.peer(other.Host(at), Options{}) // a stranger with the server's address
+		stranger := w.peer(other.Host(netip.AddrFrom4([4]byte{192, 168, 1, 3})), Options{})
+		for _, client := range []*DHT{own, stranger} {
+			c, err := client.Connect(t.Context(), s.Key(), ConnectOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			talk(t, c)
+			c.Close()
+		}
+	})
+}
+
 func TestIPv6IsTriedWhereBothHaveIt(t *testing.T) {
 	inWorld(t, 6, func(t *testing.T, w *world) {
 		site := func(n byte) packet.Network {

@@ -187,8 +187,9 @@ func (s *Server) onHandshake(m handshakeMsg, r *dhtrpc.Request) {
 		if in.reply == nil {
 			return
 		}
+		// A client that asks itself looks for the address that it has asked.
 		var socket *udx.Socket
-		if p := in.currentPuncher(); in.fromPunch && p != nil {
+		if p := in.currentPuncher(); in.fromPunch && p != nil && m.mode != fromClient {
 			socket = p.socket()
 		}
 		send(r, handshakeReply(m, r.From.Addr, in.reply), socket)
