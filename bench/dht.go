@@ -25,25 +25,25 @@ func dhtBenchmarks() []benchmark {
 	return []benchmark{{
 		name: "swarm/dht-1000", unit: "packets/lookup", lowerIsBetter: true, target: 2.0 / 3, maxRounds: 1,
 		what:  "look up random ids in a simulated DHT of 1,000 nodes, 20 to 80 ms from one another; beside one of 100",
-		full:  work{peers: 1_000, gets: 200},
-		quick: work{peers: 100, gets: 20},
+		// Nodes look at one another often until they are half an hour old.
+		full:  work{peers: 1_000, gets: 200, settle: 45 * 60, seconds: 10 * 60},
+		quick: work{peers: 100, gets: 20, settle: 60, seconds: 60},
 		bevy:  side{name: "bevy, all nodes", run: measureLookups(1)},
 		peer:  side{name: "bevy, a tenth of them", run: measureLookups(fewer)},
 	}}
 }
 
-// measureLookups makes a network of w.peers nodes by so many, and takes w.gets lookups in it.
+// measureLookups makes a network of w.peers nodes by so many, lets it rest for w.settle simulated seconds, counts what idle
+// nodes send in w.seconds, and takes w.gets lookups.
 func measureLookups(divisor int) measure {
 	return func(_ context.Context, w work) (result, error) {
 		d, err := newSimulatedDHT(w.peers/divisor, 1)
 		if err != nil {
 			return result{}, err
 		}
-		// Nodes look at one another often until they are half an hour old.
-		d.clock.Advance(45 * time.Minute)
+		d.clock.Advance(time.Duration(w.settle) * time.Second)
 		before := d.sim.Traffic()
-		const minutes = 10
-		d.clock.Advance(minutes * time.Minute)
+		d.clock.Advance(time.Duration(w.seconds) * time.Second)
 		idle := d.sim.Traffic().Sent - before.Sent
 		sum := simulatedLookup{}
 		for range w.gets {
@@ -60,7 +60,7 @@ func measureLookups(divisor int) measure {
 		n := float64(w.gets)
 		return result{Name: fmt.Sprintf("bevy, %d nodes", len(d.nodes)), Value: float64(sum.packets) / n, Extra: map[string]float64{
 			"hops": float64(sum.hops) / n, "asked": float64(sum.asked) / n, "closest20": float64(sum.found) / n,
-			"ms": milliseconds(sum.took) / n, "idlePacketsPerMinute": float64(idle) / minutes / float64(len(d.nodes)),
+			"ms": milliseconds(sum.took) / n, "idlePacketsPerMinute": float64(idle) * 60 / float64(w.seconds) / float64(len(d.nodes)),
 		}}, nil
 	}
 }
