@@ -25,6 +25,7 @@ type entry struct {
 	cancel context.CancelFunc
 	link   link // once it is open
 	conn   *Conn
+	began  time.Time // being open
 
 	// What the last look at the connection has seen.
 	received uint64
@@ -32,9 +33,16 @@ type entry struct {
 	again    bool      // another connection is being made
 }
 
-// used reports whether bytes came over a connection. We have sent some by then.
-func (e *entry) used() bool {
-	if e.link == nil {
+// crossing is for how long a connection may cross another that was made at the
+// same moment by the other side. The reference knows no such time: there, both
+// sides may hold both connections for used, and then each ends the one that the
+// other keeps.
+const crossing = time.Second
+
+// used reports whether bytes came over a connection, for long enough that a new
+// one is no coincidence. We have sent some by then.
+func (e *entry) used(now time.Time) bool {
+	if e.link == nil || now.Sub(e.began) < crossing {
 		return false
 	}
 	n, _ := e.link.received()
@@ -314,6 +322,7 @@ func (s *Swarm) connected() {
 
 // deliver hands an open connection to its user.
 func (s *Swarm) deliver(e *entry) {
+	e.began = s.o.Clock.Now()
 	if s.watch == nil {
 		s.watch = s.o.Clock.AfterFunc(watchEvery, s.look)
 	}
@@ -477,7 +486,7 @@ func (s *Swarm) serve(l link) {
 			// new one if bytes have come and gone over the old one, as then the
 			// other side must have lost that, and otherwise that of the greater key.
 			mine := s.o.KeyPair.Public
-			keep := old.used() || bytes.Compare(mine[:], key[:]) < 0
+			keep := old.used(s.o.Clock.Now()) || bytes.Compare(mine[:], key[:]) < 0
 			if !keep {
 				s.later(func() {
 					if old.link != nil {

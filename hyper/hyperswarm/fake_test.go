@@ -99,18 +99,7 @@ func (w *world) user(n int, how how, o Options) *user {
 		u.Swarm.local = u.lan
 		w.lan = append(w.lan, u.lan)
 	}
-	w.t.Cleanup(func() {
-		done := make(chan struct{})
-		go func() { defer close(done); u.Close() }()
-		for {
-			select {
-			case <-done:
-				return
-			default:
-				w.clock.Advance(time.Second)
-			}
-		}
-	})
+	w.t.Cleanup(func() { w.wait(u.Close) })
 	return u
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -38,6 +39,22 @@ func (w *world) until(what func() error) time.Duration {
 	}
 	w.t.Fatal(err)
 	return 0
+}
+
+// wait lets time pass until f, which waits for it, has returned.
+func (w *world) wait(f func() error) error {
+	w.t.Helper()
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	for {
+		select {
+		case err := <-done:
+			return err
+		default:
+			w.clock.Advance(time.Millisecond)
+			runtime.Gosched()
+		}
+	}
 }
 
 func TestPeersOfATopicConnect(t *testing.T) {
@@ -123,6 +140,7 @@ func TestANewConnectionReplacesOneThatWasUsed(t *testing.T) {
 		w.clock.Advance(time.Second)
 		join(t, b, red, JoinOptions{ClientOnly: true})
 		w.until(func() error { return errors.Join(a.with(b), b.with(a)) })
+		w.clock.Advance(crossing)
 		old := a.Conns()[0]
 		old.link.(*fakeLink).moved = used
 		// a has the greater key, so it would keep its own.
@@ -238,16 +256,9 @@ func TestExplicitPeersAreKept(t *testing.T) {
 		if err := a.with(b); err == nil {
 			t.Fatal("connected to who does not listen")
 		}
-		done := make(chan error, 1)
-		go func() { done <- b.Listen(context.Background()) }()
-		w.until(func() error {
-			select {
-			case err := <-done:
-				return err
-			default:
-				return errors.New("does not listen")
-			}
-		})
+		if err := w.wait(func() error { return b.Listen(context.Background()) }); err != nil {
+			t.Fatal(err)
+		}
 		w.clock.Advance(30 * time.Second)
 		a.JoinPeer(b.key())
 		w.clock.Advance(30 * time.Second)
@@ -363,16 +374,9 @@ func TestFlushWaitsForConnections(t *testing.T) {
 	}
 	a := w.user(10, overDHT, Options{})
 	join(t, a, red, JoinOptions{ClientOnly: true})
-	done := make(chan error, 1)
-	go func() { done <- a.Flush(context.Background()) }()
-	w.until(func() error {
-		select {
-		case err := <-done:
-			return err
-		default:
-			return errors.New("not flushed")
-		}
-	})
+	if err := w.wait(func() error { return a.Flush(context.Background()) }); err != nil {
+		t.Fatal(err)
+	}
 	if got := len(a.Conns()); got != 5 {
 		t.Errorf("flushed with %d connections", got)
 	}
@@ -390,23 +394,9 @@ func TestSuspendAndResume(t *testing.T) {
 	w.clock.Advance(time.Second)
 	join(t, b, red, JoinOptions{})
 	w.until(func() error { return errors.Join(a.with(b), b.with(a)) })
-	done := make(chan error, 1)
-	wait := func() {
-		t.Helper()
-		w.until(func() error {
-			select {
-			case err := <-done:
-				if err != nil {
-					t.Fatal(err)
-				}
-				return nil
-			default:
-				return errors.New("not done")
-			}
-		})
+	if err := w.wait(func() error { return a.Suspend(context.Background()) }); err != nil {
+		t.Fatal(err)
 	}
-	go func() { done <- a.Suspend(context.Background()) }()
-	wait()
 	w.clock.Advance(time.Hour)
 	if a.with(b) == nil || b.with(a) == nil || len(w.announced[red]) != 1 || len(a.lan.announced) != 0 {
 		t.Errorf("still there: %d connections, %d announced", len(a.Conns()), len(w.announced[red]))
@@ -416,8 +406,9 @@ func TestSuspendAndResume(t *testing.T) {
 	if len(a.net.searches) != before {
 		t.Error("a suspended swarm searches")
 	}
-	go func() { done <- a.Resume(context.Background()) }()
-	wait()
+	if err := w.wait(func() error { return a.Resume(context.Background()) }); err != nil {
+		t.Fatal(err)
+	}
 	if took := w.until(func() error { return errors.Join(a.with(b), b.with(a)) }); took > time.Second {
 		t.Errorf("connected again after %v", took)
 	}
@@ -433,16 +424,9 @@ func TestTopicsAreLeft(t *testing.T) {
 	}
 	end := func(d *Discovery) {
 		t.Helper()
-		done := make(chan error, 1)
-		go func() { done <- d.Close(context.Background()) }()
-		w.until(func() error {
-			select {
-			case err := <-done:
-				return err
-			default:
-				return errors.New("not left")
-			}
-		})
+		if err := w.wait(func() error { return d.Close(context.Background()) }); err != nil {
+			t.Fatal(err)
+		}
 	}
 	end(one)
 	if w.announced[red][a.key()] || len(a.Topics()) != 1 {
@@ -456,6 +440,7 @@ func TestTopicsAreLeft(t *testing.T) {
 	d := join(t, a, red, JoinOptions{})
 	go d.Close(context.Background())
 	for len(a.Topics()) > 0 {
+		runtime.Gosched()
 	}
 	join(t, a, red, JoinOptions{})
 	w.clock.Advance(10 * time.Second)
@@ -463,19 +448,9 @@ func TestTopicsAreLeft(t *testing.T) {
 		t.Error("not announced when it was joined again")
 	}
 	// The last that is heard of a swarm is that it is gone.
-	done := make(chan error, 1)
-	go func() { done <- a.Close() }()
-	w.until(func() error {
-		select {
-		case err := <-done:
-			if err != nil {
-				t.Fatal(err)
-			}
-			return nil
-		default:
-			return errors.New("not closed")
-		}
-	})
+	if err := w.wait(a.Close); err != nil {
+		t.Fatal(err)
+	}
 	if w.announced[red][a.key()] || w.listening[a.key()] != nil {
 		t.Error("a closed swarm is announced")
 	}
