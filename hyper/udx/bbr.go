@@ -20,6 +20,8 @@ const (
 	fullRounds      = 3
 	minRTTHolds     = 10 * time.Second
 	probeRTTTime    = 200 * time.Millisecond
+	longestDrain    = 3 // round trips
+	sameRTT         = 100 * time.Microsecond
 	heavyLoss       = 0.25 // of what the path holds, in a round
 	aggregateRounds = 5
 	aggregateTime   = 100 * time.Millisecond
@@ -241,15 +243,17 @@ func (c *bbr) holds(gain float64) int {
 }
 
 func (c *bbr) phaseIsOver(f *flight, lost int) bool {
-	long := f.now-c.phaseAt > c.minRTT
+	lasts := f.now - c.phaseAt
 	switch {
 	case c.pacingGain == 1:
-		return long
+		return lasts > c.minRTT
 	case c.pacingGain > 1:
 		// It takes a while until the window is filled to the gain.
-		return long && (lost > 0 || f.inFlight >= c.holds(c.pacingGain))
+		return lasts > c.minRTT && (lost > 0 || f.inFlight >= c.holds(c.pacingGain))
 	}
-	return long || f.inFlight <= c.holds(1)
+	// A rate that is thought a little too high makes a queue that grows from
+	// cycle to cycle; so it drains whole, even if that takes some round trips.
+	return f.inFlight <= c.holds(1) || lasts > longestDrain*c.minRTT
 }
 
 func (c *bbr) nextPhase(now time.Duration) {
@@ -292,8 +296,12 @@ func (c *bbr) measureRTT(f *flight, s sample) {
 	now, rtt := f.now, c.rtt
 	c.rtt = 0
 	expired := now-c.minRTTAt > minRTTHolds
-	if rtt > 0 && (c.minRTT == 0 || rtt <= c.minRTT || expired) {
+	switch {
+	case rtt <= 0:
+	case c.minRTT == 0 || rtt < c.minRTT || expired:
 		c.minRTT, c.minRTTAt = rtt, now
+	case rtt <= c.minRTT+max(c.minRTT/16, sameRTT):
+		c.minRTTAt = now // hardly a queue stands: there is no need to stop and look
 	}
 	if expired && !c.idleRestart && c.mode != probeRTT {
 		c.saveCwnd()

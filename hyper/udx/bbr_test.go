@@ -427,6 +427,29 @@ func TestBBRLearnsNothingFromAnIdleApplication(t *testing.T) {
 	}
 }
 
+// TestBBRStopsOnlyToSeeALineWithoutAQueue looks for pauses, which a flow that is
+// alone needs none of.
+func TestBBRStopsOnlyToSeeALineWithoutAQueue(t *testing.T) {
+	for flows, want := range []bool{1: false, 2: true} {
+		if flows == 0 {
+			continue
+		}
+		l := newLine(t, 10, 40*time.Millisecond, 0)
+		l.jitter = time.Millisecond
+		for range flows {
+			l.sender(1472)
+		}
+		stopped := false
+		for range 500 {
+			l.run(50 * time.Millisecond)
+			stopped = stopped || l.flows[0].cc.mode == probeRTT
+		}
+		if stopped != want {
+			t.Errorf("with %d flows, one stopped: %t", flows, stopped)
+		}
+	}
+}
+
 func TestBBRStartsFast(t *testing.T) {
 	l := newLine(t, 100, 50*time.Millisecond, 0)
 	f := l.sender(1472)
