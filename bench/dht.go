@@ -24,7 +24,7 @@ const fewer = 10
 func dhtBenchmarks() []benchmark {
 	return []benchmark{{
 		name: "swarm/dht-1000", unit: "packets/lookup", lowerIsBetter: true, target: 2.0 / 3, maxRounds: 1,
-		what:  "look up random ids in a simulated DHT of 1,000 nodes, 20 to 80 ms from one another; beside one of 100",
+		what: "look up random ids in a simulated DHT of 1,000 nodes, 20 to 80 ms from one another; beside one of 100",
 		// Nodes look at one another often until they are half an hour old.
 		full:  work{peers: 1_000, gets: 200, settle: 45 * 60, seconds: 10 * 60},
 		quick: work{peers: 100, gets: 20, settle: 60, seconds: 60},

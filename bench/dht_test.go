@@ -7,7 +7,7 @@ func TestLookupsAreMeasured(t *testing.T) {
 		measured := map[role]result{}
 		for _, as := range []role{asBevy, asPeer} {
 			w := b.quick
-			w.gets = 5
+			w.peers, w.gets = 60, 5
 			r, err := b.side(as).run(t.Context(), w)
 			if err != nil {
 				t.Fatal(err)
@@ -24,7 +24,7 @@ func TestLookupsAreMeasured(t *testing.T) {
 		if measured[asBevy].Value <= measured[asPeer].Value || measured[asBevy].Value > fewer*measured[asPeer].Value {
 			t.Errorf("%s: %v packets in a network and %v in a tenth of it", b.name, measured[asBevy].Value, measured[asPeer].Value)
 		}
-		again, err := b.bevy.run(t.Context(), func() work { w := b.quick; w.gets = 5; return w }())
+		again, err := b.bevy.run(t.Context(), func() work { w := b.quick; w.peers, w.gets = 60, 5; return w }())
 		if err != nil || again.Value != measured[asBevy].Value {
 			t.Errorf("%s: measured %v and then %v, %v", b.name, measured[asBevy].Value, again.Value, err)
 		}
