@@ -60,7 +60,7 @@ const (
 	maxTimeout    = 4 * time.Second
 	timeoutJitter = 256 * time.Millisecond
 
-	maxTimes = 2048 // nodes of which round trips are kept, twice
+	maxTimes = 512 // nodes of which round trips are kept, twice
 )
 
 // times are the round trips to nodes, from which timeouts are made (RFC 6298).
