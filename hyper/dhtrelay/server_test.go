@@ -561,6 +561,31 @@ func TestSilentClientIsNotWaitedFor(t *testing.T) {
 	})
 }
 
+func TestHandshakeThatAClientLeavesUnansweredIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		relay := NewServer(deaf{}, ServerOptions{})
+		c, _ := newCustodial(t, relay, 150)
+		begun := time.Now()
+		for i := range uint32(20) {
+			c.c.Send(numConnect, write(&connectMsg{alias: i, key: keys(150).Public, remote: keys(200).Public}))
+		}
+		for range 20 {
+			c.hears(t, numNoiseSend, &noiseSendMsg{})
+		}
+		for range 20 {
+			var m destroyMsg
+			if c.hears(t, numDestroy, &m); m.paired || !strings.Contains(m.reason, "no answer") {
+				t.Errorf("%+v", m)
+			}
+		}
+		if d := time.Since(begun); d != answerTime {
+			t.Errorf("it takes %v", d)
+		}
+		c.mux.Close()
+		relay.Close()
+	})
+}
+
 // rawRelay answers a client as answer likes.
 func rawRelay(t *testing.T, answer map[int]func(c *protomux.Channel, payload []byte)) *Client {
 	t.Helper()
