@@ -12,12 +12,12 @@ import (
 	"github.com/cloudbevy/bevy/hyper/packet"
 )
 
-// TestRecordsStayFindableUnderChurn replaces most nodes of a DHT within an hour,
+// TestRecordsStayFindableUnderChurn replaces most nodes of a DHT within its time,
 // without a goodbye. What has an owner that cares is found all the time.
 func TestRecordsStayFindableUnderChurn(t *testing.T) {
-	nodes, servers, hours := 24, 3, 1
+	nodes, servers, minutes := 24, 3, 40
 	if os.Getenv("BEVY_LONG") != "" {
-		nodes, servers, hours = 200, 20, 3
+		nodes, servers, minutes = 200, 20, 180
 	}
 	const seed = 7
 	t.Logf("seed %d, %d nodes", seed, nodes)
@@ -30,7 +30,7 @@ func TestRecordsStayFindableUnderChurn(t *testing.T) {
 		}
 		client := w.peer(behind(packet.PortRestricted)(w), Options{})
 		topic, members := hash([]byte("topic")), []noise.KeyPair{}
-		for i := range 10 {
+		for i := range 5 {
 			members = append(members, noise.NewKeyPair([32]byte{byte(i), 1}))
 		}
 		announce := func() {
@@ -46,7 +46,7 @@ func TestRecordsStayFindableUnderChurn(t *testing.T) {
 			t.Fatal(err)
 		}
 		replaced := 0
-		for minute := 1; minute <= 60*hours; minute++ {
+		for minute := 1; minute <= minutes; minute++ {
 			time.Sleep(time.Minute)
 			if minute%2 == 0 {
 				i := 1 + rnd.IntN(len(w.nodes)-1) // the first is how others join

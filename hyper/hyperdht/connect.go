@@ -608,10 +608,9 @@ func (a *attempt) tell(ans *answerOf, p *puncher, peer, relay netip.AddrPort, m 
 	if reply, err = ans.sealer.open(h.payload); err != nil {
 		return reply, r, none, err
 	}
-	switch {
-	case reply.code == codeTryLater && a.through != nil && m.punching:
-		return reply, r, from, nil
-	case reply.code != codeNone:
+	// A server that puts the client off proves its address all the same.
+	later := reply.code == codeTryLater && a.through != nil && m.punching
+	if reply.code != codeNone && !later {
 		return reply, r, from, fmt.Errorf("%w: by the other side, error %d", ErrAborted, reply.code)
 	}
 	var verified netip.Addr
