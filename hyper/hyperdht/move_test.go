@@ -266,7 +266,7 @@ func TestConnectionEndsWhenItsPathIsDead(t *testing.T) {
 			t.Fatal(err)
 		}
 		talk(t, c)
-		time.Sleep(time.Hour) // nothing to say is no reason
+		time.Sleep(10 * time.Minute) // nothing to say is no reason
 		talk(t, c)
 		host.Move(nil)
 		start := time.Now()
