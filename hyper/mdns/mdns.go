@@ -591,7 +591,7 @@ func (n *Node) Start(ctx context.Context, p Peer, check func(noise.Key) error, d
 		begun = true
 		d.until = now.Add(dialTime)
 		n.calls[d.call.id] = d
-		n.resendLocked(d)
+		n.resendLocked(now, d)
 		d.stop = context.AfterFunc(ctx, func() {
 			n.do(func(time.Time) { n.endLocked(d, context.Cause(ctx)) })
 		})
@@ -602,11 +602,11 @@ func (n *Node) Start(ctx context.Context, p Peer, check func(noise.Key) error, d
 }
 
 // resendLocked sends what is to be answered, now and again.
-func (n *Node) resendLocked(d *dial) {
+func (n *Node) resendLocked(now time.Time, d *dial) {
 	for _, a := range d.call.addrs {
 		n.sendLocked(a, d.call.packet)
 	}
-	d.timer = n.o.Clock.AfterFunc(d.wait, func() {
+	d.timer = n.o.Clock.AfterFunc(min(d.wait, d.until.Sub(now)), func() {
 		n.do(func(now time.Time) {
 			if n.calls[d.call.id] != d {
 				return
@@ -615,7 +615,7 @@ func (n *Node) resendLocked(d *dial) {
 				n.endLocked(d, errNoAnswer)
 				return
 			}
-			n.resendLocked(d)
+			n.resendLocked(now, d)
 		})
 	})
 	d.wait *= 2
@@ -646,7 +646,7 @@ func (n *Node) answeredLocked(s *udx.Socket, from netip.AddrPort, m *notice) {
 		if err == nil {
 			err = d.stream.Connect(s, d.call.remote, from)
 		}
-		n.do(func(time.Time) {
+		n.do(func(now time.Time) {
 			if n.calls[d.call.id] != d {
 				return
 			}
@@ -656,7 +656,7 @@ func (n *Node) answeredLocked(s *udx.Socket, from netip.AddrPort, m *notice) {
 			}
 			d.timer.Stop()
 			d.wait = firstResend
-			n.resendLocked(d)
+			n.resendLocked(now, d)
 			n.rememberLocked(from)
 		})
 	})

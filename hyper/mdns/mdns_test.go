@@ -174,8 +174,9 @@ func TestWhoIsRefusedIsTold(t *testing.T) {
 	}
 	// Nobody is there any more.
 	a.Close()
-	if _, err := p.connect(b, nil); !errors.Is(err, errNoAnswer) {
-		t.Errorf("error %v", err)
+	began = p.clock.Now()
+	if _, err := p.connect(b, nil); !errors.Is(err, errNoAnswer) || p.clock.Now().Sub(began) > dialTime+time.Millisecond {
+		t.Errorf("%v after %v", err, p.clock.Now().Sub(began))
 	}
 	if len(b.calls) != 0 || len(a.conns) != 0 {
 		t.Error("something is left")
