@@ -30,8 +30,8 @@
 //
 //   - An answer counts only if it comes from the address that was asked, with
 //     the 16 random bits of the question.
-//   - A node comes into the table only if it answered a question, so addresses
-//     of others can't be put there. Who has addresses can come in, but with at
+//   - A node comes into the table, and stays there, only by answers to questions,
+//     so addresses of others can't be put there. Who has addresses can come in, but with at
 //     most half of the places of a row for each network of 256 public addresses,
 //     and only where there is room or a node that is there does not answer. The
 //     closest of a query are bounded by network in the same way.

@@ -108,13 +108,11 @@ func (m *machine) heard(from Peer, to netip.AddrPort, sample bool) {
 }
 
 // meet notes that a node asked. It has not proven that it is where it says, so
-// it must answer before it is put into the table.
-func (m *machine) meet(from Peer, to netip.AddrPort, sample bool) {
-	if !m.wanted(from.Addr) || from.ID == m.table.id {
-		return
-	}
-	if old := m.table.get(from.ID); old != nil {
-		m.seen(old, to, sample)
+// it must answer before it is put into the table, and what it tells of our
+// address is not counted. Nor does it keep its place by asking: who is gone
+// might be kept by others in its name.
+func (m *machine) meet(from Peer) {
+	if !m.wanted(from.Addr) || from.ID == m.table.id || m.table.get(from.ID) != nil {
 		return
 	}
 	ping := func() {

@@ -453,9 +453,8 @@ func (m *machine) receive(now time.Time, s socket, from netip.AddrPort, data []b
 			peer.ID, peer.HasID = *p.id, true
 		}
 	}
-	foreign := s != m.socket()
 	if p.reply {
-		m.answered(&p, peer, foreign)
+		m.answered(&p, peer, s != m.socket())
 		return
 	}
 	in := &incoming{message: p, from: peer, socket: s, size: len(data)}
@@ -466,7 +465,7 @@ func (m *machine) receive(now time.Time, s socket, from netip.AddrPort, data []b
 			return
 		}
 	}
-	m.asked(in, foreign)
+	m.asked(in)
 }
 
 // answered takes a reply.
@@ -488,9 +487,9 @@ func (m *machine) answered(p *message, from Peer, foreign bool) {
 }
 
 // asked takes a request.
-func (m *machine) asked(in *incoming, foreign bool) {
+func (m *machine) asked(in *incoming) {
 	if in.from.HasID {
-		m.meet(in.from, in.to, !foreign)
+		m.meet(in.from)
 	}
 	if !in.internal {
 		if m.handle == nil {

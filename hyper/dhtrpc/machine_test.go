@@ -156,6 +156,17 @@ func TestOnlyWhoAnswersComesIntoTheTable(t *testing.T) {
 	if m := r.one(); !m.reply {
 		t.Error("a node that is known is pinged")
 	}
+	// What was sent in its name keeps no node that is gone, and tells nothing of
+	// our address.
+	host, before := r.m.nat.Host(), r.m.nat.Size()
+	for range 600 {
+		r.pass(time.Second)
+		r.ask(from, true, message{internal: true, command: CommandPing})
+		r.take()
+	}
+	if r.m.table.size != 0 || r.m.nat.Host() != host || r.m.nat.Size() != before {
+		t.Errorf("%d nodes that are gone stay, and our address is %v of %d", r.m.table.size, r.m.nat.Host(), r.m.nat.Size())
+	}
 	// One that says another's id is nobody.
 	other := NodeID(addrOf(3))
 	r.receive(r.m.server, addrOf(2), (&message{internal: true, to: from, id: &other}).append(nil))
