@@ -66,7 +66,7 @@ func (n *dhtNetwork) resume(ctx context.Context) error  { return n.dht.Resume(ct
 type dhtLink struct{ *hyperdht.Conn }
 
 func (l dhtLink) stream() *secretstream.Stream { return l.Conn.Stream }
-func (l dhtLink) onClose(f func(error))        { l.Raw().OnClose(f) }
+func (l dhtLink) onClose(f func(error))        { onClose(l.Raw(), f) }
 func (l dhtLink) received() (uint64, bool)     { return received(l.Raw()) }
 func (l dhtLink) keepAlive()                   { keepAlive(l.Conn.Stream) }
 
@@ -106,7 +106,7 @@ func (n lanNetwork) close() error { return n.node.Close() }
 type lanLink struct{ *mdns.Conn }
 
 func (l lanLink) stream() *secretstream.Stream { return l.Conn.Stream }
-func (l lanLink) onClose(f func(error))        { l.Raw().OnClose(f) }
+func (l lanLink) onClose(f func(error))        { onClose(l.Raw(), f) }
 func (l lanLink) received() (uint64, bool)     { return received(l.Raw()) }
 func (l lanLink) keepAlive()                   { keepAlive(l.Conn.Stream) }
 func (l lanLink) Path() Path                   { return Path{Kind: hyperdht.PathLAN, Addr: l.Raw().RemoteAddrPort()} }
@@ -116,6 +116,9 @@ func received(s *udx.Stream) (uint64, bool) {
 	stats := s.Stats()
 	return stats.BytesReceived, stats.InFlight > 0
 }
+
+// onClose calls f apart: the stream may end within a call that f waits for.
+func onClose(s *udx.Stream, f func(error)) { s.OnClose(func(err error) { go f(err) }) }
 
 // keepAlive writes nothing, which has to be acked. It does not wait for a
 // stream that takes no more; that is not idle anyway.

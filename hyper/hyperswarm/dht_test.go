@@ -14,6 +14,7 @@ import (
 	"github.com/cloudbevy/bevy/hyper/mdns"
 	"github.com/cloudbevy/bevy/hyper/noise"
 	"github.com/cloudbevy/bevy/hyper/packet"
+	"github.com/cloudbevy/bevy/hyper/udx"
 )
 
 // An internet is one in memory with a DHT on it, in a bubble of time.
@@ -286,4 +287,23 @@ func TestConnectionsComeBackAfterARouterRestarts(t *testing.T) {
 			t.Logf("back after %v, %+v, %+v", took, all[0].Stats(), all[1].Stats())
 		})
 	}
+}
+
+// A stream may end within a call that its connection's Close waits for.
+func TestTheEndOfAStreamIsToldApart(t *testing.T) {
+	s, err := udx.New(udx.Options{Network: packet.NewSim(clock.System, 1).Host()}).NewStream(udx.StreamOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var busy sync.Mutex
+	told := make(chan bool)
+	onClose(s, func(error) {
+		busy.Lock()
+		defer busy.Unlock()
+		close(told)
+	})
+	busy.Lock()
+	s.Destroy()
+	busy.Unlock()
+	<-told
 }
