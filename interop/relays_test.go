@@ -21,24 +21,33 @@ import (
 	"github.com/cloudbevy/bevy/hyper/udx"
 )
 
-// ourRelay is a dht-relay of ours on a testnet, and returns its address.
-func ourRelay(t *testing.T, net *testnet) string {
+// ourRelay is a dht-relay of ours on a testnet, for WebSockets or for encrypted TCP, and returns its address.
+func ourRelay(t *testing.T, net *testnet, scheme string) string {
 	t.Helper()
 	d := net.add(false, false).(ourDHT).d
 	relay := dhtrelay.NewServer(dhtrelay.Over(d), dhtrelay.ServerOptions{})
-	l, err := transport.Listen(t.Context(), "ws://127.0.0.1:0/", transport.ListenOptions{})
+	l, err := transport.Listen(t.Context(), scheme+"://127.0.0.1:0", transport.ListenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
+		if scheme == "ws" {
+			relay.ServeListener(context.Background(), l)
+			return
+		}
 		for {
 			conn, err := l.Accept(context.Background())
 			if err != nil {
 				return
 			}
-			go relay.ServeConn(conn)
+			go func() {
+				s, err := secretstream.Server(t.Context(), conn, secretstream.Options{KeyPair: keysOf(99)})
+				if err == nil {
+					relay.Serve(context.Background(), s)
+				}
+			}()
 		}
 	}()
 	t.Cleanup(func() {
@@ -246,7 +255,7 @@ func TestDHTRelayWorksBetweenUsAndNode(t *testing.T) {
 	}{
 		{"our client, relay of Node", true, false, false},
 		{"client of Node, our relay", false, true, false},
-		{"custodial client of Node, our relay", false, true, true},
+		{"custodial client of Node, our relay over TCP", false, true, true},
 		{"our client, our relay", false, false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -254,10 +263,13 @@ func TestDHTRelayWorksBetweenUsAndNode(t *testing.T) {
 			net := newTestnet(t, "GNG")
 			n := startScript(t, "relays.js")
 			var url string
-			if c.node {
+			switch {
+			case c.node:
 				url = nodeRelay(t, net, n, true)
-			} else {
-				url = ourRelay(t, net)
+			case c.custodial:
+				url = ourRelay(t, net, "tcp")
+			default:
+				url = ourRelay(t, net, "ws")
 			}
 			newClient := func(seed byte) relayedPeer {
 				if c.client {

@@ -5,7 +5,7 @@
 //
 //   relay {name, bootstrap, repaired?}               -> {port}, a dht-relay for WebSockets; repaired, it can ask for
 //       signatures: it takes a record for its relayAddresses, and with that nothing can be encoded
-//   client {name, url, seed, custodial}              -> null, a client of a dht-relay
+//   client {name, url, seed, custodial}              -> null, a client of a dht-relay at ws://… or tcp://127.0.0.1:port
 //   listen {name, deny?: [keys]}                     -> {key}, the client takes connections, and echoes
 //   unlisten {name}                                  -> null
 //   connect {name, key, messages}                    -> {key, hash}, once that many messages came back to the client
@@ -17,11 +17,13 @@
 //   unpair {name, token}                             -> null
 //   close {name}                                     -> null
 
+const net = require('net')
 const path = require('path')
 const DHT = require('hyperdht')
 const blind = require('blind-relay')
 const Relayed = require('@hyperswarm/dht-relay')
 const Stream = require('@hyperswarm/dht-relay/ws')
+const SecretStream = require('@hyperswarm/dht-relay/tcp')
 const { WebSocketServer, WebSocket } = require('ws')
 const { hex, bytes } = require('./lib/hex')
 const { serve } = require('./lib/lines')
@@ -84,8 +86,9 @@ const methods = {
 
   async client ({ name, url, seed, custodial }) {
     const keyPair = Relayed.keyPair(bytes(seed))
-    const socket = new WebSocket(url)
-    const node = new Relayed(new Stream(true, socket), { keyPair, custodial })
+    const { protocol, port } = new URL(url)
+    const stream = protocol === 'tcp:' ? new SecretStream(true, net.connect(port, '127.0.0.1')) : new Stream(true, new WebSocket(url))
+    const node = new Relayed(stream, { keyPair, custodial })
     await node.ready()
     things.set(name, { node, keyPair, server: null, close: () => node.destroy({ force: true }) })
   },
