@@ -552,3 +552,19 @@ func TestNodeAndWeKeepRecords(t *testing.T) {
 		}
 	})
 }
+
+// A DHT of one node is too small to tell what NATs are, and servers that find
+// that out give up punching. There is a way all the same.
+func TestWeReachNodeInTheSmallestDHT(t *testing.T) {
+	for _, kind := range []string{"O", "N"} {
+		n := newTestnet(t, kind)
+		call[any](n.node, "open", args{"handle": "server", "bootstrap": n.seeds(), "options": args{"host": "0.0.0.0"}})
+		key := nodeDHT{n.node, "server"}.listen(7, dhtOptions{})
+		client := n.add(false, false)
+		for range 5 {
+			if err := client.connect(key, 2, dhtOptions{patience: 5 * time.Second}); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}

@@ -468,16 +468,14 @@ func (a *attempt) punch() {
 		a.mu.Unlock()
 		return
 	}
-	if !a.o.NoLocal && relayed && ans.client.Addr() == ans.server.Addr() {
-		if a.tryLocal(ans, punchable) && !punchable || a.over() {
-			return
-		}
-	}
+	near := relayed && ans.client.Addr() == ans.server.Addr()
 	if !punchable {
-		a.fail(fmt.Errorf("%w: the server can't be punched to", ErrUnreachable))
+		if !near || !a.tryLocal(ans, false) {
+			a.fail(fmt.Errorf("%w: the server can't be punched to", ErrUnreachable))
+		}
 		return
 	}
-	if err := a.holepunch(ans); err != nil {
+	if err := a.holepunch(ans, near); err != nil {
 		a.mu.Lock()
 		puncher := a.puncher
 		a.mu.Unlock()
@@ -491,16 +489,14 @@ func (a *attempt) punch() {
 // tryLocal asks for the server on the local network, and takes the path if it is
 // there. The first message of the handshake, which a server answers the same each
 // time, tells it from others that have its address on other networks, this
-// machine among them. It gets some time for that, as a server may give up for
-// good when punching makes no sense. The result is whether there is an address to
-// try.
+// machine among them. The result is whether there is an address to try.
 func (a *attempt) tryLocal(ans *answerOf, punchable bool) bool {
 	ours := a.d.localAddrs()
 	addrs := slices.DeleteFunc(slices.Clone(ans.payload.addrs4), func(p netip.AddrPort) bool {
 		return isReserved(p.Addr()) || p.Port() == 0 || slices.Contains(ours, p)
 	})
 	request, err := a.request()
-	if len(addrs) == 0 || err != nil {
+	if a.o.NoLocal || len(addrs) == 0 || err != nil {
 		return false
 	}
 	addr := matchAddr(ours, addrs)
@@ -509,9 +505,7 @@ func (a *attempt) tryLocal(ans *answerOf, punchable bool) bool {
 	}
 	target := dhtrpc.ID(a.target)
 	call := dhtrpc.Call{Command: cmdPeerHandshake, Target: &target, Value: handshakeMsg{mode: fromClient, noise: request}.append(nil)}
-	tried, done := context.WithCancel(a.ctx)
 	a.d.start(a.ctx, addr, call, dhtrpc.CallOptions{}, func(r dhtrpc.Reply, err error) {
-		defer done()
 		m, bad := readHandshake(r.Value)
 		switch {
 		case err == nil && bad == nil && bytes.Equal(m.noise, ans.noise):
@@ -520,14 +514,11 @@ func (a *attempt) tryLocal(ans *answerOf, punchable bool) bool {
 			a.fail(fmt.Errorf("%w: it is on the same network and does not answer", ErrUnreachable))
 		}
 	})
-	if punchable {
-		a.d.sleep(tried, localHeadStart)
-	}
 	return true
 }
 
 // holepunch punches, in rounds of messages through relays.
-func (a *attempt) holepunch(ans *answerOf) error {
+func (a *attempt) holepunch(ans *answerOf, near bool) error {
 	p, err := newPuncher(a.ctx, a.d, true, ans.payload.firewall)
 	if err != nil {
 		return err
@@ -555,6 +546,16 @@ func (a *attempt) holepunch(ans *answerOf) error {
 	fast := ans.server
 	if a.o.NoFastOpen {
 		fast = none
+	}
+	if near {
+		// A server may give up for good, and close its socket, when punching makes
+		// no sense. First see who is there without it.
+		p.send(fast, true)
+		a.tryLocal(ans, true)
+		a.link.waitDirect(localHeadStart)
+		if a.over() {
+			return nil
+		}
 	}
 	token, peer, err := a.probe(ans, p, fast, relay, true)
 	if err != nil || a.over() {
