@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -169,9 +170,10 @@ func TestExitCodesInTheDocsAreThoseOfHelp(t *testing.T) {
 // is run, and the lines below are what it must print. "…" is anything.
 func TestReadmeCommandsWork(t *testing.T) {
 	dir := t.TempDir()
-	here := []string{"BEVY_HOME=" + filepath.Join(dir, "here")}
-	elsewhere := []string{"BEVY_HOME=" + filepath.Join(dir, "elsewhere")}
-	var key, addr string
+	nodes := "BEVY_BOOTSTRAP=" + newNetwork(t)
+	here := []string{"BEVY_HOME=" + filepath.Join(dir, "here"), nodes}
+	elsewhere := []string{"BEVY_HOME=" + filepath.Join(dir, "elsewhere"), nodes}
+	var key string
 	ran := 0
 	for _, block := range strings.Split(readDoc(t, "README.md"), "\n```console\n")[1:] {
 		block, _, _ = strings.Cut(block, "```")
@@ -191,14 +193,15 @@ func TestReadmeCommandsWork(t *testing.T) {
 				if args[i] == "<key>" {
 					args[i] = key
 				}
-				if strings.Contains(args[i], "oak.example:4233") {
-					args[i], env = addr, elsewhere
-				}
+			}
+			if slices.Contains(args, "--swarm") {
+				args, env = append(args, "--bind", "127.0.0.1"), elsewhere
 			}
 			var got bytes.Buffer
 			if args[1] == "serve" {
-				addr, key = serveStore(t, here)
-				got.WriteString("listening tcp://[::]:4233\n") // where it does without a test around it
+				var said string
+				said, key = serveStoreBy(t, here, args[2:]...)
+				got.WriteString(said)
 			} else if exit := run(t.Context(), args, strings.NewReader(input), &got, &got, env); exit != 0 {
 				t.Errorf("%s: exit code %d", line, exit)
 			}

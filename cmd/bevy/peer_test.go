@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -15,6 +16,7 @@ import (
 	"github.com/cloudbevy/bevy/hyper/clock"
 	"github.com/cloudbevy/bevy/hyper/corestore"
 	"github.com/cloudbevy/bevy/hyper/hypercore"
+	"github.com/cloudbevy/bevy/hyper/hyperdht"
 	"github.com/cloudbevy/bevy/hyper/secretstream"
 	"github.com/cloudbevy/bevy/hyper/storage"
 	"github.com/cloudbevy/bevy/hyper/transport"
@@ -23,6 +25,31 @@ import (
 // serveStore serves the store of an environment from this process, and returns
 // its address and the key of its log "a".
 func serveStore(t *testing.T, env []string) (addr, key string) {
+	addr, key = serveStoreBy(t, env, "--tcp", "127.0.0.1:0")
+	addr, ok := strings.CutPrefix(addr, "listening ")
+	if !ok {
+		t.Fatalf("serve said %q", addr)
+	}
+	return addr, key
+}
+
+// newNetwork begins a network of peers on this machine, and returns the address
+// of its first node.
+func newNetwork(t *testing.T) string {
+	t.Helper()
+	d, err := hyperdht.Open(hyperdht.Options{
+		Bind: netip.MustParseAddr("127.0.0.1"), Port: -1, Bootstrap: []string{}, Open: true, Node: true,
+		Public: netip.MustParseAddrPort("127.0.0.1:0"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d.Node().ServerSocket().LocalAddr().String()
+}
+
+// serveStoreBy serves with other flags, and returns the first line that it says.
+func serveStoreBy(t *testing.T, env []string, flags ...string) (said, key string) {
 	t.Helper()
 	var talk bytes.Buffer
 	listing, exit := command(t, env, nil, &talk, "hyper", "core", "ls", "--full")
@@ -31,11 +58,11 @@ func serveStore(t *testing.T, env []string) (addr, key string) {
 	}
 	key = regexp.MustCompile(`[a-z0-9]{52}`).FindString(listing)
 	ctx, stop := context.WithCancel(context.Background())
-	out, said := io.Pipe()
+	out, in := io.Pipe()
 	done := make(chan int, 1)
 	go func() {
-		done <- run(ctx, []string{"hyper", "serve", "--tcp", "127.0.0.1:0"}, nil, said, &screen{}, env)
-		said.Close()
+		done <- run(ctx, append([]string{"hyper", "serve"}, flags...), nil, in, &screen{}, env)
+		in.Close()
 	}()
 	t.Cleanup(func() {
 		stop()
@@ -45,12 +72,11 @@ func serveStore(t *testing.T, env []string) (addr, key string) {
 	})
 	line := make([]byte, 200)
 	n, err := out.Read(line)
-	addr, ok := strings.CutPrefix(strings.TrimSuffix(string(line[:n]), "\n"), "listening ")
-	if err != nil || !ok {
-		t.Fatalf("serve said %q, %v", line[:n], err)
+	if err != nil {
+		t.Fatalf("serve said nothing: %v", err)
 	}
 	go io.Copy(io.Discard, out)
-	return addr, key
+	return strings.TrimSuffix(string(line[:n]), "\n"), key
 }
 
 func TestDownloadShowsProgress(t *testing.T) {
