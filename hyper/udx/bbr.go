@@ -54,7 +54,7 @@ type bbr struct {
 	pacingGain float64 // of the mode and the phase
 	cwndGain   float64
 
-	rates      maxFilter // packets a second, by round
+	rates      maxFilter // bytes a second, by round
 	rounds     uint64
 	roundEnd   uint64 // the round is over when a packet is acked that left after so many were delivered
 	roundBegan bool   // with this ack
@@ -78,13 +78,13 @@ type bbr struct {
 	roundLost   int
 	conserve    bool // for the rest of the round one packet leaves for each that arrives
 
-	// How many more packets come acked at once than the rate says: what is in
+	// How many more bytes come acked at once than the rate says: what is in
 	// flight must be larger by it.
-	extra      [2]int
+	extra      [2]float64
 	extraIndex int
 	extraRound int
 	epochAt    time.Duration
-	epochAcked int
+	epochBytes uint64 // delivered when it began
 }
 
 // newBBR returns the controller of a stream. The seed is for streams that begin
@@ -99,13 +99,13 @@ func newBBR(now time.Duration, seed uint64) *bbr {
 func (c *bbr) window() int   { return c.cwnd }
 func (c *bbr) rate() float64 { return c.pace }
 
-// delivers is what the path was found to deliver, in packets a second.
+// delivers is what the path was found to deliver, in bytes a second.
 func (c *bbr) delivers() float64 { return c.rates.value() }
 
 func (c *bbr) sent(f *flight, p *rateStamp) {
 	if f.inFlight == 0 && c.meter.limitedUntil > 0 {
 		c.idleRestart = true
-		c.epochAt, c.epochAcked = f.now, 0
+		c.epochAt, c.epochBytes = f.now, c.meter.bytes
 		switch c.mode {
 		case probeBW:
 			c.setPace(1)
@@ -122,6 +122,7 @@ func (c *bbr) sent(f *flight, p *rateStamp) {
 func (c *bbr) delivered(f *flight, p *rateStamp, d delivery) {
 	if d.sentAt < c.movedAt {
 		c.meter.count++ // on the path of before
+		c.meter.bytes += uint64(d.size)
 		return
 	}
 	c.meter.delivered(f.now, p, d)
@@ -142,6 +143,7 @@ func (c *bbr) timedOut(f *flight) {
 func (c *bbr) moved(f *flight) {
 	fresh := newBBR(f.now, c.seed)
 	fresh.meter, fresh.wire, fresh.roundEnd, fresh.movedAt = c.meter, c.wire, c.meter.count, f.now
+	fresh.epochBytes = c.meter.bytes
 	fresh.meter.firstSent, fresh.meter.at = f.now, f.now
 	*c = *fresh
 }
@@ -152,7 +154,7 @@ func (c *bbr) acked(f *flight, delivered, lost int) {
 	c.roundBegan = false
 	if ok {
 		c.measure(s)
-		c.measureAggregation(f.now, delivered)
+		c.measureAggregation(f.now)
 	}
 	c.measureLoss(f, delivered, lost)
 	if c.mode == probeBW && c.phaseIsOver(f, lost) {
@@ -175,11 +177,8 @@ func (c *bbr) measure(s sample) {
 		c.roundLost = 0
 		c.conserve = false
 	}
-	if s.interval <= 0 {
-		return
-	}
 	// What was sent too slowly tells no more than that the line is at least so fast.
-	if rate := s.rate(); !s.limited || rate >= c.delivers() {
+	if rate := s.rate(); rate > 0 && !s.limited || rate > c.delivers() {
 		c.rates.add(c.rounds, rateRounds, rate)
 	}
 }
@@ -205,12 +204,9 @@ func (c *bbr) measureLoss(f *flight, delivered, lost int) {
 	}
 }
 
-// measureAggregation finds how many packets are acked beyond what the rate lets
-// expect, over the last few rounds.
-func (c *bbr) measureAggregation(now time.Duration, acked int) {
-	if acked <= 0 {
-		return
-	}
+// measureAggregation finds how much is acked beyond what the rate lets expect,
+// over the last few rounds.
+func (c *bbr) measureAggregation(now time.Duration) {
 	if c.roundBegan {
 		if c.extraRound++; c.extraRound >= aggregateRounds {
 			c.extraRound = 0
@@ -218,20 +214,20 @@ func (c *bbr) measureAggregation(now time.Duration, acked int) {
 			c.extra[c.extraIndex] = 0
 		}
 	}
-	expected := int(c.delivers() * (now - c.epochAt).Seconds())
-	if c.epochAcked <= expected {
-		c.epochAt, c.epochAcked, expected = now, 0, 0
+	extra := float64(c.meter.bytes-c.epochBytes) - c.delivers()*(now-c.epochAt).Seconds()
+	if extra <= 0 {
+		c.epochAt, c.epochBytes = now, c.meter.bytes
+		return
 	}
-	c.epochAcked += acked
-	c.extra[c.extraIndex] = max(c.extra[c.extraIndex], min(c.epochAcked-expected, c.cwnd))
+	c.extra[c.extraIndex] = max(c.extra[c.extraIndex], min(extra, float64(c.cwnd*c.wire)))
 }
 
-// aggregation is what the window is to be larger by.
+// aggregation is what the window is to be larger by, in packets.
 func (c *bbr) aggregation() int {
 	if !c.full {
 		return 0
 	}
-	return min(max(c.extra[0], c.extra[1]), int(c.delivers()*aggregateTime.Seconds()))
+	return int(min(max(c.extra[0], c.extra[1]), c.delivers()*aggregateTime.Seconds())) / c.wire
 }
 
 // holds is gain times as many packets as the path holds without a queue.
@@ -239,7 +235,7 @@ func (c *bbr) holds(gain float64) int {
 	if c.minRTT == 0 {
 		return initialWindow
 	}
-	return int(c.delivers() * c.minRTT.Seconds() * gain)
+	return int(c.delivers()*c.minRTT.Seconds()*gain) / c.wire
 }
 
 func (c *bbr) phaseIsOver(f *flight, lost int) bool {
@@ -323,7 +319,7 @@ func (c *bbr) measureRTT(f *flight, s sample) {
 			}
 		}
 	}
-	if s.delivered > 0 {
+	if s.bytes > 0 {
 		c.idleRestart = false
 	}
 }
@@ -354,16 +350,15 @@ func (c *bbr) setGains() {
 	}
 }
 
-// pace sets the rate at which packets leave.
+// setPace sets the rate at which packets leave.
 func (c *bbr) setPace(gain float64) {
-	bytes := float64(c.wire) * pacingShare
 	if !c.rttSeen && c.minRTT > 0 {
 		c.rttSeen = true
-		c.pace = highGain * float64(c.cwnd) / c.minRTT.Seconds() * bytes
+		c.pace = highGain * float64(c.cwnd*c.wire) / c.minRTT.Seconds()
 	}
 	// Before the line is full a sample is too small rather than too large.
-	if rate := c.delivers() * gain * bytes; rate > 0 && c.full || rate > c.pace {
-		c.pace = max(rate, leastWindow*bytes)
+	if rate := c.delivers() * gain * pacingShare; rate > 0 && c.full || rate > c.pace {
+		c.pace = max(rate, float64(leastWindow*c.wire))
 	}
 }
 

@@ -53,3 +53,24 @@ func TestRateKnowsWhenThereIsLittleToSend(t *testing.T) {
 		t.Error("a full window is called too little")
 	}
 }
+
+// TestSmallPacketsFeignNoRate sends many more small packets a second than the
+// line takes large ones, and then large ones.
+func TestSmallPacketsFeignNoRate(t *testing.T) {
+	c := cable{delay: 10 * time.Millisecond, rate: 1.25e6, queue: 25_000}
+	e := newEnds(t, random(t, 22), c).join()
+	from, to := e.cores[0], e.cores[1]
+	var buf [1 << 16]byte
+	for range 4000 {
+		from.write(buf[:100])
+		e.with(0, nil)
+		e.run(500 * time.Microsecond)
+		to.read(buf[:])
+	}
+	if s := from.stats; s.PacketsSent < 1000 || s.Lost > 0 {
+		t.Fatalf("small packets: %+v", s)
+	}
+	if got := from.control.rate(); got > 1.5*c.rate {
+		t.Errorf("paces at %.0f bytes a second, the line has %.0f", got, c.rate)
+	}
+}

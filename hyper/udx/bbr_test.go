@@ -232,7 +232,7 @@ func (f *sender) ack(p *sending) {
 	p.done = true
 	f.delivered++
 	lost := 0
-	d := delivery{sentAt: p.at, again: p.times > 1, rtt: -1}
+	d := delivery{sentAt: p.at, size: f.size, again: p.times > 1, rtt: -1}
 	if p.times == 1 {
 		d.rtt = now - p.at
 		f.srtt = d.rtt
@@ -419,7 +419,7 @@ func TestBBRLearnsNothingFromAnIdleApplication(t *testing.T) {
 	f.given = int(f.offered * l.now.Seconds())
 	l.run(8 * time.Second)
 	if got := f.cc.delivers(); got < rate*0.9 {
-		t.Errorf("the rate fell from %.0f to %.0f packets a second as the application sent little", rate, got)
+		t.Errorf("the rate fell from %.0f to %.0f bytes a second as the application sent little", rate, got)
 	}
 	f.offered = 0
 	if got := l.share(time.Second); got[0] < 0.85 {
@@ -454,8 +454,8 @@ func TestBBRStartsFast(t *testing.T) {
 	l := newLine(t, 100, 50*time.Millisecond, 0)
 	f := l.sender(1472)
 	l.run(500 * time.Millisecond)
-	if f.cc.delivers() < 0.95*l.rate/1472 {
-		t.Errorf("found %.0f packets a second after ten round trips, the line has %.0f", f.cc.delivers(), l.rate/1472)
+	if f.cc.delivers() < 0.95*l.rate {
+		t.Errorf("found %.0f bytes a second after ten round trips, the line has %.0f", f.cc.delivers(), l.rate)
 	}
 	l.run(500 * time.Millisecond)
 	if f.cc.mode != probeBW {
@@ -493,7 +493,7 @@ func TestBBRKeepsItsBounds(t *testing.T) {
 			n := random.IntN(f.inFlight + 1)
 			f.inFlight -= n
 			for range n {
-				c.delivered(f, &stamps[random.IntN(len(stamps))], delivery{sentAt: f.now - f.minRTT/8, rtt: time.Duration(random.Int64N(int64(time.Second))) - 10})
+				c.delivered(f, &stamps[random.IntN(len(stamps))], delivery{sentAt: f.now - f.minRTT/8, size: random.IntN(1500), rtt: time.Duration(random.Int64N(int64(time.Second))) - 10})
 			}
 			lost := random.IntN(f.inFlight + 1)
 			f.inFlight -= lost
@@ -547,7 +547,7 @@ func TestRateIsTheSlowerOfLeavingAndArriving(t *testing.T) {
 		}
 		var s sample
 		for i, at := range test.back {
-			r.delivered(at, &stamps[i], delivery{sentAt: test.sent[i]})
+			r.delivered(at, &stamps[i], delivery{sentAt: test.sent[i], size: 1})
 			s, _ = r.sample(at, 0)
 		}
 		if got := s.rate(); got < test.want*0.999 || got > test.want*1.001 || s.limited {

@@ -61,6 +61,7 @@ type rateStamp struct {
 	firstSent   time.Duration // when the packet was sent whose ack came last
 	deliveredAt time.Duration // when that ack came
 	delivered   uint64        // packets delivered by then
+	bytes       uint64        // the same in bytes, headers included
 	appLimited  bool          // there was too little to send
 }
 
@@ -68,6 +69,7 @@ type rateStamp struct {
 type delivery struct {
 	seq    uint32
 	sentAt time.Duration // the last time
+	size   int           // bytes, headers included
 	again  bool          // it was sent more than once
 	// rtt is the round trip time, negative if the ack may be that of an earlier
 	// transmission.

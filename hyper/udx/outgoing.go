@@ -403,7 +403,7 @@ func (c *core) deliver(now time.Duration, seq uint32) {
 	c.leave(p, seq)
 	p.state = delivered
 	rtt := c.sample(now, p, seq)
-	c.control.delivered(c.flight(now), &p.rate, delivery{seq: seq, sentAt: p.at, again: p.again, rtt: rtt})
+	c.control.delivered(c.flight(now), &p.rate, delivery{seq: seq, sentAt: p.at, size: p.length(), again: p.again, rtt: rtt})
 	c.mtuDelivered(p)
 }
 

@@ -4,11 +4,13 @@ import "time"
 
 // This file measures how fast the network delivers, as
 // draft-cheng-iccrg-delivery-rate-estimation-00 says. Times are since the
-// stream began, quantities are packets.
+// stream began. Rounds are counted in packets, and rates in bytes, for there are small
+// packets.
 
 // A rateMeter counts what arrived.
 type rateMeter struct {
 	count        uint64        // packets that were delivered
+	bytes        uint64        // of them, headers included
 	at           time.Duration // when the last one was
 	firstSent    time.Duration // when the newest packet that was delivered had left
 	limitedUntil uint64        // until so many are delivered, too little was sent to measure; 0 is none
@@ -25,7 +27,7 @@ func (r *rateMeter) sent(now time.Duration, inFlight int, p *rateStamp) {
 	if inFlight == 0 {
 		r.firstSent, r.at = now, now
 	}
-	*p = rateStamp{firstSent: r.firstSent, deliveredAt: r.at, delivered: r.count, appLimited: r.limitedUntil > 0}
+	*p = rateStamp{firstSent: r.firstSent, deliveredAt: r.at, delivered: r.count, bytes: r.bytes, appLimited: r.limitedUntil > 0}
 }
 
 // limited notes that there is nothing to send although there might be.
@@ -34,6 +36,7 @@ func (r *rateMeter) limited(inFlight int) { r.limitedUntil = max(1, r.count+uint
 // delivered notes that a packet arrived.
 func (r *rateMeter) delivered(now time.Duration, p *rateStamp, d delivery) {
 	r.count++
+	r.bytes += uint64(d.size)
 	r.at = now
 	if r.any && d.sentAt < r.sentAt {
 		return
@@ -46,18 +49,18 @@ func (r *rateMeter) delivered(now time.Duration, p *rateStamp, d delivery) {
 
 // A sample is one measurement.
 type sample struct {
-	delivered uint64 // since the packet left that it was taken with
-	prior     uint64 // delivered before that
-	interval  time.Duration
-	limited   bool
+	bytes    uint64 // delivered since the packet left that it was taken with
+	prior    uint64 // packets delivered before that
+	interval time.Duration
+	limited  bool
 }
 
-// rate is packets a second; 0 is not known.
+// rate is bytes a second; 0 is not known.
 func (s sample) rate() float64 {
 	if s.interval <= 0 {
 		return 0
 	}
-	return float64(s.delivered) / s.interval.Seconds()
+	return float64(s.bytes) / s.interval.Seconds()
 }
 
 // sample ends an ack and returns what it tells; false is nothing.
@@ -70,7 +73,7 @@ func (r *rateMeter) sample(now, minRTT time.Duration) (s sample, ok bool) {
 	}
 	r.any = false
 	p := &r.newest
-	s = sample{delivered: r.count - p.delivered, prior: p.delivered, limited: p.appLimited}
+	s = sample{bytes: r.bytes - p.bytes, prior: p.delivered, limited: p.appLimited}
 	// Acks that come in a bunch would feign a rate that the line doesn't have,
 	// and so would packets that left in one: the slower is true.
 	s.interval = max(r.sentAt-p.firstSent, now-p.deliveredAt)
