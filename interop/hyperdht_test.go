@@ -83,7 +83,7 @@ func (n *testnet) add(ofNode, takesPart bool) someDHT {
 	n.n++
 	if ofNode {
 		s := nodeDHT{n.node, fmt.Sprint("dht", n.n)}
-		a := args{"handle": s.handle, "node": takesPart, "bootstrap": n.seeds()}
+		a := args{"handle": s.handle, "node": takesPart, "first": n.boot == "", "bootstrap": n.seeds()}
 		opened := call[struct{ Port int }](n.node, "open", a)
 		call[any](n.node, "ready", args{"handle": s.handle})
 		if n.boot == "" {

@@ -42,6 +42,15 @@ function keyPair (seed) {
   return seed === undefined ? undefined : DHT.keyPair(bytes(seed))
 }
 
+// freePort is a port that was free just now.
+async function freePort () {
+  const probe = new DHT({ bootstrap: [], host: '127.0.0.1', port: [0, 0] })
+  await probe.bind()
+  const { port } = probe.io.serverSocket.address()
+  await probe.destroy()
+  return port
+}
+
 // echoed sends messages and waits until all came back.
 function echoed (socket, count) {
   return new Promise((resolve, reject) => {
@@ -77,8 +86,8 @@ function closed (socket) {
 const methods = {
   async open ({ handle, bootstrap = [], node, first, options = {} }) {
     const o = { bootstrap, host: '127.0.0.1', port: [0, 0], ...options }
-    if (node || first) Object.assign(o, { ephemeral: false, firewalled: false })
-    const d = new DHT(o)
+    if (node) Object.assign(o, { ephemeral: false, firewalled: false })
+    const d = first ? DHT.bootstrapper(await freePort(), '127.0.0.1', { host: '127.0.0.1' }) : new DHT(o)
     dhts.set(handle, d)
     await d.bind()
     return { port: d.io.serverSocket.address().port, key: hex(d.defaultKeyPair.publicKey) }
