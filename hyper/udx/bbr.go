@@ -7,6 +7,10 @@ import "time"
 // at which it delivers and the time it takes when no queue stands, paces at that
 // rate, and bounds what is in flight by their product. Loss says little, so that
 // a bad line is filled as a good one is.
+//
+// Three things are otherwise than there. Rates are in bytes, for an application
+// may send small packets. Only heavy loss holds it back, but also while it
+// starts. And the queue that a probe makes drains whole.
 
 const (
 	leastWindow = 4
@@ -20,9 +24,9 @@ const (
 	fullRounds      = 3
 	minRTTHolds     = 10 * time.Second
 	probeRTTTime    = 200 * time.Millisecond
-	longestDrain    = 3 // round trips
-	sameRTT         = 100 * time.Microsecond
-	heavyLoss       = 0.25 // of what the path holds, in a round
+	longestDrain    = 3                      // round trips
+	sameRTT         = 100 * time.Microsecond // so much or a sixteenth more is no queue
+	heavyLoss       = 0.25                   // of what the path holds, in a round
 	aggregateRounds = 5
 	aggregateTime   = 100 * time.Millisecond
 )
@@ -90,7 +94,7 @@ type bbr struct {
 // newBBR returns the controller of a stream. The seed is for streams that begin
 // at once not to probe at once.
 func newBBR(now time.Duration, seed uint64) *bbr {
-	c := &bbr{cwnd: initialWindow, seed: seed, minRTTAt: now, epochAt: now, wire: 1200 - headerSize}
+	c := &bbr{cwnd: initialWindow, seed: seed, minRTTAt: now, epochAt: now, wire: baseMTU - 20 - 8}
 	c.pace = highGain * initialWindow * float64(c.wire) / time.Millisecond.Seconds()
 	c.setGains()
 	return c
@@ -151,6 +155,10 @@ func (c *bbr) moved(f *flight) {
 func (c *bbr) acked(f *flight, delivered, lost int) {
 	c.wire = f.payload + headerSize
 	s, ok := c.meter.sample(f.now, f.minRTT)
+	if f.recovery != open && c.was == open {
+		c.saveCwnd()
+		c.was = recovering
+	}
 	c.roundBegan = false
 	if ok {
 		c.measure(s)
@@ -184,9 +192,8 @@ func (c *bbr) measure(s sample) {
 }
 
 // measureLoss finds a queue that overflows. A quarter of what the path holds is
-// more than a bad line loses in a round. BBR of the papers holds back for each
-// loss, and then fills a bad line slowly; and it does not mind any when it
-// starts.
+// more than a bad line loses in a round. Who holds back for each loss fills a
+// bad line slowly.
 func (c *bbr) measureLoss(f *flight, delivered, lost int) {
 	c.roundLost += lost
 	switch {
@@ -372,15 +379,9 @@ func (c *bbr) saveCwnd() {
 }
 
 func (c *bbr) setCwnd(f *flight, delivered, lost int) {
-	if f.recovery != open && c.was == open {
-		c.saveCwnd()
-	}
 	// An ack is to let out twice what it tells of at the most.
 	c.cwnd = max(c.cwnd-lost, 1)
-	switch {
-	case f.recovery != open && c.was == open:
-		c.was = recovering
-	case f.recovery == open && c.was != open:
+	if f.recovery == open && c.was != open {
 		c.was, c.conserve = open, false
 		c.cwnd = max(c.cwnd, c.priorCwnd)
 	}

@@ -3,9 +3,7 @@ package udx
 import "time"
 
 // This file measures how fast the network delivers, as
-// draft-cheng-iccrg-delivery-rate-estimation-00 says. Times are since the
-// stream began. Rounds are counted in packets, and rates in bytes, for there are small
-// packets.
+// draft-cheng-iccrg-delivery-rate-estimation-00 says.
 
 // A rateMeter counts what arrived.
 type rateMeter struct {
