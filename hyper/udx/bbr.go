@@ -15,9 +15,8 @@ import "time"
 const (
 	leastWindow = 4
 
-	highGain    = 2.885 // 2/ln 2: doubles the rate each round trip
-	windowGain  = 2.0
-	pacingShare = 0.99 // a little less than measured, so that queues drain
+	highGain   = 2.885 // 2/ln 2: doubles the rate each round trip
+	windowGain = 2.0
 
 	rateRounds      = 10 // round trips that a measured rate holds for
 	fullGrowth      = 1.25
@@ -364,7 +363,7 @@ func (c *bbr) setPace(gain float64) {
 		c.pace = highGain * float64(c.cwnd*c.wire) / c.minRTT.Seconds()
 	}
 	// Before the line is full a sample is too small rather than too large.
-	if rate := c.delivers() * gain * pacingShare; rate > 0 && c.full || rate > c.pace {
+	if rate := c.delivers() * gain; rate > 0 && c.full || rate > c.pace {
 		c.pace = max(rate, float64(leastWindow*c.wire))
 	}
 }
