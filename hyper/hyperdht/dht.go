@@ -28,6 +28,11 @@ const (
 
 // A DHT is one node of the network: it finds peers, connects to them and is
 // found by them. Its methods may be called by any goroutine.
+//
+// Locks are taken in this order, within the package: closing of the DHT; wiring
+// of a link; those of an announcer, of local, of an attempt, an inbound or a
+// puncher; that of a link; that of the pool, of the DHT or of the records. What
+// is given by users is called with none of them held but wiring.
 type DHT struct {
 	o          Options
 	keys       noise.KeyPair

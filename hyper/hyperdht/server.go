@@ -53,7 +53,7 @@ type inbound struct {
 	source netip.Addr
 	known  chan struct{} // closed when there is a reply, or will be none
 
-	// What is above known is written before that is closed.
+	// These are written before known is closed, and not again.
 	reply     []byte
 	fromPunch bool // the reply goes out by the socket of the puncher
 	near      bool // the client may be on the same network
@@ -65,6 +65,7 @@ type inbound struct {
 	puncher  *puncher
 	round    uint64
 	relaying bool
+	gaveUp   bool // there will be no punching any more
 	working  int
 	waiting  clock.Timer // for the client to punch
 	clearing bool
@@ -93,6 +94,7 @@ func (d *DHT) Listen(ctx context.Context, keys noise.KeyPair, o ServerOptions) (
 		d.spawn(func() { d.validLocalAddrs(s.ctx) }) // so that the first client needs not wait
 	}
 	if err := s.ann.start(ctx); err != nil {
+		s.cancel() // what is under way need not come to its end
 		s.Close()
 		return nil, fmt.Errorf("listen as %s: %w", keys.Public, err)
 	}
@@ -301,9 +303,10 @@ func (in *inbound) look(h Handshake, p *noisePayload, ours bool, client netip.Ad
 			err := in.link.reach(through.key, ours, through.token)
 			in.mu.Lock()
 			in.relaying = false
+			last := err != nil && in.gaveUp
 			in.mu.Unlock()
-			if err != nil {
-				in.giveUp()
+			if last {
+				in.link.fail()
 			}
 		})
 	}
@@ -334,7 +337,9 @@ func (in *inbound) look(h Handshake, p *noisePayload, ours bool, client netip.Ad
 		// The client may come over the local network all the same.
 		puncher.onAbort = nil
 	}
+	in.mu.Lock()
 	in.sealer, in.puncher = sealer, puncher
+	in.mu.Unlock()
 	// The address that a reply comes from is taken for the server's. On the same
 	// network it is to be that of the server socket.
 	in.fromPunch, in.near = !near, near
@@ -362,6 +367,7 @@ func (in *inbound) stopWaiting() {
 func (in *inbound) giveUp() {
 	in.stopWaiting()
 	in.mu.Lock()
+	in.gaveUp = true
 	relaying, puncher := in.relaying, in.puncher
 	in.mu.Unlock()
 	if puncher != nil {
