@@ -69,9 +69,10 @@ const (
 	// matter.
 	chunkSize = 32 << 10
 
-	// streamBuffer is how much is kept of a stream that isn't read, and lineBuffer
-	// of all of a line.
-	streamBuffer, lineBuffer = 256 << 10, 16 << 20
+	// streamBuffer is how much is kept of a stream that isn't read before others
+	// wait, and lineBuffer how much of all of a line: room for the largest message
+	// behind others.
+	streamBuffer, lineBuffer = 256 << 10, 32 << 20
 )
 
 // The kinds of error of this package. They come wrapped: test with

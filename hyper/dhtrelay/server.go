@@ -21,7 +21,7 @@ type Limits struct {
 	// and 16.
 	Streams, Servers, Queries int
 	// Memory is how many bytes of all streams together are kept because peers are
-	// slow: 256 MiB. One client has 16 MiB of that, and one stream 256 KiB.
+	// slow: 256 MiB. One client has 32 MiB of that.
 	Memory int
 	// MaxMessage is the most bytes of a message from a client: 16 MiB, as clients
 	// of the npm package send what they write at once.

@@ -82,7 +82,10 @@ func (ses *session) serve(ctx context.Context, stream protomux.Stream) error {
 	defer context.AfterFunc(ses.server.ctx, cancel)()
 	err = ses.line.serve(ctx, stream)
 	ses.busy.Wait()
-	for _, alias := range slices.Collect(maps.Keys(ses.offered)) { // nobody adds to them any more
+	ses.mu.Lock()
+	left := slices.Collect(maps.Keys(ses.offered)) // what comes later ends at once, as it can't be offered
+	ses.mu.Unlock()
+	for _, alias := range left {
 		if o := ses.takeOffer(alias); o != nil {
 			o.conn.close()
 		}
