@@ -12,7 +12,7 @@ func TestStreamsFillALongLine(t *testing.T) {
 	tests := []struct{ loss, share float64 }{{0.01, 0.84}, {0, 0.85}, {0.05, 0.8}}
 	rate := 12.5e6
 	if !long {
-		tests, rate = tests[:1], 4e6
+		tests, rate = tests[:1], 2e6
 	}
 	for _, test := range tests {
 		t.Run(fmt.Sprintf("%g%%", test.loss*100), func(t *testing.T) {

@@ -308,7 +308,7 @@ func TestBBRFillsTheLine(t *testing.T) {
 		share       float64 // of the rate, at least
 		standing    float64 // of the round trip, at most, once it runs
 	}{
-		{30, 50 * time.Millisecond, 0, 0, 0.01, 1, 0.92, 0.5},
+		{15, 50 * time.Millisecond, 0, 0, 0.01, 1, 0.92, 0.5},
 		{20, 50 * time.Millisecond, 10 * time.Millisecond, 0, 0.05, 1, 0.85, 1},
 		{2, 200 * time.Millisecond, 0, 0, 0.01, 1, 0.85, 0.5},
 		{10, 20 * time.Millisecond, 0, 0, 0, 20, 0.9, 1.5},
