@@ -93,32 +93,33 @@ func (c *core) connect(now time.Duration, to *path, out *outbox) {
 	}
 }
 
-// receive takes a packet of the stream. Acks that it causes are added to out,
-// if there is room.
-func (c *core) receive(now time.Duration, h *header, blocks, data []byte, out *outbox) {
+// receive takes a packet of the stream, and reports whether it can be the other
+// side's and the stream is there for it. Acks that it causes are added to out, if
+// there is room.
+func (c *core) receive(now time.Duration, h *header, blocks, data []byte, out *outbox) (ok bool) {
 	if c.status >= ended {
 		c.answer(h, out)
-		return
+		return false
 	}
 	c.stats.PacketsReceived++
 	c.stats.BytesReceived += uint64(headerSize + int(h.offset) + len(data))
-	c.silent, c.heardAt = 0, now
-	if h.kind&typeHeartbeat != 0 {
-		c.sendAck(out)
-		return
-	}
 	// An ack of what was never sent, or a seq from nowhere, is not from the other
 	// side (RFC 5961 §5).
 	ahead, acked := diff(h.seq, c.ack), diff(h.ack, c.una)
 	if acked > diff(c.seq, c.una) || acked < -4*maxAhead || ahead > 4*maxAhead || ahead < -4*maxAhead {
 		c.stats.PacketsDropped++
-		return
+		return false
+	}
+	c.silent, c.heardAt = 0, now
+	if h.kind&typeHeartbeat != 0 {
+		c.sendAck(out)
+		return true
 	}
 	if h.kind&typeDestroy != 0 {
 		if ahead >= 0 {
 			c.close(now, ErrReset)
 		}
-		return
+		return true
 	}
 	if h.kind&(typeData|typeEnd) != 0 {
 		c.take(h, data, out)
@@ -130,6 +131,7 @@ func (c *core) receive(now time.Duration, h *header, blocks, data []byte, out *o
 	case c.status == closing && c.dropped > lingerBytes:
 		c.destroy(now, out)
 	}
+	return true
 }
 
 // answer is for packets that come when the stream has ended here.

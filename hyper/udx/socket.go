@@ -2,7 +2,9 @@ package udx
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,6 +29,7 @@ type Socket struct {
 	open chan struct{} // closed once conn is there
 
 	mu      sync.Mutex // taken after a stream's
+	closed  bool
 	streams map[*Stream]bool
 }
 
@@ -66,10 +69,8 @@ func (k *Socket) Streams() int {
 // that have moved to another one stay. Closing again does nothing.
 func (k *Socket) Close() error {
 	k.mu.Lock()
-	streams := make([]*Stream, 0, len(k.streams))
-	for s := range k.streams {
-		streams = append(streams, s)
-	}
+	k.closed = true
+	streams := slices.Collect(maps.Keys(k.streams))
 	k.mu.Unlock()
 	for _, s := range streams {
 		if s.Socket() == k {
@@ -79,10 +80,14 @@ func (k *Socket) Close() error {
 	return k.conn.Close()
 }
 
-func (k *Socket) join(s *Stream) {
+func (k *Socket) join(s *Stream) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.closed {
+		return packet.ErrClosed
+	}
 	k.streams[s] = true
+	return nil
 }
 
 // leave returns what is to be called then, or nil.
@@ -111,18 +116,9 @@ func (o *outbox) write() {
 func (k *Socket) receive(batch []packet.Packet) {
 	<-k.open
 	r := reception{k: k, now: k.u.now(), out: newOutbox()}
-	for i := range batch {
-		p := &batch[i]
-		size := p.Segment
-		if size <= 0 {
-			size = len(p.Data)
-		}
-		for data := p.Data; ; {
-			n := min(size, len(data))
-			r.take(p.Addr, data[:n])
-			if data = data[n:]; len(data) == 0 {
-				break
-			}
+	for _, p := range batch {
+		for data := range p.Datagrams() {
+			r.take(p.Addr, data)
 		}
 	}
 	r.settle()
@@ -167,12 +163,12 @@ func (r *reception) take(from netip.AddrPort, p []byte) {
 		r.relay(from, &h, p)
 		return
 	}
-	if s.receive(r.now, from, &h, blocks, data, r.out) {
-		f := s.o.Remote
+	message, moved := s.receive(r.now, from, &h, blocks, data, r.out)
+	if moved {
 		r.settle()
-		f(from)
+		s.o.Remote(from)
 	}
-	if h.kind&typeMessage != 0 && s.o.Message != nil {
+	if message {
 		r.settle()
 		s.o.Message(data)
 	}
@@ -204,13 +200,20 @@ func (r *reception) relay(from netip.AddrPort, h *header, p []byte) {
 	s.core.heardAt = r.now
 	s.core.stats.PacketsReceived++
 	s.core.stats.BytesReceived += uint64(len(p))
-	moved := !s.knowsLocked(from) && s.tellsLocked(from)
+	known, end := s.knowsLocked(from), h.kind&typeDestroy != 0
+	strange := end && !known // who is the other side does not end the stream from elsewhere
+	if strange {
+		s.core.stats.PacketsDropped++
+	}
+	moved := !known && !end && s.tellsLocked(from)
 	s.mu.Unlock()
 	r.s = nil
+	if strange {
+		return
+	}
 	if moved {
 		s.o.Remote(from)
 	}
-	end := h.kind&typeDestroy != 0
 	if end || s.o.Relay == nil || s.o.Relay(len(p)) {
 		to.passOn(p, r.out)
 	}

@@ -138,14 +138,16 @@ func (s *Stream) Connect(k *Socket, remoteID uint32, remote netip.AddrPort) erro
 		return fmt.Errorf("connect a stream: %w", err)
 	}
 	s.mu.Lock()
-	if err := s.notOpenLocked(); err != nil || s.core.path != nil {
-		s.mu.Unlock()
-		if err == nil {
-			err = errors.New("it is connected already")
-		}
-		return fmt.Errorf("connect a stream: %w", err)
+	err = s.notOpenLocked()
+	if err == nil && s.core.path != nil {
+		err = errors.New("it is connected already")
 	}
-	k.join(s)
+	if err == nil {
+		err = k.join(s)
+	}
+	if err != nil {
+		return s.unlock(fmt.Errorf("connect a stream: %w", err))
+	}
 	out := newOutbox()
 	s.core.connect(s.u.now(), to, out)
 	s.settle(out)
@@ -179,12 +181,12 @@ func (s *Stream) ChangeRemote(k *Socket, remoteID uint32, remote netip.AddrPort,
 		err = errors.New("it is not connected")
 	case s.core.moved:
 		err = errors.New("it is still being moved")
+	default:
+		err = k.join(s)
 	}
 	if err != nil {
-		s.mu.Unlock()
-		return fmt.Errorf("move a stream: %w", err)
+		return s.unlock(fmt.Errorf("move a stream: %w", err))
 	}
-	k.join(s)
 	s.core.changePath(s.u.now(), to)
 	s.moving, s.moved = true, done
 	s.settleNow()
@@ -196,6 +198,25 @@ func (s *Stream) ChangeRemote(k *Socket, remoteID uint32, remote netip.AddrPort,
 // call ends them here, nobody is told. For packets both ways each is relayed to
 // the other.
 func (s *Stream) RelayTo(to *Stream) error {
+	if err := s.relayTo(to); err != nil {
+		return fmt.Errorf("relay a stream: %w", err)
+	}
+	return nil
+}
+
+func (s *Stream) relayTo(to *Stream) error {
+	// First the mark that lets the end of to take s along, so that it can't come
+	// between.
+	to.mu.Lock()
+	if err := to.notOpenLocked(); err != nil {
+		return to.unlock(err)
+	}
+	if to.relaying == nil {
+		to.relaying = map[*Stream]bool{}
+	}
+	to.relaying[s] = true
+	to.mu.Unlock()
+
 	s.mu.Lock()
 	err := s.notOpenLocked()
 	if err == nil && s.relay != nil {
@@ -204,38 +225,32 @@ func (s *Stream) RelayTo(to *Stream) error {
 	if err == nil {
 		s.relay = to
 	}
+	stays := s.relay == to
 	s.mu.Unlock()
-	if err == nil {
+	if !stays {
 		to.mu.Lock()
-		if err = to.notOpenLocked(); err == nil {
-			if to.relaying == nil {
-				to.relaying = map[*Stream]bool{}
-			}
-			to.relaying[s] = true
-		}
+		delete(to.relaying, s)
 		to.mu.Unlock()
 	}
-	if err != nil {
-		return fmt.Errorf("relay a stream: %w", err)
-	}
-	return nil
+	return err
 }
 
 // passOn sends a packet to the other side of the stream.
 func (s *Stream) passOn(p []byte, out *outbox) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	to := s.core.path
 	if to == nil || len(p) > outboxSize {
+		s.mu.Unlock()
 		return
 	}
+	s.core.countSent(len(p))
+	s.mu.Unlock()
 	if !out.fits(to, len(p)) {
 		out.write()
 	}
 	b := out.add(to, len(p), false)
 	copy(b, p)
 	putID(b, to.id)
-	s.core.countSent(len(p))
 }
 
 // SendMessage sends a datagram beside the bytes of the stream. It may get lost
@@ -251,8 +266,7 @@ func (s *Stream) SendMessage(b []byte) error {
 		err = fmt.Errorf("%d bytes are more than a packet has", len(b))
 	}
 	if err != nil {
-		s.mu.Unlock()
-		return fmt.Errorf("send a message beside a stream: %w", err)
+		return s.unlock(fmt.Errorf("send a message beside a stream: %w", err))
 	}
 	out := newOutbox()
 	p := out.add(s.core.path, headerSize+len(b), true)
@@ -349,7 +363,7 @@ func (s *Stream) Write(p []byte) (n int, err error) {
 }
 
 func (s *Stream) because() error {
-	if s.core.err == nil {
+	if s.shut || s.core.err == nil {
 		return packet.ErrClosed
 	}
 	return s.core.err
@@ -549,23 +563,25 @@ func (s *Stream) fromRemote(k *Socket, from netip.AddrPort) bool {
 	return c.old != nil && c.old.socket == k && same(from, c.old.addr)
 }
 
-// receive gives a packet to the core, and reports whether to tell that the other
-// side has moved. It is called with mu held.
-func (s *Stream) receive(now time.Duration, from netip.AddrPort, h *header, blocks, data []byte, out *outbox) (moved bool) {
+// receive gives a packet to the core. It reports whether a message in it is to be
+// given on, and whether to tell that the other side has moved. It is called with
+// mu held.
+func (s *Stream) receive(now time.Duration, from netip.AddrPort, h *header, blocks, data []byte, out *outbox) (message, moved bool) {
 	c := &s.core
 	known := s.knowsLocked(from)
 	if h.kind&typeDestroy != 0 && !known {
 		// Such as a relay that is not used any more.
 		c.stats.PacketsDropped++
-		return false
+		return false, false
 	}
-	ack, una, dropped := c.ack, c.una, c.stats.PacketsDropped
-	c.receive(now, h, blocks, data, out)
+	ack, una := c.ack, c.una
+	ok := c.receive(now, h, blocks, data, out)
 	if c.ack != ack || c.una != una {
 		s.from = from
 	}
 	// A packet that was seen before counts too: its ack may have gone astray.
-	return !known && h.kind&typeHeartbeat == 0 && c.stats.PacketsDropped == dropped && s.tellsLocked(from)
+	return ok && !s.shut && h.kind&typeMessage != 0 && s.o.Message != nil,
+		ok && !known && h.kind&typeHeartbeat == 0 && s.tellsLocked(from)
 }
 
 // knowsLocked tells whether the other side is there, or was when it last sent

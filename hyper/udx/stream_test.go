@@ -345,6 +345,65 @@ func TestMessagesGoBesideTheBytes(t *testing.T) {
 	})
 }
 
+func TestMessagesOfOthersAreDropped(t *testing.T) {
+	inMemory(t, func(t *testing.T, sim *packet.Sim) {
+		a, b := on(t, sim.Host(), udx.SocketOptions{}), on(t, sim.Host(), udx.SocketOptions{})
+		got := make(chan string, 10)
+		r := b.stream(udx.StreamOptions{Message: func(p []byte) { got <- string(p) }})
+		b.connect(r, 7, a)
+		for _, message := range []struct {
+			seq, ack uint32
+			text     string
+		}{{0, 1, "acks what was not sent"}, {1 << 20, 0, "is from nowhere"}, {0, 0, "fits"}} {
+			a.socket.Send(b.socket.LocalAddr(), append(forged(8, r.ID(), message.seq, message.ack), message.text...))
+			time.Sleep(time.Second)
+		}
+		if text := <-got; text != "fits" || len(got) != 0 {
+			t.Errorf("a message came that %s", text)
+		}
+		if silence := r.Stats().Silence; silence < time.Second/2 || silence > time.Second {
+			t.Errorf("nothing came for %v", silence)
+		}
+		a.socket.Send(b.socket.LocalAddr(), forged(32, r.ID(), 1<<20, 0))
+		time.Sleep(time.Second)
+		if silence := r.Stats().Silence; silence < time.Second {
+			t.Errorf("a heartbeat from nowhere is heard")
+		}
+		r.Close()
+		a.socket.Send(b.socket.LocalAddr(), append(forged(8, r.ID(), 0, 0), "late"...))
+		time.Sleep(time.Second)
+		if len(got) != 0 {
+			t.Error("a message came to a stream that was closed")
+		}
+	})
+}
+
+func TestClosedSocketTakesNoStreams(t *testing.T) {
+	inMemory(t, func(t *testing.T, sim *packet.Sim) {
+		a := on(t, sim.Host(), udx.SocketOptions{})
+		s, r := a.stream(udx.StreamOptions{}), a.stream(udx.StreamOptions{})
+		other := listen(t, sim.Host(), netip.MustParseAddrPort("0.0.0.0:0"), udx.SocketOptions{})
+		remote := other.socket.LocalAddr()
+		a.connect(r, 1, other)
+		k, err := a.udx.Listen(netip.MustParseAddrPort("0.0.0.0:0"), udx.SocketOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.Close()
+		if err := s.Connect(k, 1, remote); !errors.Is(err, packet.ErrClosed) {
+			t.Errorf("connect: %v", err)
+		}
+		if err := r.ChangeRemote(k, 1, remote, nil); !errors.Is(err, packet.ErrClosed) {
+			t.Errorf("move: %v", err)
+		}
+		if err := s.Connect(a.socket, 1, remote); err != nil {
+			t.Error(err)
+		}
+		s.Destroy()
+		r.Destroy()
+	})
+}
+
 func TestFirewallConnects(t *testing.T) {
 	inMemory(t, func(t *testing.T, sim *packet.Sim) {
 		a, b := on(t, sim.Host(), udx.SocketOptions{}), on(t, sim.Host(), udx.SocketOptions{})
@@ -565,12 +624,48 @@ func TestRelayPassesOnAndEndsWithEitherSide(t *testing.T) {
 	})
 }
 
+func TestRelayEndsForNobodyElse(t *testing.T) {
+	inMemory(t, func(t *testing.T, sim *packet.Sim) {
+		var peers [4]*peer
+		for i := range peers {
+			peers[i] = on(t, sim.Host(), udx.SocketOptions{})
+		}
+		s, r, toA, _ := relayed(peers[0], peers[1], peers[2])
+		together(t, func() error { _, err := s.Write([]byte("x")); return err }, func() error { _, err := io.ReadFull(r, make([]byte, 1)); return err })
+		peers[3].socket.Send(peers[2].socket.LocalAddr(), destroy(toA.ID(), 1))
+		time.Sleep(time.Second)
+		if !toA.Connected() || !r.Connected() {
+			t.Errorf("a stranger ended a relayed stream: %v, %v", toA.Err(), r.Err())
+		}
+
+		// Who can't be relayed to what has ended is still there for something else.
+		over, other := peers[2].stream(udx.StreamOptions{}), peers[2].stream(udx.StreamOptions{})
+		over.Destroy()
+		q, end := join(peers[0], peers[2])
+		if err := end.RelayTo(over); !errors.Is(err, packet.ErrClosed) {
+			t.Errorf("error %v", err)
+		}
+		if err := end.RelayTo(other); err != nil {
+			t.Error(err)
+		}
+		if end.RelayTo(s) == nil || end.RelayTo(other) == nil {
+			t.Error("a stream is relayed twice")
+		}
+		other.Destroy()
+		<-end.Done()
+		q.Destroy()
+	})
+}
+
 // destroy is the packet that ends a stream, if the seq is one that it awaits.
-func destroy(id, seq uint32) []byte {
-	p := binary.LittleEndian.AppendUint32([]byte{0xff, 1, 16, 0}, id)
+func destroy(id, seq uint32) []byte { return forged(16, id, seq, 0) }
+
+// forged is the beginning of a packet of any kind.
+func forged(kind byte, id, seq, ack uint32) []byte {
+	p := binary.LittleEndian.AppendUint32([]byte{0xff, 1, kind, 0}, id)
 	p = binary.LittleEndian.AppendUint32(p, 4<<20)
 	p = binary.LittleEndian.AppendUint32(p, seq)
-	return binary.LittleEndian.AppendUint32(p, 0)
+	return binary.LittleEndian.AppendUint32(p, ack)
 }
 
 func TestRelayAsksForEachPacket(t *testing.T) {

@@ -123,7 +123,9 @@ func (u *UDX) stream(id uint32) *Stream {
 func (u *UDX) forget(s *Stream) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	delete(u.streams, s.id)
+	if u.streams[s.id] == s { // the id may be another's by now
+		delete(u.streams, s.id)
+	}
 }
 
 // Stats are counters of a stream since it was made, and how it stands. Those of
