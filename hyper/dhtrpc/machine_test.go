@@ -178,7 +178,7 @@ func TestOnlyWhoAnswersComesIntoTheTable(t *testing.T) {
 func TestAFloodOfNodesThatDoNotExistFillsNothing(t *testing.T) {
 	r := public(t)
 	most := 0
-	for i := range 20_000 {
+	for i := range 6_000 {
 		r.ask(addrOf(i), true, message{internal: true, command: CommandPing})
 		most = max(most, len(r.m.requests))
 		if i%100 == 0 {
@@ -193,7 +193,7 @@ func TestAFloodOfNodesThatDoNotExistFillsNothing(t *testing.T) {
 func TestATableIsNotTakenOverByOneNetwork(t *testing.T) {
 	r := public(t)
 	flood := func() (in int) {
-		for i := range 30_000 {
+		for i := range 10_000 {
 			from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, 113, byte(i)}), uint16(1000+i))
 			r.ask(from, true, message{internal: true, command: CommandPing})
 			for _, m := range r.sent() {

@@ -322,7 +322,7 @@ func TestValuesStayFindableWhileNodesComeAndGo(t *testing.T) {
 func TestPartsOfANetworkFindTogetherAgain(t *testing.T) {
 	w := newWorld(t, 4)
 	w.bootstrapper()
-	w.join(size(30, 200) - 1)
+	w.join(size(26, 200) - 1)
 	var hosts [2][]*packet.SimHost
 	var parts [2][]*simNode
 	for i, n := range w.nodes {
@@ -452,7 +452,7 @@ func (n *simNode) load() int {
 func TestLookupsStandAFlood(t *testing.T) {
 	w := newWorld(t, 6)
 	w.bootstrapper()
-	w.join(size(25, 300) - 1)
+	w.join(size(21, 300) - 1)
 	var addrs []netip.Addr
 	for i := range 200 {
 		addrs = append(addrs, netip.AddrFrom4([4]byte{203, 0, 113, byte(1 + i)}))
@@ -476,7 +476,7 @@ func TestLookupsStandAFlood(t *testing.T) {
 		conns = append(conns, c)
 	}
 	before := host.Traffic()
-	const seconds = 15
+	const seconds = 6
 	for range 10 * seconds {
 		for range 10 {
 			i := w.rand.IntN(len(conns))
