@@ -587,7 +587,7 @@ func TestNodesFindOutWhetherTheyAreReachable(t *testing.T) {
 	}
 	// The same network is not looked at again.
 	probes := homes["firewall"].Stats().Sent[CommandPingNAT]
-	w.pass(3 * time.Hour)
+	w.pass(65 * time.Minute)
 	if got := homes["firewall"].Stats().Sent[CommandPingNAT]; got != probes || probes == 0 {
 		t.Errorf("a node that is not reachable asked for %d pings, and then for %d", probes, got-probes)
 	}
