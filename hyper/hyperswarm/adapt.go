@@ -101,7 +101,8 @@ func (n lanNetwork) connect(ctx context.Context, to neighbour, check func(noise.
 	})
 }
 
-func (n lanNetwork) close() error { return n.node.Close() }
+func (n lanNetwork) remembered() []netip.AddrPort { return n.node.Remembered() }
+func (n lanNetwork) close() error                 { return n.node.Close() }
 
 type lanLink struct{ *mdns.Conn }
 

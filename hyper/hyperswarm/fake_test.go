@@ -304,7 +304,8 @@ func (l *fakeLAN) connect(ctx context.Context, n neighbour, check func(noise.Key
 	})
 }
 
-func (l *fakeLAN) close() error { return nil }
+func (l *fakeLAN) remembered() []netip.AddrPort { return nil }
+func (l *fakeLAN) close() error                 { return nil }
 
 // pair makes a connection.
 func (w *world) pair(from, to noise.Key, p Path) (a, b *fakeLink) {

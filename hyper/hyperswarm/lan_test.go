@@ -99,5 +99,10 @@ func TestAPeerIsFoundByItsKeyWithoutInternet(t *testing.T) {
 		if len(swarms[1].Conns()) != 1 {
 			t.Errorf("%+v", swarms[1].Peers())
 		}
+		for _, s := range swarms {
+			if len(s.Remembered()) != 1 {
+				t.Errorf("remembers %v", s.Remembered())
+			}
+		}
 	})
 }

@@ -57,6 +57,7 @@ type local interface {
 	// connect asks check, with the key of the other side, before it tells that
 	// one who we are.
 	connect(ctx context.Context, n neighbour, check func(noise.Key) error, done func(link, error))
+	remembered() []netip.AddrPort
 	close() error
 }
 

@@ -25,6 +25,7 @@ import (
 	"io"
 	"maps"
 	"math"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -81,7 +82,8 @@ type Options struct {
 	// swarm, but suspended with it.
 	DHT *hyperdht.DHT
 	// LAN is how to use the local network; nil is not at all. KeyPair, Clock,
-	// Random and the callbacks are set by the swarm.
+	// Random and the callbacks are set by the swarm. There, only mdns.MaxTopics
+	// of the topics are announced, if there are more; all are looked for.
 	LAN *mdns.Options
 	// KeyPair is what this side is known by: that of the DHT if it is zero.
 	KeyPair noise.KeyPair
@@ -424,7 +426,8 @@ func (s *Swarm) ban(p *peer, why error) {
 }
 
 // Refresh looks for peers of all topics and finds out which connections are
-// dead, as is right when the network has changed.
+// dead, as is right when the network has changed: when hyperdht.Options.Notify
+// says so.
 func (s *Swarm) Refresh() {
 	s.do(func() {
 		if s.suspended || s.closed {
@@ -632,6 +635,15 @@ func (s *Swarm) Close() error {
 	}
 	s.serving.Wait()
 	return errors.Join(errs...)
+}
+
+// Remembered returns where peers were on the local network, to be given to the
+// next swarm of this machine, as mdns.Options.Remembered.
+func (s *Swarm) Remembered() []netip.AddrPort {
+	if s.local == nil {
+		return nil
+	}
+	return s.local.remembered()
 }
 
 // Stats returns what the swarm has done.
