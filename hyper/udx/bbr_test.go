@@ -100,7 +100,8 @@ type sender struct {
 	pacer pacer
 	size  int
 
-	packets      []*sending // not acked, in the order of their last sending
+	packets      []*sending // in the order they were sent in, from the first that is under way
+	inFlight     int
 	queue        []*sending // to be sent again
 	next         int        // sequence number
 	una          int
@@ -137,7 +138,7 @@ func (l *line) sender(size int) *sender {
 func (f *sender) send() {
 	now := f.line.now
 	for !f.off {
-		if len(f.packets) >= f.cc.window() {
+		if f.inFlight >= f.cc.window() {
 			return
 		}
 		if len(f.queue) == 0 && f.offered > 0 && f.given >= int(f.offered*now.Seconds()) {
@@ -171,6 +172,7 @@ func (f *sender) send() {
 		f.cc.sent(f.flight(), &p.stamp)
 		f.pacer.spend(f.size)
 		f.packets = append(f.packets, p)
+		f.inFlight++
 		f.line.carry(f.size, func() { f.ack(p) })
 		if f.deadline == 0 {
 			f.arm()
@@ -185,7 +187,7 @@ func (f *sender) flight() *flight {
 		queued = 0
 	}
 	return &flight{
-		now: f.line.now, inFlight: len(f.packets), lost: len(f.queue), queued: queued, recovery: f.recovery,
+		now: f.line.now, inFlight: f.inFlight, lost: len(f.queue), queued: queued, recovery: f.recovery,
 		srtt: f.srtt, minRTT: f.minRTT, payload: f.size - headerSize,
 	}
 }
@@ -196,7 +198,7 @@ func (f *sender) wake() {
 }
 
 func (f *sender) arm() {
-	if len(f.packets) == 0 {
+	if f.inFlight == 0 {
 		f.deadline = 0
 		return
 	}
@@ -212,10 +214,12 @@ func (f *sender) arm() {
 func (f *sender) timeout() {
 	f.timeouts++
 	for _, p := range f.packets {
-		p.lost = true
-		f.queue = append(f.queue, p)
+		if !p.done {
+			p.lost = true
+			f.queue = append(f.queue, p)
+		}
 	}
-	f.packets = f.packets[:0]
+	f.packets, f.inFlight = nil, 0
 	f.recovery, f.high = losing, f.next
 	f.srtt *= 2
 	f.cc.timedOut(f.flight())
@@ -230,6 +234,9 @@ func (f *sender) ack(p *sending) {
 	}
 	now := f.line.now
 	p.done = true
+	if !p.lost {
+		f.inFlight--
+	}
 	f.delivered++
 	lost := 0
 	d := delivery{sentAt: p.at, size: f.size, again: p.times > 1, rtt: -1}
@@ -253,19 +260,19 @@ func (f *sender) ack(p *sending) {
 		f.rackSent = max(f.rackSent, p.at)
 	}
 	// Those that left earlier and have had a quarter more of time are lost.
-	kept := f.packets[:0]
-	for _, q := range f.packets {
-		switch {
-		case q.done:
-		case q.at < f.rackSent && now-q.at > f.srtt+f.minRTT/4+f.line.jitter:
-			q.lost = true
-			lost++
-			f.queue = append(f.queue, q)
-		default:
-			kept = append(kept, q)
+	for ; len(f.packets) > 0; f.packets = f.packets[1:] {
+		q := f.packets[0]
+		if q.done {
+			continue
 		}
+		if q.at >= f.rackSent || now-q.at <= f.srtt+f.minRTT/4+f.line.jitter {
+			break
+		}
+		q.lost = true
+		f.inFlight--
+		lost++
+		f.queue = append(f.queue, q)
 	}
-	f.packets = kept
 	if lost > 0 && f.recovery == open {
 		f.recovery, f.high = recovering, f.next
 	}
