@@ -3,6 +3,7 @@ package hyperdht
 import (
 	"errors"
 	"net/netip"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -154,6 +155,27 @@ func TestKeyIsListenedWithOnce(t *testing.T) {
 		}
 		if _, err := d.Listen(t.Context(), d.KeyPair(), ServerOptions{Serve: echo}); !errors.Is(err, ErrClosed) {
 			t.Errorf("listen when closed: %v, want %v", err, ErrClosed)
+		}
+	})
+}
+
+func TestIdleServerHoldsNoGoroutine(t *testing.T) {
+	inWorld(t, 4, func(t *testing.T, w *world) {
+		host := w.sim.NAT(packet.NAT{}, w.addr()).Host()
+		before := runtime.NumGoroutine()
+		d := w.peer(host, Options{})
+		w.listen(d, ServerOptions{})
+		time.Sleep(5 * time.Minute)
+		if n := runtime.NumGoroutine() - before; n > 0 {
+			t.Errorf("there are %d goroutines more", n)
+		}
+		// It pings three relays every three seconds, and little else.
+		sent := host.Traffic().Sent
+		time.Sleep(10 * time.Minute)
+		if n := (host.Traffic().Sent - sent) / 10; n > 75 {
+			t.Errorf("it sends %d packets a minute", n)
+		} else {
+			t.Logf("it sends %d packets a minute", n)
 		}
 	})
 }
