@@ -250,7 +250,7 @@ func (a *announcer) tick() {
 	var mu sync.Mutex
 	left, alive, moved := len(relays), 0, false
 	for _, addr := range relays {
-		a.d.startPing(a.ctx, addr, dhtrpc.CallOptions{}, func(r dhtrpc.Reply, err error) {
+		a.d.node.Start(addr, dhtrpc.Call{Internal: true, Command: dhtrpc.CommandPing}, dhtrpc.CallOptions{}, func(r dhtrpc.Reply, err error) {
 			mu.Lock()
 			defer mu.Unlock()
 			if err == nil {
@@ -258,7 +258,7 @@ func (a *announcer) tick() {
 				// What it relays would go to where nobody is.
 				moved = moved || r.To != seen[addr]
 			}
-			if left--; left > 0 {
+			if left--; left > 0 || a.halted() {
 				return
 			}
 			if moved || alive < min(len(relays), minRelays) {

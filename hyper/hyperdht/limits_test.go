@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/cloudbevy/bevy/hyper/noise"
@@ -162,10 +163,12 @@ func TestKeyIsListenedWithOnce(t *testing.T) {
 func TestIdleServerHoldsNoGoroutine(t *testing.T) {
 	inWorld(t, 4, func(t *testing.T, w *world) {
 		host := w.sim.NAT(packet.NAT{}, w.addr()).Host()
+		synctest.Wait()
 		before := runtime.NumGoroutine()
 		d := w.peer(host, Options{})
 		w.listen(d, ServerOptions{})
-		time.Sleep(5 * time.Minute)
+		time.Sleep(5*time.Minute + 1234*time.Millisecond)
+		synctest.Wait()
 		if n := runtime.NumGoroutine() - before; n > 0 {
 			t.Errorf("there are %d goroutines more", n)
 		}
