@@ -21,7 +21,7 @@ const (
 	maxUnacked = 16 << 20
 
 	// lingerTime is how long a stream that was closed waits for the other side to
-	// do so, and lingerBytes how many bytes it drops meanwhile. A stream that has
+	// take more of what was written, and in the end to close too; lingerBytes is how many bytes it drops meanwhile. A stream that has
 	// ended answers packets for answerTime, in case the last one was lost.
 	lingerTime  = 5 * time.Second
 	lingerBytes = 32 << 20

@@ -588,6 +588,88 @@ func TestShutDropsWhatComesAndLosesNothingWritten(t *testing.T) {
 	}
 }
 
+func TestShutWaitsAsLongAsThereIsProgress(t *testing.T) {
+	e := newEnds(t, random(t, 1), cable{delay: 10 * time.Millisecond, rate: 20e3, queue: 30_000}).join()
+	f := newFlow(0, 200_000, false) // takes ten seconds
+	for f.wrote < f.size {
+		f.pump(e)
+		e.step()
+	}
+	e.cores[0].shut(e.now)
+	e.with(0, nil)
+	e.carry(time.Minute, f)
+	if e.cores[0].status != closing {
+		t.Error(e.describe(0))
+	}
+	e.until(lingerTime+time.Second, "refused", func() bool { return e.cores[1].status >= ended })
+}
+
+func TestReaderThatHasNoRoomIsNotGivenUp(t *testing.T) {
+	e := newEnds(t, random(t, 1), cable{delay: time.Millisecond}).join()
+	w, r := e.cores[0], e.cores[1]
+	e.carry(time.Second, newFlow(0, 1000, false))
+	r.in.append(make([]byte, maxWindow)) // and the writer believes in its window
+	w.write([]byte("one more"))
+	e.with(0, nil)
+	e.run(20 * time.Minute)
+	if w.status != living || w.una == w.seq || w.stats.Timeouts < 7 {
+		t.Fatalf("%s", e.describe(0))
+	}
+	e.with(1, func(out *outbox) {
+		r.read(make([]byte, maxWindow))
+		r.ackNow(out)
+	})
+	e.until(time.Minute, "acked", func() bool { return w.una == w.seq })
+}
+
+func TestTailIsProbedWhenThereIsNoRoomYet(t *testing.T) {
+	e := newEnds(t, random(t, 1), cable{delay: time.Millisecond}).join()
+	c := e.cores[0]
+	e.carry(time.Second, newFlow(0, 1000, false))
+	e.cable.pass = func(int, header, int) bool { return false }
+	c.write([]byte("the last word"))
+	e.with(0, nil)
+	e.until(time.Second, "probed", func() bool { return c.tailNow || c.stats.Resent > 0 })
+	c.tailNow = true
+	sent := c.stats.Resent
+	full := newOutbox()
+	defer full.free()
+	for full.fits(c.path, headerSize) {
+		full.add(c.path, headerSize, false)
+	}
+	c.fill(e.now, full)
+	if c.stats.Resent != sent {
+		t.Fatal("there was room")
+	}
+	e.with(0, nil)
+	if c.stats.Resent != sent+1 {
+		t.Error("the probe was forgotten")
+	}
+}
+
+// TestNumbersWrapAround lets the seqs of both directions pass their highest
+// value while packets are lost and overtake one another.
+func TestNumbersWrapAround(t *testing.T) {
+	c := cables["all at once"]
+	c.mtu = 0
+	e := newEnds(t, random(t, 1), c)
+	for i := range e.cores {
+		mine, other := e.cores[i], e.cores[1-i]
+		start := -uint32(50 + 100*i)
+		mine.una, mine.seq, mine.highest, mine.rackSeq = start, start, start, start
+		other.ack, other.wl1, mine.wl2 = start, start, start
+	}
+	e.join()
+	forth, back := newFlow(0, 600_000, true), newFlow(1, 600_000, true)
+	e.carry(time.Minute, forth, back)
+	e.until(time.Minute, "ended", func() bool { return e.cores[0].status >= ended && e.cores[1].status >= ended })
+	for i, c := range e.cores {
+		if c.seq > 1<<31 || c.err != nil {
+			t.Error(e.describe(i))
+		}
+	}
+}
+
 func TestHeartbeatsOnlyWhileIdle(t *testing.T) {
 	e := newEnds(t, random(t, 1), cable{delay: time.Millisecond}).join()
 	e.keep = true

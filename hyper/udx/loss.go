@@ -235,26 +235,29 @@ func (c *core) probeTail(now time.Duration) {
 
 // sendTail sends the next data as a probe, or the last packet again.
 func (c *core) sendTail(now time.Duration, out *outbox) {
-	c.tailNow = false
-	if c.una == c.seq {
-		return
-	}
-	resent := !c.hasNew()
-	seq := c.seq
+	seq, resent := c.seq, !c.hasNew()
 	if resent {
 		seq--
+	}
+	switch {
+	case c.una == c.seq || resent && c.packets.at(seq).state != inFlight:
+		c.tailNow = false // there is no tail any more
+		return
+	case !resent:
+		if !c.sendNew(now, true, out) {
+			return
+		}
+	default:
 		p := c.packets.at(seq)
-		if p.state != inFlight || !out.fits(p.to, p.length()) {
+		if !out.fits(p.to, p.length()) {
 			return
 		}
 		c.leave(p, seq)
 		p.again = true
 		c.stats.Resent++
 		c.transmit(now, seq, out)
-	} else if !c.sendNew(now, true, out) {
-		return
 	}
-	c.tailOut, c.tailResent, c.tailSeq, c.tailOK = true, resent, seq, false
+	c.tailNow, c.tailOut, c.tailResent, c.tailSeq, c.tailOK = false, true, resent, seq, false
 }
 
 // tailAcked notes that a probe has done its work (RFC 8985 §7.4.2).

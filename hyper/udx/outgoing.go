@@ -126,16 +126,19 @@ func (s *outgoing) drop() {
 	s.out.discard(s.out.n)
 	s.outStart = s.outSent
 	s.inFlight, s.lost, s.flying = queue{}, queue{}, 0
-	s.una = s.seq
+	for ; s.una != s.seq; s.una++ {
+		s.packets.at(s.una).to = nil
+	}
 	s.dropPackets()
 }
 
-// rings are those of streams that have nothing on its way.
+// rings are those of streams that have nothing on its way. What is in them is
+// past, and points to nothing.
 var rings = sync.Pool{New: func() any { return new(ring[sent]) }}
 
+// dropPackets gives the ring of a stream that has nothing on its way to others.
 func (s *outgoing) dropPackets() {
 	if s.packets != nil {
-		clear(s.packets.slots)
 		rings.Put(s.packets)
 		s.packets = nil
 	}
@@ -320,6 +323,10 @@ func (c *core) takeAck(now time.Duration, h *header, blocks []byte) {
 	if c.una == c.seq {
 		return
 	}
+	if c.window == 0 {
+		// It is there, and may refuse what comes for want of room.
+		c.packets.at(c.una).timeouts = 0
+	}
 	c.tailAcked(h.ack)
 	n, advanced := 0, diff(h.ack, c.una) > 0
 	for ; diff(h.ack, c.una) > 0; c.una++ {
@@ -341,6 +348,9 @@ func (c *core) takeAck(now time.Duration, h *header, blocks []byte) {
 	}
 	if c.moved && diff(c.una, c.moveAt) >= 0 {
 		c.moved = false
+	}
+	if advanced && c.status == closing {
+		c.lingerUntil = now + lingerTime
 	}
 	if n > 0 {
 		c.backoff, c.tailTries = 0, 0

@@ -420,8 +420,8 @@ func (s *Stream) CloseWrite() error {
 }
 
 // Close ends the stream both ways and returns at once. What was written still
-// arrives, for up to five seconds if the other side does not end its direction
-// too. Closing again does nothing.
+// arrives, unless the other side takes nothing of it for five seconds; who has
+// all of it has as long to end its direction too. Closing again does nothing.
 func (s *Stream) Close() error {
 	s.mu.Lock()
 	if s.shut {
