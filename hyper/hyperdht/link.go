@@ -25,8 +25,8 @@ const (
 	// idlePause and watchPause are how often a path is looked after that has
 	// nothing on its way, and one that has. After watchTries times without any
 	// packet of the other side it is dead.
-	idlePause  = 2 * time.Second
-	watchPause = 1750 * time.Millisecond
+	idlePause  = 3 * time.Second
+	watchPause = 1500 * time.Millisecond
 	watchTries = 4
 	// followPause is how long the other side stays at an address at least, before
 	// it is followed to another one.
