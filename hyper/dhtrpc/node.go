@@ -217,11 +217,13 @@ func (n *Node) settleLocked() {
 	n.calls = append(n.calls, n.m.calls...)
 	n.m.calls = nil
 	at := n.m.deadline()
-	if n.timer != nil && (at.IsZero() || at.Before(n.timerAt)) {
+	// A timer that is too early is left while there are requests, as each has one:
+	// the next is set when it is due. An idle node is not woken for nothing.
+	idle := len(n.m.requests) == 0 && !at.Equal(n.timerAt)
+	if n.timer != nil && (at.IsZero() || at.Before(n.timerAt) || idle) {
 		n.timer.Stop()
 		n.timer = nil
 	}
-	// A timer that is too early is left: the next is set when it is due.
 	if n.timer == nil && !at.IsZero() {
 		n.timerAt = at
 		n.timer = n.clock.AfterFunc(at.Sub(n.m.now), n.due)

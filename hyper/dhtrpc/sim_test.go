@@ -716,3 +716,49 @@ func TestACommitThatNobodyTakesFails(t *testing.T) {
 		}
 	}
 }
+
+// A countingClock counts how often its timers went off.
+type countingClock struct {
+	clock.Clock
+	fired int
+}
+
+func (c *countingClock) AfterFunc(d time.Duration, f func()) clock.Timer {
+	return c.Clock.AfterFunc(d, func() {
+		c.fired++
+		f()
+	})
+}
+
+// What was answered wakes nobody up when its time would have been over.
+func TestAnAnsweredRequestLeavesNoTimer(t *testing.T) {
+	w := newWorld(t, 1)
+	entry := w.bootstrapper()
+	counted := &countingClock{Clock: w.clock}
+	n, err := Open(Options{
+		UDX: udx.New(udx.Options{Network: w.sim.Host(w.addr()), Clock: w.clock, Random: w.random()}), Clock: counted, Random: w.random(),
+		Port: testPort, Bootstrap: w.seeds,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	w.clock.Advance(time.Minute)
+	for seen := counted.fired; counted.fired == seen; { // until a tick, so that there is time before the next
+		w.clock.Advance(10 * time.Millisecond)
+	}
+	w.clock.Advance(100 * time.Millisecond)
+	counted.fired = 0
+	answers := 0
+	for range 3 {
+		n.Start(netip.AddrPortFrom(entry.host.Addr(), testPort), Call{Internal: true, Command: CommandPing}, CallOptions{}, func(_ Reply, err error) {
+			if err == nil {
+				answers++
+			}
+		})
+	}
+	w.clock.Advance(3 * time.Second)
+	if answers != 3 || counted.fired != 0 {
+		t.Errorf("%d answers, and timers went off %d times", answers, counted.fired)
+	}
+}
