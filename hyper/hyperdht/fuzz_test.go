@@ -13,7 +13,7 @@ import (
 // written, and reads the same again.
 func FuzzMessages(f *testing.F) {
 	for _, m := range readVectors(f).Messages {
-		for kind := range byte(9) {
+		for kind := range byte(10) {
 			f.Add(kind, []byte(m.Hex))
 		}
 	}
@@ -26,7 +26,7 @@ func FuzzMessages(f *testing.F) {
 		var err error
 		var write func() []byte
 		var read func([]byte) (any, error)
-		switch kind % 9 {
+		switch kind % 10 {
 		case 0:
 			var v handshakeMsg
 			v, err = readHandshake(b)
@@ -70,6 +70,11 @@ func FuzzMessages(f *testing.F) {
 			var v announceMsg
 			v, err = readAnnounce(b)
 			m, write, read = v, func() []byte { return v.append(nil) }, func(b []byte) (any, error) { return readAnnounce(b) }
+		case 9:
+			var v Address
+			v, err = ParseAddress(b)
+			v.Nodes = nonEmpty(v.Nodes)
+			m, write, read = v, func() []byte { return v.Append(nil) }, func(b []byte) (any, error) { return ParseAddress(b) }
 		case 8:
 			var v pluginMsg
 			v, err = readPlugin(b)

@@ -86,6 +86,13 @@ type vectorFile struct {
 		Value json.RawMessage
 		Hex   bin
 	}
+	HyperdhtAddress []struct {
+		Value struct {
+			Key   bin
+			Nodes []addrVector
+		}
+		Hex bin
+	}
 	SecurePayload struct {
 		Secret, Plain, Sealed bin
 	}
@@ -283,6 +290,24 @@ func TestMutableValuesAreSignedAsTheReferenceDoes(t *testing.T) {
 	}
 	if got.value[0] ^= 1; verifyMutable(got.key, got) {
 		t.Error("another value has a valid signature")
+	}
+}
+
+func TestAddressesAreThoseOfTheReference(t *testing.T) {
+	for _, v := range readVectors(t).HyperdhtAddress {
+		want := Address{noise.Key(v.Value.Key), addrsOf(v.Value.Nodes)}
+		if got := want.Append(nil); !bytes.Equal(got, v.Hex) {
+			t.Errorf("wrote %x, want %x", got, v.Hex)
+		}
+		if got, err := ParseAddress(v.Hex); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("read %+v, %v, want %+v", got, err, want)
+		}
+		if got, err := ParseAddress(v.Value.Key); err != nil || got.Key != want.Key || got.Nodes != nil {
+			t.Errorf("read %+v, %v from a key", got, err)
+		}
+		if _, err := ParseAddress(v.Hex[:35]); err == nil {
+			t.Error("read an address that is cut short")
+		}
 	}
 }
 
