@@ -18,14 +18,24 @@ func setOptions(fd uintptr, v6 bool) error {
 	if unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, writeBuffer) != nil {
 		unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_SNDBUF, writeBuffer)
 	}
-	// Packets are not fragmented, and what the kernel believes of the path's MTU
-	// is ignored: streams find it out by themselves.
-	if v6 {
-		unix.SetsockoptInt(s, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE)
-	} else {
-		unix.SetsockoptInt(s, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
-	}
+	setFragment(fd, v6, false)
 	return nil
+}
+
+// setFragment tells whether what is sent from now on may be cut on its way. If
+// not, what the kernel believes of the path's MTU is ignored too: streams find it
+// out by themselves.
+func setFragment(fd uintptr, v6, may bool) {
+	switch {
+	case v6 && may:
+		unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DONT)
+	case v6:
+		unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE)
+	case may:
+		unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT)
+	default:
+		unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
+	}
 }
 
 func joinGroup(fd uintptr, group netip.Addr, ifi *net.Interface) error {

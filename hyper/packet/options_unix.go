@@ -18,12 +18,21 @@ var (
 
 // setOptions sets what can be set; nothing of it has to be.
 func setOptions(fd uintptr, v6 bool) error {
-	if v6 && dontFragment6 != 0 {
-		syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IPV6, dontFragment6, 1)
-	} else if !v6 && dontFragment != 0 {
-		syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IP, dontFragment, 1)
-	}
+	setFragment(fd, v6, false)
 	return nil
+}
+
+// setFragment tells whether what is sent from now on may be cut on its way.
+func setFragment(fd uintptr, v6, may bool) {
+	dont := 1
+	if may {
+		dont = 0
+	}
+	if v6 && dontFragment6 != 0 {
+		syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IPV6, dontFragment6, dont)
+	} else if !v6 && dontFragment != 0 {
+		syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IP, dontFragment, dont)
+	}
 }
 
 func joinGroup(fd uintptr, group netip.Addr, ifi *net.Interface) error {

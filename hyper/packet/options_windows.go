@@ -15,12 +15,21 @@ const (
 
 // setOptions sets what can be set; nothing of it has to be.
 func setOptions(fd uintptr, v6 bool) error {
-	if v6 {
-		syscall.SetsockoptInt(syscall.Handle(fd), syscall.IPPROTO_IPV6, ipv6DontFragment, 1)
-	} else {
-		syscall.SetsockoptInt(syscall.Handle(fd), syscall.IPPROTO_IP, ipDontFragment, 1)
-	}
+	setFragment(fd, v6, false)
 	return nil
+}
+
+// setFragment tells whether what is sent from now on may be cut on its way.
+func setFragment(fd uintptr, v6, may bool) {
+	dont := 1
+	if may {
+		dont = 0
+	}
+	if v6 {
+		syscall.SetsockoptInt(syscall.Handle(fd), syscall.IPPROTO_IPV6, ipv6DontFragment, dont)
+	} else {
+		syscall.SetsockoptInt(syscall.Handle(fd), syscall.IPPROTO_IP, ipDontFragment, dont)
+	}
 }
 
 func joinGroup(fd uintptr, group netip.Addr, ifi *net.Interface) error {

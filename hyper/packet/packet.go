@@ -38,6 +38,10 @@ type Packet struct {
 	Segment int
 	// TTL is how many hops a packet that goes out may take; zero is the usual.
 	TTL int
+	// Fragment says that a packet that goes out may be cut on its way where it is
+	// too large, and put together again at its end. Not all routers do it, so it is
+	// for what can't be made smaller. Others are lost there.
+	Fragment bool
 }
 
 // Datagrams returns the datagrams of p one by one.
@@ -79,7 +83,7 @@ type Conn interface {
 type Network interface {
 	// Listen binds a socket to an address of this machine; port 0 is any that is
 	// free, and an unspecified address is all of its family. What comes in is
-	// given to the handler. Packets are never fragmented on their way.
+	// given to the handler.
 	Listen(addr netip.AddrPort, receive Handler) (Conn, error)
 	// ListenMulticast binds a socket to a port that others may share, and joins
 	// the group on the interface of that name. What it sends to a group leaves

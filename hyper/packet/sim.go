@@ -452,7 +452,7 @@ func (c *simConn) Write(batch []Packet) error {
 			continue
 		}
 		for data := range p.Datagrams() {
-			s.sendLocked(c, to, p.TTL, data)
+			s.sendLocked(c, to, p, data)
 		}
 	}
 	s.armLocked()
@@ -466,6 +466,7 @@ type flight struct {
 	from, to netip.AddrPort
 	data     []byte
 	hops     int // left
+	fragment bool
 
 	line   *line // to cross first
 	stage  stage
@@ -486,8 +487,8 @@ const (
 	toNode              // to a node
 )
 
-func (s *Sim) sendLocked(c *simConn, to netip.AddrPort, ttl int, data []byte) {
-	h := c.host
+func (s *Sim) sendLocked(c *simConn, to netip.AddrPort, p *Packet, data []byte) {
+	h, ttl := c.host, p.TTL
 	h.traffic.Sent++
 	h.traffic.SentBytes += int64(len(data))
 	s.traffic.Sent++
@@ -504,7 +505,7 @@ func (s *Sim) sendLocked(c *simConn, to netip.AddrPort, ttl int, data []byte) {
 		ttl = usualHops
 	}
 	f := s.flightLocked()
-	f.at, f.source, f.from, f.to, f.hops = s.now, h, netip.AddrPortFrom(source, c.local.Port()), to, ttl
+	f.at, f.source, f.from, f.to, f.hops, f.fragment = s.now, h, netip.AddrPortFrom(source, c.local.Port()), to, ttl, p.Fragment
 	f.data = append(f.data, data...)
 	switch {
 	case len(data) > mostData:

@@ -185,6 +185,11 @@ func TestSimMTU(t *testing.T) {
 	if len(outer.got) != 2 || l.Lost()["mtu"] != 1 {
 		t.Errorf("%d came, lost %v", len(outer.got), l.Lost())
 	}
+	inner.Write([]packet.Packet{{Addr: outer.at, Data: make([]byte, 1400), Fragment: true}})
+	l.clock.Advance(time.Second)
+	if len(outer.got) != 3 {
+		t.Error("what may be cut did not come")
+	}
 	a, b := l.socket(l.Host(netip.MustParseAddr("2600::1")), 7), l.socket(l.Host(netip.MustParseAddr("2600::2")), 7)
 	b.machine.SetLink(packet.Link{MTU: 1300})
 	a.send(b.at, strings.Repeat("x", 1300-48))

@@ -16,7 +16,7 @@ type Link struct {
 	// sent; by default what passes in 100 ms. What does not fit is lost.
 	Rate, Queue int
 	// MTU is the size of the largest IP packet, with its headers. Larger ones are
-	// lost without a word.
+	// lost without a word, unless they may be cut.
 	MTU int
 }
 
@@ -36,7 +36,7 @@ func (s *Sim) crossLocked(l *line, f *flight) (lost string) {
 	if f.to.Addr().Is6() {
 		size += 20
 	}
-	if l.MTU > 0 && size > l.MTU {
+	if l.MTU > 0 && size > l.MTU && !f.fragment {
 		return "mtu"
 	}
 	if s.chance(l.Loss) {

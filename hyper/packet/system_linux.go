@@ -49,6 +49,8 @@ type socket struct {
 	receive Handler
 	closed  atomic.Bool
 	gso     atomic.Bool // the kernel cuts what goes out into datagrams
+
+	fragments sync.Mutex // one call at a time sends what may be cut on its way
 }
 
 // newSocket finds out what the kernel has. A sandbox may refuse any of it.
@@ -312,6 +314,12 @@ func (s *socket) Write(batch []Packet) error {
 		if addr.Addr().Is4() != s.local.Addr().Is4() {
 			continue
 		}
+		if p.Fragment {
+			if err := s.writeFragments(w, addr, p); err != nil {
+				return err
+			}
+			continue
+		}
 		w.behind = false
 		for data := range p.Datagrams() {
 			if !w.add(addr, p.TTL, data, s.gso.Load()) {
@@ -324,6 +332,31 @@ func (s *socket) Write(batch []Packet) error {
 		}
 	}
 	return s.flush(w)
+}
+
+// writeFragments sends what may be cut on its way, after what is in w. That is an
+// option of the whole socket, so that what others send meanwhile may be cut too,
+// which is no harm.
+func (s *socket) writeFragments(w *writing, addr netip.AddrPort, p *Packet) error {
+	if err := s.flush(w); err != nil {
+		return err
+	}
+	s.fragments.Lock()
+	defer s.fragments.Unlock()
+	set := func(may bool) error {
+		return s.raw.Control(func(fd uintptr) { setFragment(fd, s.local.Addr().Is6(), may) })
+	}
+	if set(true) != nil {
+		return ErrClosed
+	}
+	defer set(false)
+	for data := range p.Datagrams() {
+		w.add(addr, p.TTL, data, false)
+		if err := s.flush(w); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // add puts in a datagram and tells whether there was room. What goes to the

@@ -74,6 +74,38 @@ func TestSystemSetsOptions(t *testing.T) {
 	})
 }
 
+// What may be cut goes out, in its turn, and nothing else may be afterwards.
+func TestSystemFragmentsForOnePacket(t *testing.T) {
+	forms(t, func(t *testing.T) {
+		for _, c := range []struct {
+			addr                string
+			level, name, expect int
+		}{
+			{"127.0.0.1:0", unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE},
+			{"[::1]:0", unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE},
+		} {
+			got := make(chan string, 10)
+			to := bind(t, c.addr, func(batch []packet.Packet) {
+				for _, p := range batch {
+					for data := range p.Datagrams() {
+						got <- string(data)
+					}
+				}
+			}).LocalAddr()
+			from := bind(t, c.addr, nil)
+			from.Write([]packet.Packet{{Addr: to, Data: []byte("1")}, {Addr: to, Data: []byte("23"), Segment: 1, Fragment: true}, {Addr: to, Data: []byte("4")}})
+			for _, want := range []string{"1", "2", "3", "4"} {
+				if p := <-got; p != want {
+					t.Errorf("%q came, want %q", p, want)
+				}
+			}
+			if got := packet.Option(t, from, c.level, c.name); got != c.expect {
+				t.Errorf("%s: option %d is %d, want %d", c.addr, c.name, got, c.expect)
+			}
+		}
+	})
+}
+
 // A TTL goes with its packet and with no other.
 func TestSystemTTLIsForOnePacket(t *testing.T) {
 	forms(t, func(t *testing.T) {

@@ -16,7 +16,8 @@ type plainSocket struct {
 	receive Handler
 	closed  atomic.Bool
 
-	// A TTL is the whole socket's here: it is set for one packet and back.
+	// A TTL, and whether to cut packets, is the whole socket's here: it is set for
+	// one packet and back.
 	mu sync.Mutex
 }
 
@@ -64,13 +65,19 @@ func (s *plainSocket) Write(batch []Packet) error {
 	for _, p := range batch {
 		addr := netip.AddrPortFrom(p.Addr.Addr().Unmap(), p.Addr.Port())
 		if p.TTL > 0 {
-			s.setTTL(p.TTL)
+			s.set(func(fd uintptr, v6 bool) { setTTL(fd, v6, p.TTL) })
+		}
+		if p.Fragment {
+			s.set(func(fd uintptr, v6 bool) { setFragment(fd, v6, true) })
 		}
 		for data := range p.Datagrams() {
 			s.conn.WriteToUDPAddrPort(data, addr)
 		}
 		if p.TTL > 0 {
-			s.setTTL(usualTTL)
+			s.set(func(fd uintptr, v6 bool) { setTTL(fd, v6, usualTTL) })
+		}
+		if p.Fragment {
+			s.set(func(fd uintptr, v6 bool) { setFragment(fd, v6, false) })
 		}
 	}
 	if s.closed.Load() {
@@ -79,9 +86,9 @@ func (s *plainSocket) Write(batch []Packet) error {
 	return nil
 }
 
-func (s *plainSocket) setTTL(ttl int) {
+func (s *plainSocket) set(option func(fd uintptr, v6 bool)) {
 	raw, err := s.conn.SyscallConn()
 	if err == nil {
-		raw.Control(func(fd uintptr) { setTTL(fd, s.local.Addr().Is6(), ttl) })
+		raw.Control(func(fd uintptr) { option(fd, s.local.Addr().Is6()) })
 	}
 }

@@ -114,21 +114,15 @@ func (e *ends) with(i int, f func(out *outbox)) {
 			return
 		}
 		for _, p := range out.packets {
-			size := p.Segment
-			if size == 0 {
-				size = len(p.Data)
-			}
-			for data := p.Data; len(data) > 0; {
-				n := min(size, len(data))
-				e.send(i, data[:n])
-				data = data[n:]
+			for data := range p.Datagrams() {
+				e.send(i, data, p.Fragment)
 			}
 		}
 		out.reset()
 	}
 }
 
-func (e *ends) send(from int, data []byte) {
+func (e *ends) send(from int, data []byte, fragment bool) {
 	h, _, _, ok := parse(data)
 	if !ok || h.id != e.ids[1-from] {
 		e.t.Fatalf("end %d sends %x", from, data)
@@ -141,7 +135,7 @@ func (e *ends) send(from int, data []byte) {
 	if mtu == 0 {
 		mtu = 1500
 	}
-	if c.pass != nil && !c.pass(from, h, len(data)) || len(data)+28 > mtu || e.rng.Float64() < c.loss {
+	if c.pass != nil && !c.pass(from, h, len(data)) || len(data)+28 > mtu && !fragment || e.rng.Float64() < c.loss {
 		return
 	}
 	for range 1 + b2i(e.rng.Float64() < c.duplicate) {
@@ -373,6 +367,32 @@ func TestMTUIsFoundInBand(t *testing.T) {
 		if s := e.cores[0].stats; mtu == 1300 && (s.Lost != maxProbes || s.Recoveries != 0) {
 			t.Errorf("the probes of the MTU count as loss: %+v", s)
 		}
+	}
+}
+
+func TestStreamOutlivesAnMTUThatShrinks(t *testing.T) {
+	e := newEnds(t, random(t, 1), cable{delay: 20 * time.Millisecond, rate: 3e6, queue: 1e6}).join()
+	c := e.cores[0]
+	e.carry(time.Minute, newFlow(0, 2_000_000, false))
+	if c.mtu != 1500 {
+		t.Fatalf("the MTU is %d", c.mtu)
+	}
+	e.cable.mtu = 1300
+	start := e.now
+	e.cores[1].in.discard(e.cores[1].in.n)
+	e.carry(time.Minute, newFlow(0, 1_000_000, false))
+	if took := e.now - start; took > 10*time.Second || c.mtu != 1296 {
+		t.Errorf("it took %v, and the MTU is %d", took, c.mtu)
+	}
+	// A line that is dead for a while is not taken for one with another MTU for long.
+	e.cable.mtu = 0
+	c.resetMTU()
+	e.carry(time.Minute, newFlow(0, 2_000_000, false))
+	e.cable.pass = func(int, header, int) bool { return e.now > start+5*time.Second }
+	start = e.now
+	e.carry(time.Minute, newFlow(0, 2_000_000, false))
+	if c.mtu != 1500 || c.stats.Timeouts == 0 {
+		t.Errorf("the MTU is %d, %+v", c.mtu, c.stats)
 	}
 }
 

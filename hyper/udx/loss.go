@@ -176,6 +176,7 @@ func (c *core) timedOut(now time.Duration) {
 	c.tailOut, c.tailAt, c.reorderAt = false, 0, 0
 	c.stats.Timeouts++
 	wait := c.rackRTT + c.reorderWindow()
+	hole := false
 	for seq := c.una; seq != c.seq; seq++ {
 		p := c.packets.at(seq)
 		if p.state == delivered || p.state == inFlight && seq != c.una && p.at+wait > now {
@@ -193,6 +194,10 @@ func (c *core) timedOut(now time.Duration) {
 			return
 		}
 		c.lose(p, seq)
+		hole = hole || p.timeouts >= blackHole && p.wire() > baseMTU
+	}
+	if hole && c.mtu > baseMTU {
+		c.resetMTU()
 	}
 	c.backoff++
 	c.timeoutAt = now + c.backedOff()

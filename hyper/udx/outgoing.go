@@ -11,8 +11,16 @@ const minWindow = 4
 
 const (
 	// The path's MTU is looked for from baseMTU in steps, by packets with padding
-	// (RFC 8899). After maxProbes that were lost it is what it is.
+	// (RFC 8899). After maxProbes that were lost it is what it is. When a packet
+	// larger than baseMTU had blackHole timeouts in a row, the MTU may have shrunk,
+	// and it is looked for again.
+	//
+	// What was cut into packets stays so, for the other side knows data by the seq
+	// of its packet. Packets that are too large by then are sent again without the
+	// mark that forbids routers to cut them. Where those don't, as none does with
+	// IPv6, the stream ends after maxTimeouts, as any of libudx does.
 	baseMTU   = 1200
+	blackHole = 2
 	maxMTU    = 1500
 	mtuStep   = 32
 	maxProbes = 3
@@ -93,6 +101,8 @@ func (c *core) payload() int {
 	return c.mtu - c.path.overhead()
 }
 
+// resetMTU begins to look for the MTU, as soon as a packet of the path's base MTU
+// has arrived.
 func (c *core) resetMTU() {
 	c.mtu = baseMTU
 	c.probeSize = baseMTU + mtuStep
@@ -265,6 +275,9 @@ func (c *core) resend(now time.Duration, seq uint32, out *outbox) bool {
 
 func (p *sent) length() int { return headerSize + int(p.padding) + int(p.size) }
 
+// wire is how large the packet is with all its headers.
+func (p *sent) wire() int { return p.length() - headerSize + p.to.overhead() }
+
 // transmit sends a packet that is in no queue, if there is room.
 func (c *core) transmit(now time.Duration, seq uint32, out *outbox) bool {
 	p := c.packets.at(seq)
@@ -278,7 +291,11 @@ func (c *core) transmit(now time.Duration, seq uint32, out *outbox) bool {
 	}
 	c.control.sent(f, &p.rate)
 	p.at, p.state = now, inFlight
-	b := out.add(p.to, size, p.padding > 0)
+	large := p.wire() > c.mtu
+	b := out.add(p.to, size, large)
+	if large && p.padding == 0 {
+		out.packets[len(out.packets)-1].Fragment = true
+	}
 	h := header{kind: p.kind, offset: p.padding, id: p.to.id, window: c.advertise(), seq: seq, ack: c.ack}
 	h.put(b)
 	clear(b[headerSize : headerSize+int(p.padding)])
@@ -434,7 +451,7 @@ func (c *core) mtuDelivered(p *sent) {
 	if !c.started {
 		c.started, c.probeNext = true, true
 	}
-	if p.padding == 0 || p.length()+c.path.overhead()-headerSize != c.probeSize {
+	if p.padding == 0 || p.wire() != c.probeSize {
 		return
 	}
 	c.mtu = c.probeSize
