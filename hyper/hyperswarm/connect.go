@@ -488,12 +488,10 @@ func (s *Swarm) serve(l link) {
 			mine := s.o.KeyPair.Public
 			keep := old.used(s.o.Clock.Now()) || bytes.Compare(mine[:], key[:]) < 0
 			if !keep {
-				s.later(func() {
-					if old.link != nil {
-						old.link.keepAlive()
-					}
-					l.Close()
-				})
+				if old.link != nil {
+					s.later(old.link.keepAlive)
+				}
+				s.later(func() { l.Close() })
 				return
 			}
 			s.end(old, ErrDuplicate)
