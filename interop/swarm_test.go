@@ -64,12 +64,19 @@ func (f swarmFile) contents() (data []byte) {
 type swarmNet struct {
 	*testnet
 	swarms node
-	count  byte
+	count  *byte // of all tests on it
+}
+
+// in is the net for a part of the test.
+func (n *swarmNet) in(t *testing.T) *swarmNet {
+	net := *n.testnet
+	net.t = t
+	return &swarmNet{&net, node{t, n.swarms.p}, n.count}
 }
 
 func newSwarmNet(t *testing.T, kinds string) *swarmNet {
 	t.Helper()
-	n := &swarmNet{testnet: newTestnet(t, kinds)}
+	n := &swarmNet{testnet: newTestnet(t, kinds), count: new(byte)}
 	p, err := nodepeer.Start(t.Context(), "swarm.js")
 	if err != nil {
 		t.Fatal(err)
@@ -83,11 +90,12 @@ func newSwarmNet(t *testing.T, kinds string) *swarmNet {
 // key or, if it is empty, its own.
 func (n *swarmNet) add(kind byte, drive *string) someSwarm {
 	n.t.Helper()
-	n.count++
-	keys := keysOf(100 + n.count)
+	*n.count++
+	number := *n.count
+	keys := keysOf(number)
 	if kind == 'N' {
-		s := &nodeSwarm{n.swarms, fmt.Sprint("swarm", n.count), keys.Public}
-		a := args{"handle": s.handle, "bootstrap": n.seeds(), "seed": seed(100 + n.count)}
+		s := &nodeSwarm{n.swarms, fmt.Sprint("swarm", number), keys.Public}
+		a := args{"handle": s.handle, "bootstrap": n.seeds(), "seed": seed(number)}
 		if drive != nil {
 			a["drive"] = true
 			if *drive != "" {
@@ -341,151 +349,150 @@ func together(all ...someSwarm) (err error) {
 // ours. Two of Node are no test of us.
 var swarmPairs = []string{"NB", "BN", "BB"}
 
-func TestSwarmsMeetOnATopic(t *testing.T) {
-	for i, kinds := range []string{"NB", "BN"} {
-		n := newSwarmNet(t, kinds) // who the DHT is of
-		for j, pair := range swarmPairs {
-			t.Run(kinds+"/"+pair+" server and client", func(t *testing.T) {
-				a, b := n.add(pair[0], nil), n.add(pair[1], nil)
-				topic := [32]byte{1, byte(i), byte(j)}
-				a.join(topic, true, false)
-				b.join(topic, false, true)
-				took := soon(t, 10*time.Second, func() error { return together(a, b) })
-				t.Logf("met after %v", took)
-				if a.conns()[b.key()] || !b.conns()[a.key()] {
-					t.Error("the server has made the connection")
-				}
-				if i > 0 {
-					return
-				}
-				// What is lost is made again, by whoever made it.
-				a.drop(b.key())
-				soon(t, 5*time.Second, func() error {
-					if together(a, b) == nil {
-						return errors.New("still connected")
-					}
-					return nil
-				})
-				took = soon(t, 20*time.Second, func() error { return together(a, b) })
-				t.Logf("met again after %v", took)
-			})
-			t.Run(kinds+"/"+pair+" both", func(t *testing.T) {
-				a, b := n.add(pair[0], nil), n.add(pair[1], nil)
-				topic := [32]byte{2, byte(i), byte(j)}
-				a.join(topic, true, true)
-				b.join(topic, true, true)
-				a.refresh(topic)
-				soon(t, 10*time.Second, func() error { return together(a, b) })
-			})
+// Swarms of Node and of ours, over a DHT that is of both. With BEVY_LONG=1 more
+// peers share the drive, and the first node of the DHT is ours, too.
+func TestSwarmsOfNodeAndBevy(t *testing.T) {
+	kinds, each := []string{"NB"}, 3
+	if os.Getenv("BEVY_LONG") == "1" {
+		kinds, each = []string{"NB", "BN"}, 10
+	}
+	for _, kind := range kinds {
+		n := newSwarmNet(t, kind)
+		for i, pair := range swarmPairs {
+			t.Run(kind+"/"+pair+" server and client", func(t *testing.T) { n.in(t).meet(pair, [32]byte{1, byte(i)}) })
+			t.Run(kind+"/"+pair+" both", func(t *testing.T) { n.in(t).meetBoth(pair, [32]byte{2, byte(i)}) })
+			t.Run(kind+"/"+pair+" at once", func(t *testing.T) { n.in(t).agree(pair) })
+			t.Run(kind+"/"+pair+" suspended", func(t *testing.T) { n.in(t).suspend(pair, [32]byte{3, byte(i)}) })
+		}
+		for _, writer := range []byte("NB") {
+			t.Run(kind+"/a drive of "+string(writer), func(t *testing.T) { n.in(t).shareDrive(writer, each, [32]byte{4, writer}) })
 		}
 	}
 }
 
-// Both sides connect at the same moment, again and again: they agree on which
-// connection stays.
-func TestSwarmsAgreeOnOneConnection(t *testing.T) {
-	n := newSwarmNet(t, "NB")
-	for _, pair := range swarmPairs {
-		t.Run(pair, func(t *testing.T) {
-			a, b := n.add(pair[0], nil), n.add(pair[1], nil)
-			a.listen()
-			b.listen()
-			for round := range 4 {
-				var wg sync.WaitGroup
-				wg.Go(func() { a.joinPeer(b.key()) })
-				wg.Go(func() { b.joinPeer(a.key()) })
-				wg.Wait()
-				took := soon(t, 20*time.Second, func() error { return together(a, b) })
-				t.Logf("round %d: %v", round, took)
-				a.leavePeer(b.key())
-				b.leavePeer(a.key())
-				a.drop(b.key())
-				b.drop(a.key())
-				soon(t, 5*time.Second, func() error {
-					if len(a.conns())+len(b.conns()) > 0 {
-						return errors.New("still connected")
-					}
-					return nil
-				})
+// meet has a server and a client of a topic meet, and lose one another.
+func (n *swarmNet) meet(pair string, topic [32]byte) {
+	t := n.t
+	a, b := n.add(pair[0], nil), n.add(pair[1], nil)
+	a.join(topic, true, false)
+	b.join(topic, false, true)
+	took := soon(t, 10*time.Second, func() error { return together(a, b) })
+	t.Logf("met after %v", took)
+	if a.conns()[b.key()] || !b.conns()[a.key()] {
+		t.Error("the server has made the connection")
+	}
+	// What is lost is made again, by whoever made it.
+	a.drop(b.key())
+	soon(t, 5*time.Second, func() error {
+		if together(a, b) == nil {
+			return errors.New("still connected")
+		}
+		return nil
+	})
+	took = soon(t, 20*time.Second, func() error { return together(a, b) })
+	t.Logf("met again after %v", took)
+}
+
+// meetBoth has two meet that are both server and client.
+func (n *swarmNet) meetBoth(pair string, topic [32]byte) {
+	a, b := n.add(pair[0], nil), n.add(pair[1], nil)
+	a.join(topic, true, true)
+	b.join(topic, true, true)
+	a.refresh(topic)
+	soon(n.t, 10*time.Second, func() error { return together(a, b) })
+}
+
+// agree has both connect at the same moment, again and again: they agree on
+// which connection stays.
+func (n *swarmNet) agree(pair string) {
+	t := n.t
+	a, b := n.add(pair[0], nil), n.add(pair[1], nil)
+	a.listen()
+	b.listen()
+	for round := range 4 {
+		var wg sync.WaitGroup
+		wg.Go(func() { a.joinPeer(b.key()) })
+		wg.Go(func() { b.joinPeer(a.key()) })
+		wg.Wait()
+		took := soon(t, 20*time.Second, func() error { return together(a, b) })
+		t.Logf("round %d: %v", round, took)
+		a.leavePeer(b.key())
+		b.leavePeer(a.key())
+		a.drop(b.key())
+		b.drop(a.key())
+		soon(t, 5*time.Second, func() error {
+			if len(a.conns())+len(b.conns()) > 0 {
+				return errors.New("still connected")
 			}
+			return nil
 		})
 	}
 }
 
-func TestSwarmsSuspendAndResume(t *testing.T) {
-	n := newSwarmNet(t, "NB")
-	for i, pair := range swarmPairs {
-		t.Run(pair, func(t *testing.T) {
-			a, b := n.add(pair[0], nil), n.add(pair[1], nil)
-			topic := [32]byte{3, byte(i)}
-			a.join(topic, true, true)
-			b.join(topic, true, true)
-			soon(t, 10*time.Second, func() error { return together(a, b) })
-			a.suspend()
-			soon(t, 10*time.Second, func() error {
-				if len(b.conns()) > 0 {
-					return errors.New("still connected")
+func (n *swarmNet) suspend(pair string, topic [32]byte) {
+	t := n.t
+	a, b := n.add(pair[0], nil), n.add(pair[1], nil)
+	a.join(topic, true, true)
+	b.join(topic, true, true)
+	soon(t, 10*time.Second, func() error { return together(a, b) })
+	a.suspend()
+	soon(t, 10*time.Second, func() error {
+		if len(b.conns()) > 0 {
+			return errors.New("still connected")
+		}
+		return nil
+	})
+	a.resume()
+	took := soon(t, 20*time.Second, func() error { return together(a, b) })
+	t.Logf("met again after %v", took)
+}
+
+// shareDrive has peers of both kinds share a drive: each gets all of it from
+// whoever has it.
+func (n *swarmNet) shareDrive(writer byte, each int, topic [32]byte) {
+	t := n.t
+	var drive string
+	all := []someSwarm{n.add(writer, &drive)}
+	files := swarmFiles{"/small": {"small", 10}, "/a/middle": {"middle", 100_000}, "/a/large": {"large", 2_000_000}}
+	var paths, want []string
+	for path, f := range files {
+		paths = append(paths, path)
+		sum := sha256.Sum256(f.contents())
+		want = append(want, hex.EncodeToString(sum[:]))
+	}
+	all[0].put(files)
+	for i := 1; i < 2*each; i++ {
+		kind := byte('N')
+		if (i%2 == 0) == (writer == 'B') {
+			kind = 'B'
+		}
+		all = append(all, n.add(kind, &drive))
+	}
+	began := time.Now()
+	var joined sync.WaitGroup
+	for _, s := range all {
+		joined.Go(func() { s.join(topic, true, true) })
+	}
+	joined.Wait()
+	t.Logf("%d joined after %v", len(all), time.Since(began))
+	// All read at once: a peer of Node that is not connected to the writer has
+	// it from those who are.
+	read := func(paths, want []string) {
+		var reading sync.WaitGroup
+		for _, s := range all {
+			reading.Go(func() {
+				if got, err := s.sums(paths); err != nil || !slices.Equal(got, want) {
+					t.Errorf("%T %.6s has %v, %v, want %v", s, s.key(), got, err, want)
 				}
-				return nil
 			})
-			a.resume()
-			took := soon(t, 20*time.Second, func() error { return together(a, b) })
-			t.Logf("met again after %v", took)
-		})
+		}
+		reading.Wait()
 	}
-}
-
-// Many peers of both kinds share a drive: each gets all of it from whoever has
-// it. With BEVY_LONG=1 there are ten of each.
-func TestASwarmOfNodeAndBevySharesADrive(t *testing.T) {
-	each := 3
-	if os.Getenv("BEVY_LONG") == "1" {
-		each = 10
-	}
-	for _, writer := range []byte("NB") {
-		t.Run("the writer is "+string(writer), func(t *testing.T) {
-			n := newSwarmNet(t, "NB")
-			var drive string
-			all := []someSwarm{n.add(writer, &drive)}
-			files := swarmFiles{"/small": {"small", 10}, "/a/middle": {"middle", 100_000}, "/a/large": {"large", 2_000_000}}
-			var paths, want []string
-			for path, f := range files {
-				paths = append(paths, path)
-				sum := sha256.Sum256(f.contents())
-				want = append(want, hex.EncodeToString(sum[:]))
-			}
-			all[0].put(files)
-			for i := 1; i < 2*each; i++ {
-				all = append(all, n.add("BN"[i%2], &drive))
-			}
-			topic := [32]byte{4, writer}
-			began := time.Now()
-			var joined sync.WaitGroup
-			for _, s := range all {
-				joined.Go(func() { s.join(topic, true, true) })
-			}
-			joined.Wait()
-			t.Logf("%d joined after %v", len(all), time.Since(began))
-			// All read at once: a peer of Node that is not connected to the writer has
-			// it from those who are.
-			read := func(paths, want []string) {
-				var reading sync.WaitGroup
-				for _, s := range all {
-					reading.Go(func() {
-						if got, err := s.sums(paths); err != nil || !slices.Equal(got, want) {
-							t.Errorf("%T %.6s has %v, %v, want %v", s, s.key(), got, err, want)
-						}
-					})
-				}
-				reading.Wait()
-			}
-			read(paths, want)
-			t.Logf("all have all of it after %v", time.Since(began))
-			// And what is written while they are connected.
-			late := swarmFiles{"/late": {"late", 50_000}}
-			all[0].put(late)
-			sum := sha256.Sum256(late["/late"].contents())
-			read([]string{"/late"}, []string{hex.EncodeToString(sum[:])})
-		})
-	}
+	read(paths, want)
+	t.Logf("all have all of it after %v", time.Since(began))
+	// And what is written while they are connected.
+	late := swarmFiles{"/late": {"late", 50_000}}
+	all[0].put(late)
+	sum := sha256.Sum256(late["/late"].contents())
+	read([]string{"/late"}, []string{hex.EncodeToString(sum[:])})
 }
