@@ -7,8 +7,11 @@ import (
 )
 
 const (
-	// maxWindow is how many bytes may wait to be read, as in libudx.
-	maxWindow = 4 << 20
+	// firstWindow is how many bytes may wait to be read, as in libudx. A stream
+	// that is read as fast as they come, over a line for which this is too little,
+	// gets up to maxWindow.
+	firstWindow = 4 << 20
+	maxWindow   = 16 << 20
 	// maxEarly is the same before the stream is connected: nobody is told of a
 	// window then.
 	maxEarly = 128 << 10
@@ -82,7 +85,10 @@ const (
 )
 
 // init makes a stream that isn't connected. The seed is any number.
-func (c *core) init(now time.Duration, seed uint64) { c.outgoing.init(now, seed) }
+func (c *core) init(now time.Duration, seed uint64) {
+	c.outgoing.init(now, seed)
+	c.most = firstWindow
+}
 
 func (c *core) connect(now time.Duration, to *path, out *outbox) {
 	c.path = to
@@ -123,6 +129,7 @@ func (c *core) receive(now time.Duration, h *header, blocks, data []byte, out *o
 	}
 	if h.kind&(typeData|typeEnd) != 0 {
 		c.take(h, data, out)
+		c.widen(now)
 	}
 	c.takeAck(now, h, blocks)
 	switch {

@@ -496,7 +496,7 @@ func TestReaderThatStopsStopsTheWriter(t *testing.T) {
 		fill()
 		e.run(50 * time.Millisecond)
 	}
-	if held := r.in.n + r.earlyBytes; held > maxWindow+maxMTU || held < maxWindow-2*maxMTU || w.window != 0 {
+	if held := r.in.n + r.earlyBytes; held > firstWindow+maxMTU || held < firstWindow-2*maxMTU || w.window != 0 {
 		t.Fatalf("%d bytes wait to be read, the window is %d", held, w.window)
 	}
 	if w.unsent() == 0 || w.una != w.seq {
@@ -514,6 +514,37 @@ func TestReaderThatStopsStopsTheWriter(t *testing.T) {
 	// All goes on when it is read, even if the news of that get lost.
 	e.cable.loss = 0.3
 	e.carry(5*time.Minute, f)
+}
+
+func TestLongFatLineGetsALargerWindow(t *testing.T) {
+	// 9 MB are on their way if it is filled; 4 MiB would be 14 MB/s.
+	e := newEnds(t, random(t, 1), cable{delay: 150 * time.Millisecond, rate: 30e6, queue: 2 << 20}).join()
+	r := e.cores[1]
+	e.carry(time.Minute, newFlow(0, 1, false), newFlow(1, 1, false)) // so that both know the round trip time
+	e.carry(time.Minute, newFlow(0, 30<<20, false))
+	start, size := e.now, 20<<20
+	e.carry(time.Minute, newFlow(0, size, false))
+	if rate := float64(size) / (e.now - start).Seconds(); rate < 20e6 {
+		t.Errorf("%.1f MB/s with a window of %d", rate/1e6, r.most)
+	}
+	// The reader stops.
+	for range 200 {
+		w := e.cores[0]
+		w.write(make([]byte, w.room()))
+		e.with(0, nil)
+		e.run(10 * time.Millisecond)
+	}
+	if held := r.in.n + r.earlyBytes; held < 2*firstWindow || held > maxWindow {
+		t.Errorf("%d bytes wait to be read", held)
+	}
+
+	// Who reads slowly, or a line that is short, needs no more.
+	e = newEnds(t, random(t, 1), cable{delay: time.Millisecond, rate: 60e6, queue: 4 << 20}).join()
+	e.carry(time.Minute, newFlow(0, 1, false), newFlow(1, 1, false))
+	e.carry(time.Minute, newFlow(0, 20<<20, false))
+	if r := e.cores[1]; r.most != firstWindow {
+		t.Errorf("a window of %d", r.most)
+	}
 }
 
 func TestWindowProbesWithoutAnswerEndAStream(t *testing.T) {
@@ -628,7 +659,7 @@ func TestReaderThatHasNoRoomIsNotGivenUp(t *testing.T) {
 	e := newEnds(t, random(t, 1), cable{delay: time.Millisecond}).join()
 	w, r := e.cores[0], e.cores[1]
 	e.carry(time.Second, newFlow(0, 1000, false))
-	r.in.append(make([]byte, maxWindow)) // and the writer believes in its window
+	r.in.append(make([]byte, firstWindow)) // and the writer believes in its window
 	w.write([]byte("one more"))
 	e.with(0, nil)
 	e.run(20 * time.Minute)
@@ -636,7 +667,7 @@ func TestReaderThatHasNoRoomIsNotGivenUp(t *testing.T) {
 		t.Fatalf("%s", e.describe(0))
 	}
 	e.with(1, func(out *outbox) {
-		r.read(make([]byte, maxWindow))
+		r.read(make([]byte, firstWindow))
 		r.ackNow(out)
 	})
 	e.until(time.Minute, "acked", func() bool { return w.una == w.seq })
@@ -760,14 +791,14 @@ func TestHostilePacketsTakeNoMemoryAndChangeNothing(t *testing.T) {
 	for seq := uint32(1); seq < maxAhead+2000; seq++ {
 		e.arrive(1, packetOf(header{kind: typeData, id: 2, window: 1000, seq: seq}, big))
 	}
-	if held := c.earlyBytes + c.in.n; held > maxWindow || len(c.early.slots) > maxAhead {
+	if held := c.earlyBytes + c.in.n; held > firstWindow || len(c.early.slots) > maxAhead {
 		t.Errorf("%d bytes, %d slots", held, len(c.early.slots))
 	}
 	// Data in order has its own bound.
-	for range 3 * maxWindow / len(big) {
+	for range 3 * firstWindow / len(big) {
 		e.arrive(1, packetOf(header{kind: typeData, id: 2, window: 1000, seq: c.ack}, big))
 	}
-	if held := c.earlyBytes + c.in.n; held > 2*maxWindow {
+	if held := c.earlyBytes + c.in.n; held > 2*firstWindow {
 		t.Errorf("%d bytes", held)
 	}
 	// What can't be from the other side does nothing.

@@ -3,12 +3,14 @@ package udx
 import (
 	"slices"
 	"sync"
+	"time"
 )
 
 // An incoming is the half of a core that takes data.
 type incoming struct {
 	ack         uint32 // the seq that is next
 	in          buffer // what can be read
+	most        int    // how much of it there may be
 	remoteEnded bool   // and nothing comes after it
 	dropped     int    // bytes that came while closing
 
@@ -21,6 +23,9 @@ type incoming struct {
 	pending    int    // packets that came in order and were not acked
 	ackOwed    bool   // an ack waits for the stream to be connected
 	advertised uint32 // the window the other side was told last
+
+	round   time.Duration // when the present round trip began
+	arrived int           // bytes that came in order since
 }
 
 type earlyPacket struct {
@@ -67,7 +72,7 @@ func (c *core) take(h *header, data []byte, out *outbox) {
 // hasRoom tells whether data that is so many packets ahead fits. Packets that
 // came early never keep out the one that they wait for.
 func (c *core) hasRoom(ahead, n int) bool {
-	held, most := c.in.n, maxWindow
+	held, most := c.in.n, c.most
 	if ahead > 0 {
 		held += c.earlyBytes
 	}
@@ -77,8 +82,21 @@ func (c *core) hasRoom(ahead, n int) bool {
 	return n == 0 || held+n <= most
 }
 
+// widen doubles the window if half of it came in one round trip and did not have
+// to wait: the line takes about as much as the window, and the reader more.
+func (c *core) widen(now time.Duration) {
+	if c.srtt == 0 || now-c.round < c.srtt {
+		return
+	}
+	if c.arrived > c.most/2 && c.in.n < c.most/4 {
+		c.most = min(2*c.most, maxWindow)
+	}
+	c.round, c.arrived = now, 0
+}
+
 // accept takes the next bytes in order.
 func (c *core) accept(data []byte) {
+	c.arrived += len(data)
 	if c.status == closing {
 		c.dropped += len(data)
 		return
@@ -175,9 +193,9 @@ func release(data []byte) {
 
 // advertise is the window that the other side is told.
 func (c *core) advertise() uint32 {
-	free := maxWindow - c.in.n - c.earlyBytes
+	free := c.most - c.in.n - c.earlyBytes
 	if c.status == closing {
-		free = maxWindow
+		free = c.most
 	}
 	if free < maxMTU { // not to get it in crumbs
 		free = 0
@@ -190,8 +208,8 @@ func (c *core) advertise() uint32 {
 // the room that this made.
 func (c *core) read(p []byte) (n int, tell bool) {
 	n = c.in.read(p)
-	free := maxWindow - c.in.n - c.earlyBytes
-	return n, c.path != nil && c.status == living && !c.remoteEnded && c.advertised < maxWindow/2 && free-int(c.advertised) >= maxWindow/4
+	free := c.most - c.in.n - c.earlyBytes
+	return n, c.path != nil && c.status == living && !c.remoteEnded && int(c.advertised) < c.most/2 && free-int(c.advertised) >= c.most/4
 }
 
 // ackNow acks all that came.

@@ -87,7 +87,7 @@ const (
 )
 
 func (s *outgoing) init(now time.Duration, seed uint64) {
-	s.window = maxWindow
+	s.window = firstWindow
 	s.control = newController(now, seed)
 	s.pacer.at, s.pacer.tokens = now, minBurst*baseMTU
 	s.timeout = minTimeout

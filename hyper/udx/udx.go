@@ -30,8 +30,9 @@
 //
 // A stream has no goroutine; a socket has one that reads. A stream with nothing
 // on its way has no timer either, unless it sends heartbeats, and no buffers.
-// At most 8 MiB wait to be read, of a peer that ignores our window, and 16 MiB
-// to be acked.
+// At most 4 MiB wait to be read and 16 MiB to be acked; or 16 MiB to be read, if a
+// reader was fast enough to fill a line for which 4 MiB are too little. A peer that
+// ignores our window can make it twice as much.
 package udx
 
 import (
