@@ -10,3 +10,6 @@ func (r *SimNAT) Remembers() int {
 	}
 	return n
 }
+
+// Zones are the interfaces that were looked up.
+var Zones = &zones

@@ -138,6 +138,7 @@ type systemInterface struct {
 }
 
 func interfaces() ([]systemInterface, error) {
+	zones.Clear()
 	list, err := net.Interfaces()
 	if err != nil {
 		return nil, fmt.Errorf("list network interfaces: %w", err)
@@ -171,7 +172,9 @@ func interfaces() ([]systemInterface, error) {
 
 // zones are the names of interfaces by their numbers, and the numbers by the
 // names: an address on a link carries the one in Go and the other in the kernel.
-// The package net asks the kernel each time.
+// To ask the kernel each time takes too long. An interface that goes away and
+// comes back has another number, so they are forgotten when somebody looks what
+// interfaces there are, which who lives long does now and then.
 var zones sync.Map
 
 func zoneName(index uint32) string {

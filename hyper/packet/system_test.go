@@ -90,3 +90,14 @@ func TestLookup(t *testing.T) {
 		t.Errorf("localhost is at %v", addrs)
 	}
 }
+
+// An interface that comes back, such as a tunnel's, has another number.
+func TestSystemForgetsNumbersOfInterfaces(t *testing.T) {
+	packet.Zones.Store("tun0", uint32(7))
+	if _, err := packet.System.LocalAddrs(); err != nil {
+		t.Fatal(err)
+	}
+	if index, known := packet.Zones.Load("tun0"); known {
+		t.Errorf("tun0 is still number %d", index)
+	}
+}
