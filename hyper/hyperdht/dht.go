@@ -41,7 +41,8 @@ type DHT struct {
 	random     *random
 	udx        *udx.UDX
 	node       *dhtrpc.Node
-	started    atomic.Bool // node is there
+	started    atomic.Bool                    // node is there
+	mapped     atomic.Pointer[netip.AddrPort] // where the server socket is reached through the router
 	pool       *pool
 	records    *records
 	local      local
@@ -122,6 +123,9 @@ func Open(o Options) (*DHT, error) {
 	}
 	d.local.open(d)
 	d.sweepLater()
+	if o.MapPort != nil {
+		d.tasks.Go(d.mapPort)
+	}
 	return d, nil
 }
 

@@ -184,6 +184,11 @@ type Options struct {
 	// relay: [DefaultRelayDelay] if it is zero, not at all if it is negative. It
 	// doesn't wait when both NATs turn out to be random.
 	RelayDelay time.Duration
+	// MapPort asks the router for a UDP port that leads to a port of this machine,
+	// as hyper/portmap does; nil doesn't. It is called once, if others can't reach
+	// the machine as it is. Clients connect directly to a server that turns out to
+	// be reachable there.
+	MapPort func(ctx context.Context, port uint16) (Mapping, error)
 	// NoIPv6 leaves out the socket for IPv6.
 	NoIPv6 bool
 

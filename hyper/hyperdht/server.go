@@ -237,7 +237,7 @@ func (in *inbound) run(message []byte, client netip.AddrPort, r *dhtrpc.Request,
 	case p.udx == nil:
 		answer.code = codeAborted
 	}
-	own, reachable := d.node.RemoteAddr()
+	own, reachable := d.serverAddr()
 	if reachable {
 		answer.firewall, answer.addrs4 = FirewallOpen, []netip.AddrPort{own}
 	}
