@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/cloudbevy/bevy/hyper/clock"
 	"github.com/cloudbevy/bevy/hyper/hyperdht"
@@ -65,6 +66,10 @@ type dial struct {
 	keys   noise.KeyPair
 	remote noise.Key
 	done   chan dialed
+
+	// Guarded by line.mu.
+	id    uint32 // our number
+	tries int
 }
 
 type dialed struct {
@@ -209,7 +214,7 @@ func (c *Client) Connect(ctx context.Context, remote noise.Key, o ConnectOptions
 func (c *Client) connect(ctx context.Context, remote noise.Key, o ConnectOptions) (*secretstream.Stream, error) {
 	d := &dial{keys: c.keysOr(o.KeyPair), remote: remote, done: make(chan dialed, 1)}
 	id := c.next()
-	if err := c.register(func() { c.dials[id] = d }); err != nil {
+	if err := c.register(func() { d.id, c.dials[id] = id, d }); err != nil {
 		return nil, err
 	}
 	if err := c.send(numConnect, &connectMsg{alias: id, key: d.keys.Public, remote: remote}); err != nil {
@@ -221,7 +226,12 @@ func (c *Client) connect(ctx context.Context, remote noise.Key, o ConnectOptions
 		return got.stream, got.err
 	case <-ctx.Done():
 	}
-	if c.takeDial(id) == nil { // it was done at the same time
+	c.mu.Lock()
+	id = d.id // it may have begun again
+	waiting := c.dials[id] == d
+	delete(c.dials, id)
+	c.mu.Unlock()
+	if !waiting { // it was done at the same time
 		if got := <-d.done; got.stream != nil {
 			got.stream.Close()
 		}
@@ -247,6 +257,29 @@ func (c *Client) register(add func()) error {
 	}
 	add()
 	return nil
+}
+
+// A relay of the npm package that gets an answer of a peer through two nodes
+// asks for both, and then waits for ever for the reply that it has lost. Such
+// dials begin again, after retryTime.
+const retryTime, maxTries = 2 * time.Second, 5
+
+func (c *Client) retry(id uint32) {
+	c.mu.Lock()
+	d := c.dials[id]
+	if d == nil || d.tries == maxTries {
+		c.mu.Unlock()
+		return
+	}
+	delete(c.dials, id)
+	c.number++
+	d.id = c.number
+	d.tries++
+	c.dials[d.id] = d
+	m := &connectMsg{alias: d.id, key: d.keys.Public, remote: d.remote}
+	c.mu.Unlock()
+	c.send(numDestroy, &destroyMsg{paired: true, alias: id}) // a mux that is full is about to end
+	c.send(numConnect, m)
 }
 
 func (c *Client) takeDial(id uint32) *dial {

@@ -695,6 +695,91 @@ func TestHostileRelayGetsNothing(t *testing.T) {
 	})
 }
 
+// A relay of the npm package dies of a second reply to what it asks twice.
+func TestClientRepliesOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		replies := 0
+		c := rawRelay(t, map[int]func(*protomux.Channel, []byte){
+			numNoiseReply: func(*protomux.Channel, []byte) { mu.Lock(); replies++; mu.Unlock() },
+			numListen: func(ch *protomux.Channel, b []byte) {
+				var m listenMsg
+				read(b, &m)
+				ch.Send(numListening, write(&listeningMsg{alias: 5, remote: m.alias, addr: netip.MustParseAddrPort("1.2.3.4:5")}))
+				h, err := newHandshake(noise.Config{Initiator: true, Static: keys(7), Remote: m.key})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				first, _ := h.WriteMessage(nil, []byte("payload"))
+				for range 3 {
+					ch.Send(numNoiseReceive, write(&noiseReceiveMsg{id: 1, server: 5, payload: first}))
+				}
+			},
+		})
+		if _, err := c.Listen(t.Context(), ListenOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		mu.Lock()
+		if replies != 1 {
+			t.Errorf("%d replies", replies)
+		}
+		mu.Unlock()
+		c.Close()
+	})
+}
+
+// A relay of the npm package that has asked twice waits for ever.
+func TestClientDialsAgainWhatARelayHasLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dials := make(chan uint32, 10)
+		given := make(chan uint32, 10)
+		theirs := map[uint32]*noise.Handshake{}
+		c := rawRelay(t, map[int]func(*protomux.Channel, []byte){
+			numConnect: func(ch *protomux.Channel, b []byte) {
+				var m connectMsg
+				read(b, &m)
+				dials <- m.alias
+				ch.Send(numNoiseSend, write(&noiseSendMsg{initiator: true, id: m.alias, stream: m.alias, payload: []byte("hello")}))
+			},
+			numNoiseReply: func(ch *protomux.Channel, b []byte) {
+				var m noiseReplyMsg
+				read(b, &m)
+				if m.complete {
+					if len(dials) == 2 { // the second time all is well
+						ch.Send(numOpen, write(&openMsg{alias: 77, remote: m.id, handshakeID: m.id}))
+					}
+					return
+				}
+				h, err := newHandshake(noise.Config{Static: keys(200)})
+				if err != nil {
+					t.Error(err)
+				}
+				theirs[m.id] = h
+				h.ReadMessage(m.payload)
+				answer, _ := h.WriteMessage(nil, []byte("hello"))
+				for range 3 - len(dials) {
+					ch.Send(numNoiseReceive, write(&noiseReceiveMsg{initiator: true, id: m.id, payload: answer}))
+				}
+			},
+			numDestroy: func(ch *protomux.Channel, b []byte) {
+				var m destroyMsg
+				read(b, &m)
+				given <- m.alias
+			},
+		})
+		s, err := c.Connect(t.Context(), keys(200).Public, ConnectOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first, gone := <-dials, <-given; first != gone || len(dials) != 1 || s.RemoteKey() != keys(200).Public {
+			t.Errorf("dial %d of %d, and %d is given up", first, len(dials)+1, gone)
+		}
+		c.Close()
+	})
+}
+
 // However many handshakes a relay begins and leaves, a client holds so many.
 func TestClientBoundsHandshakes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

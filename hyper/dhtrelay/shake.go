@@ -15,7 +15,6 @@ type handshake struct {
 	stream    uint32    // our number, of an initiator
 	listener  *Listener // of a responder
 	received  []byte    // what came last, as it may come again
-	reply     *noiseReplyMsg
 }
 
 // keep adds a handshake, in place of the oldest if there are too many.
@@ -121,8 +120,13 @@ func (c *Client) onNoiseReceive(b []byte) error {
 	if h == nil || h.initiator != m.initiator {
 		return nil
 	}
-	if h.received != nil && slices.Equal(h.received, m.payload) { // nodes say it more than once
-		return c.send(numNoiseReply, h.reply)
+	if h.received != nil && slices.Equal(h.received, m.payload) {
+		// Several nodes of the DHT may pass an answer on. A relay of the npm package
+		// dies of a second reply.
+		if h.initiator {
+			c.clock.AfterFunc(retryTime, func() { c.retry(h.stream) })
+		}
+		return nil
 	}
 	h.received = slices.Clone(m.payload)
 	payload, err := h.noise.ReadMessage(m.payload)
@@ -145,7 +149,6 @@ func (c *Client) reply(id uint32, h *handshake, payload []byte) error {
 		r.complete = true
 		r.remoteID, r.secret = streamID(session.Hash), hyperdht.HolepunchSecret(session.Hash)
 	}
-	h.reply = r
 	return c.send(numNoiseReply, r)
 }
 
