@@ -137,6 +137,9 @@ func (d *dht) open(ctx context.Context, keys noise.KeyPair, f func(context.Conte
 	if o.KeyPair, o.Port = keys, int(d.port); !d.stays || d.port == 0 {
 		o.Port = -1 // the usual one is left to who stays
 	}
+	if d.stays {
+		d.routerPort(&o)
+	}
 	d.DHT, err = hyperdht.Open(o)
 	if err != nil {
 		return fail(err, "cannot open a node")

@@ -88,6 +88,7 @@ func (d *dht) run(ctx context.Context, host netip.Addr, fixed bool) error {
 	if host.IsValid() {
 		o.Open, o.Public = true, netip.AddrPortFrom(host, d.port)
 	}
+	d.routerPort(&o)
 	events := make(chan dhtrpc.Event, 16)
 	o.Notify = func(e dhtrpc.Event) {
 		select {

@@ -13,6 +13,7 @@ import (
 	"github.com/cloudbevy/bevy/hyper/hyperswarm"
 	"github.com/cloudbevy/bevy/hyper/mdns"
 	"github.com/cloudbevy/bevy/hyper/noise"
+	"github.com/cloudbevy/bevy/hyper/portmap"
 	"github.com/cloudbevy/bevy/hyper/secretstream"
 	"github.com/spf13/cobra"
 )
@@ -31,11 +32,15 @@ type swarm struct {
 	dht *hyperdht.DHT
 }
 
-// joinSwarm joins the network as the store. serve gets the connections.
-func (h *hyper) joinSwarm(s *corestore.Store, serve func(*hyperswarm.Conn)) (*swarm, error) {
+// joinSwarm joins the network as the store. serve gets the connections. Who
+// stays is worth a port of the router.
+func (h *hyper) joinSwarm(s *corestore.Store, stays bool, serve func(*hyperswarm.Conn)) (*swarm, error) {
 	o, err := h.swarm.options(h.app)
 	if err != nil {
 		return nil, err
+	}
+	if stays {
+		h.routerPort(&o)
 	}
 	o.KeyPair = identity(s)
 	dht, err := hyperdht.Open(o)
@@ -51,6 +56,21 @@ func (h *hyper) joinSwarm(s *corestore.Store, serve func(*hyperswarm.Conn)) (*sw
 		return nil, errors.Join(fail(err, "cannot join the swarm"), dht.Close())
 	}
 	return &swarm{joined, dht}, nil
+}
+
+// routerPort has a node ask the router for a port, if it is not for this machine
+// alone.
+func (a *app) routerPort(o *hyperdht.Options) {
+	if o.Bind.IsLoopback() {
+		return
+	}
+	o.MapPort = func(ctx context.Context, port uint16) (hyperdht.Mapping, error) {
+		m, err := portmap.Map(ctx, portmap.UDP, port, portmap.Options{Clock: a.clock})
+		if err != nil {
+			return nil, err // and not a nil mapping that is one
+		}
+		return m, nil
+	}
 }
 
 // close leaves the network.
@@ -83,7 +103,7 @@ func (n *network) find(results chan<- error) {
 			}
 		}
 	}
-	s, err := n.h.joinSwarm(n.store, func(c *hyperswarm.Conn) {
+	s, err := n.h.joinSwarm(n.store, n.h.seeds, func(c *hyperswarm.Conn) {
 		_ = n.replicate(c.Stream, wayOf(c), func() { tell(nil) }) // the swarm connects again
 	})
 	if err != nil {
@@ -165,7 +185,7 @@ func (s *server) findable(ctx context.Context) (err error) {
 	if s.hyper.swarm.door != "" {
 		return s.findableByDoor(ctx)
 	}
-	s.swarm, err = s.joinSwarm(s.store, func(c *hyperswarm.Conn) {
+	s.swarm, err = s.joinSwarm(s.store, true, func(c *hyperswarm.Conn) {
 		select {
 		case s.slots <- struct{}{}:
 			defer func() { <-s.slots }()
