@@ -54,16 +54,19 @@ function echo (socket) {
   socket.on('end', () => socket.end())
 }
 
+// text is a message; one is larger than packets and buffers are.
+const text = (i) => 'message ' + i + (i === 7 ? 'x'.repeat(300_000) : '')
+
 function echoed (socket, count) {
   return new Promise((resolve, reject) => {
     let got = 0
     socket.on('error', reject)
     socket.on('close', () => reject(new Error('closed after ' + got + ' of ' + count + ' messages')))
     socket.on('data', (data) => {
-      if (data.toString() !== 'message ' + got) return reject(new Error('message ' + got + ' is ' + data))
+      if (data.toString() !== text(got)) return reject(new Error('message ' + got + ' is ' + data))
       if (++got === count) resolve()
     })
-    for (let i = 0; i < count; i++) socket.write('message ' + i)
+    for (let i = 0; i < count; i++) socket.write(text(i))
   })
 }
 
