@@ -78,7 +78,7 @@ type core struct {
 	announced []Topic
 	port      uint16
 	salt      salt
-	before    salt // the one before, which others may still use
+	past      []pastSalt // which others may still use, latest last
 	text      []string
 	said      bool // that these are the names
 	rotateAt  time.Time
@@ -89,6 +89,33 @@ type core struct {
 
 	packets  []outgoing
 	findings []finding
+}
+
+// A pastSalt is one that was ours.
+type pastSalt struct {
+	salt  salt
+	until time.Time // when handshakes under it are over
+}
+
+const (
+	pastTime = time.Minute
+	maxPast  = 8
+)
+
+// salts are those under which handshakes may begin.
+func (c *core) salts(now time.Time) []salt {
+	list := []salt{c.salt}
+	for _, p := range c.past {
+		if now.Before(p.until) {
+			list = append(list, p.salt)
+		}
+	}
+	return list
+}
+
+// isOwn reports whether a label is or was a moment ago ours.
+func (c *core) isOwn(label string) bool {
+	return label == c.salt.label() || slices.ContainsFunc(c.past, func(p pastSalt) bool { return p.salt.label() == label })
 }
 
 // linkState is what a link is about to do.
@@ -226,7 +253,11 @@ func (c *core) sorted() []*linkState {
 
 // rename takes new names and begins to probe for them.
 func (c *core) rename(now time.Time) {
-	c.before, c.salt, c.said = c.salt, newSalt(c.random), false
+	if c.said {
+		c.past = append(c.past, pastSalt{c.salt, now.Add(pastTime)})
+		c.past = c.past[max(0, len(c.past)-maxPast):]
+	}
+	c.salt, c.said = newSalt(c.random), false
 	c.text = text(c.salt.tags(c.announced, c.random))
 	c.rotateAt = now.Add(c.between(minRotate, minRotate+rotateJitter))
 	c.probe(now.Add(c.between(0, probeEvery)))
@@ -450,7 +481,7 @@ func (c *core) answered(now time.Time, l *linkState, from netip.AddrPort, m *mes
 // learn remembers instances.
 func (c *core) learn(now time.Time, l *linkState, from netip.AddrPort, list []instance) {
 	for _, i := range list {
-		if i.label == c.salt.label() || i.label == c.before.label() {
+		if c.isOwn(i.label) {
 			continue
 		}
 		r := c.cache[i.label]

@@ -482,11 +482,10 @@ func (n *Node) direct(s *udx.Socket, from netip.AddrPort, data []byte) {
 func (n *Node) noticeLocked(now time.Time, s *udx.Socket, from netip.AddrPort, m *notice) {
 	switch m.step {
 	case 1:
-		salts := []salt{n.core.salt, n.core.before}
 		if n.o.Serve == nil {
 			return
 		}
-		reply := n.reception.greet(now, from, m, n.core.announced, salts, func() (*udx.Stream, uint32, error) {
+		reply := n.reception.greet(now, from, m, n.core.announced, n.core.salts(now), func() (*udx.Stream, uint32, error) {
 			stream, err := n.udx.NewStream(udx.StreamOptions{})
 			if err != nil {
 				return nil, 0, err

@@ -305,6 +305,26 @@ func TestRememberedPeersAreFoundWithoutMulticast(t *testing.T) {
 	}
 }
 
+// Who found a node under names that it has just left reaches it still.
+func TestANameThatWasLeftIsGoodForAMinute(t *testing.T) {
+	p := newPlace(t)
+	a, b := p.guest(Options{}), p.guest(Options{})
+	a.Announce(red)
+	b.Browse(red)
+	p.until(time.Second, func() bool { return len(b.found) > 0 })
+	for n := range byte(5) {
+		a.Announce(red, Topic{9, n})
+	}
+	p.clock.Advance(pastTime - time.Second)
+	if _, err := p.connect(b, nil); err != nil {
+		t.Error(err)
+	}
+	p.clock.Advance(2 * time.Second)
+	if _, err := p.connect(b, nil); !errors.Is(err, errNoAnswer) {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestMovingToAnotherNetwork(t *testing.T) {
 	p := newPlace(t)
 	a, b := p.guest(Options{}), p.guest(Options{})
