@@ -26,8 +26,8 @@ func (h *hyper) netcheckCommand() *cobra.Command {
 		Short: "Tell what this network allows, and what to do about it",
 		Long: `Finds out how peers can reach one another from here, within some seconds: by
 UDP, through which kind of NAT, with a port of the router, over IPv6, by relays
-and doors if some are given, and on the local network. It changes nothing: a port
-that the router maps for the test is given back.`,
+and doors if some are given, and on the local network. It changes nothing: a
+port that the router maps for the test is given back.`,
 		Example: `bevy hyper netcheck
 bevy hyper netcheck --door wss://relay.example.org/ --relay <key>`,
 		Args: wants(0, 0),
