@@ -193,32 +193,3 @@ func (r *reception) settle() {
 	s.core.ackRest(r.out)
 	s.settle(r.out)
 }
-
-// relay sends a packet on to where the stream is relayed to.
-func (r *reception) relay(from netip.AddrPort, h *header, p []byte) {
-	s, to := r.s, r.s.relay
-	s.core.heardAt = r.now
-	s.core.stats.PacketsReceived++
-	s.core.stats.BytesReceived += uint64(len(p))
-	known, end := s.knowsLocked(from), h.kind&typeDestroy != 0
-	strange := end && !known // who is the other side does not end the stream from elsewhere
-	if strange {
-		s.core.stats.PacketsDropped++
-	}
-	moved := !known && !end && s.tellsLocked(from)
-	s.mu.Unlock()
-	r.s = nil
-	if strange {
-		return
-	}
-	if moved {
-		s.o.Remote(from)
-	}
-	if end || s.o.Relay == nil || s.o.Relay(len(p)) {
-		to.passOn(p, r.out)
-	}
-	if end {
-		r.out.write()
-		s.end(ErrReset)
-	}
-}
