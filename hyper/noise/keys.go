@@ -91,23 +91,37 @@ func (k KeyPair) String() string {
 // GoString keeps %#v from printing the secret.
 func (k KeyPair) GoString() string { return "noise.KeyPair(" + k.String() + ")" }
 
-// dh multiplies the point of a public key by the secret of a pair. Points that
-// libsodium refuses are refused here: those with another encoding, those off
-// the curve, and those outside of the subgroup of prime order, with which a
-// peer could make the result known or learn bits of the secret
-// (crypto_scalarmult_ed25519_noclamp).
+// dh multiplies the point of a public key by the secret of a pair.
 func dh(local KeyPair, remote Key) ([32]byte, error) {
-	p, err := new(edwards25519.Point).SetBytes(remote[:])
+	p, err := point(remote)
 	if err != nil {
-		return [32]byte{}, fmt.Errorf("%w: not on the curve", ErrKey)
+		return [32]byte{}, err
 	}
-	if Key(p.Bytes()) != remote {
-		return [32]byte{}, fmt.Errorf("%w: not in canonical form", ErrKey)
+	return multiply(local, p), nil
+}
+
+// multiply is dh for a key that was checked.
+func multiply(local KeyPair, p *edwards25519.Point) [32]byte {
+	return [32]byte(new(edwards25519.Point).ScalarMult(local.secret, p).Bytes())
+}
+
+// point returns the point of a public key, which takes as long as dh's
+// multiplication. Points that libsodium refuses are refused here: those with
+// another encoding, those off the curve, and those outside of the subgroup of
+// prime order, with which a peer could make the result known or learn bits of
+// the secret (crypto_scalarmult_ed25519_noclamp).
+func point(k Key) (*edwards25519.Point, error) {
+	p, err := new(edwards25519.Point).SetBytes(k[:])
+	if err != nil {
+		return nil, fmt.Errorf("%w: not on the curve", ErrKey)
+	}
+	if Key(p.Bytes()) != k {
+		return nil, fmt.Errorf("%w: not in canonical form", ErrKey)
 	}
 	if !inSubgroup(p) {
-		return [32]byte{}, fmt.Errorf("%w: not of prime order", ErrKey)
+		return nil, fmt.Errorf("%w: not of prime order", ErrKey)
 	}
-	return [32]byte(new(edwards25519.Point).ScalarMult(local.secret, p).Bytes()), nil
+	return p, nil
 }
 
 var (

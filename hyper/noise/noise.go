@@ -30,6 +30,7 @@ import (
 	"hash"
 	"io"
 
+	"filippo.io/edwards25519"
 	"golang.org/x/crypto/blake2b"
 	"golang.org/x/crypto/chacha20poly1305"
 )
@@ -168,7 +169,8 @@ type Handshake struct {
 
 	static, ephemeral         KeyPair
 	remoteStatic, remoteEphem Key
-	hasRemote                 bool // remoteStatic is known and, if it was read, authentic
+	hasRemote                 bool                // remoteStatic is known and, if it was read, authentic
+	staticPoint, ephemPoint   *edwards25519.Point // of the remote keys; nil until they are checked
 
 	next   int // the message that comes next
 	state  symmetric
@@ -282,6 +284,7 @@ func (h *Handshake) advance() {
 	h.next++
 	if h.Done() {
 		h.static, h.ephemeral = KeyPair{Public: h.static.Public}, KeyPair{}
+		h.staticPoint, h.ephemPoint = nil, nil
 	}
 }
 
@@ -329,7 +332,7 @@ func (h *Handshake) read(msg []byte) ([]byte, error) {
 			if len(msg) < len(h.remoteEphem) {
 				return nil, ErrShort
 			}
-			h.remoteEphem, msg = Key(msg[:32]), msg[32:]
+			h.remoteEphem, h.ephemPoint, msg = Key(msg[:32]), nil, msg[32:]
 			h.state.mixHash(h.remoteEphem[:])
 		case tokenS:
 			size := len(h.remoteStatic) + h.state.overhead()
@@ -340,7 +343,7 @@ func (h *Handshake) read(msg []byte) ([]byte, error) {
 			if err != nil {
 				return nil, err
 			}
-			h.remoteStatic, h.hasRemote, msg = Key(key), true, msg[size:]
+			h.remoteStatic, h.staticPoint, h.hasRemote, msg = Key(key), nil, true, msg[size:]
 		default:
 			if err := h.mixDH(tok); err != nil {
 				return nil, err
@@ -352,17 +355,21 @@ func (h *Handshake) read(msg []byte) ([]byte, error) {
 
 // mixDH adds the secret that a key of ours and one of theirs share.
 func (h *Handshake) mixDH(tok token) error {
-	local, remote := h.ephemeral, h.remoteEphem
+	local, remote, checked := h.ephemeral, h.remoteEphem, &h.ephemPoint
 	if tok == tokenSS || tok == tokenSE && h.initiator || tok == tokenES && !h.initiator {
 		local = h.static
 	}
 	if tok == tokenSS || tok == tokenES && h.initiator || tok == tokenSE && !h.initiator {
-		remote = h.remoteStatic
+		remote, checked = h.remoteStatic, &h.staticPoint
 	}
-	secret, err := dh(local, remote)
-	if err != nil {
-		return err
+	if *checked == nil {
+		p, err := point(remote)
+		if err != nil {
+			return err
+		}
+		*checked = p
 	}
+	secret := multiply(local, *checked)
 	var key []byte
 	h.state.chain, key = h.state.derive(secret[:])
 	return h.state.setKey(key)
