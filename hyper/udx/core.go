@@ -29,6 +29,8 @@ const (
 	lingerTime  = 5 * time.Second
 	lingerBytes = 32 << 20
 	answerTime  = 10 * time.Second
+	// strayTime is how long packets may come from an address that was left.
+	strayTime = 10 * time.Second
 )
 
 // ErrReset is what a stream fails with that the other side destroyed.
@@ -61,6 +63,8 @@ type core struct {
 	old    *path // the one before, or nil
 	status status
 	err    error // why it is closed; nil if both sides ended it
+
+	movedAt time.Duration // when it left the old path
 
 	outgoing
 	incoming

@@ -157,7 +157,7 @@ func (s *outgoing) dropPackets() {
 // changePath sends what is new over another path. What is on its way over the
 // old one still comes that way, as long as it is answered.
 func (c *core) changePath(now time.Duration, to *path) (done bool) {
-	c.old, c.path = c.path, to
+	c.old, c.path, c.movedAt = c.path, to, now
 	c.resetMTU()
 	c.moved, c.moveAt = c.seq != c.una, c.seq
 	c.control.moved(c.flight(now))

@@ -72,12 +72,12 @@ func (r *reception) relay(from netip.AddrPort, h *header, p []byte) {
 	s.core.heardAt = r.now
 	s.core.stats.PacketsReceived++
 	s.core.stats.BytesReceived += uint64(len(p))
-	known, end := s.knowsLocked(from), h.kind&typeDestroy != 0
-	strange := end && !known // who is the other side does not end the stream from elsewhere
+	end := h.kind&typeDestroy != 0
+	strange := end && !s.knowsLocked(from) // who is the other side does not end the stream from elsewhere
 	if strange {
 		s.core.stats.PacketsDropped++
 	}
-	moved := !known && !end && s.tellsLocked(from)
+	moved := !end && s.tellsLocked(r.now, from)
 	s.mu.Unlock()
 	r.s = nil
 	if strange {

@@ -38,7 +38,7 @@ func (s *Stream) receive(now time.Duration, from netip.AddrPort, h *header, bloc
 	}
 	// A packet that was seen before counts too: its ack may have gone astray.
 	return ok && !s.shut && h.kind&typeMessage != 0 && s.o.Message != nil,
-		ok && !known && h.kind&typeHeartbeat == 0 && s.tellsLocked(from)
+		ok && h.kind&typeHeartbeat == 0 && s.tellsLocked(now, from)
 }
 
 // knowsLocked tells whether the other side is there, or was when it last sent
@@ -48,10 +48,14 @@ func (s *Stream) knowsLocked(from netip.AddrPort) bool {
 }
 
 // tellsLocked tells whether Remote is to be called: once for an address, as long
-// as there is no other.
-func (s *Stream) tellsLocked(from netip.AddrPort) bool {
-	old := s.core.old
-	if s.o.Remote == nil || same(from, s.told) || old != nil && same(from, old.addr) {
+// as there is no other. From where the stream has just moved packets still come
+// that were late.
+func (s *Stream) tellsLocked(now time.Duration, from netip.AddrPort) bool {
+	c := &s.core
+	switch {
+	case s.o.Remote == nil || c.path == nil || same(from, c.path.addr) || same(from, s.told):
+		return false
+	case c.old != nil && same(from, c.old.addr) && now-c.movedAt < strayTime:
 		return false
 	}
 	s.told = from

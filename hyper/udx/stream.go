@@ -48,7 +48,7 @@ type Stream struct {
 	err      error
 	filling  bool           // a goroutine is sending, and looks again when it is ready
 	from     netip.AddrPort // where the last packet came from that brought something new
-	told     netip.AddrPort // what Remote was told last
+	told     netip.AddrPort // what Remote was told last, since the stream moved
 
 	read, write, flush waiter
 	writing            bool // a call of Write is under way
@@ -178,6 +178,7 @@ func (s *Stream) ChangeRemote(k *Socket, remoteID uint32, remote netip.AddrPort,
 	}
 	s.core.changePath(s.u.now(), to)
 	s.moving, s.moved = true, done
+	s.told = netip.AddrPort{}
 	s.settleNow()
 	return nil
 }

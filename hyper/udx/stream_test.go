@@ -561,6 +561,40 @@ func TestFollowsWhoCantBeAnswered(t *testing.T) {
 	})
 }
 
+func TestFollowsWhoGoesAwayAndComesBack(t *testing.T) {
+	inMemory(t, func(t *testing.T, sim *packet.Sim) {
+		a, b := on(t, sim.Host(), udx.SocketOptions{}), on(t, sim.Host(), udx.SocketOptions{})
+		other, err := a.udx.Listen(netip.AddrPortFrom(a.socket.LocalAddr().Addr(), 0), udx.SocketOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		var told []netip.AddrPort
+		var r *udx.Stream
+		s := a.stream(udx.StreamOptions{})
+		r = b.stream(udx.StreamOptions{Remote: func(from netip.AddrPort) {
+			told = append(told, from)
+			if err := r.ChangeRemote(b.socket, r.RemoteID(), from, nil); err != nil {
+				t.Error(err)
+			}
+		}})
+		a.connect(s, r.ID(), b)
+		b.connect(r, s.ID(), a)
+		for i, k := range []*udx.Socket{other, a.socket, other} {
+			if err := s.ChangeRemote(k, r.ID(), b.socket.LocalAddr(), nil); err != nil {
+				t.Fatal(err)
+			}
+			for range 30 {
+				s.Write([]byte("hello"))
+				time.Sleep(time.Second)
+			}
+			if len(told) != i+1 || told[i] != k.LocalAddr() || r.RemoteAddrPort() != k.LocalAddr() {
+				t.Fatalf("told of %v when the other side moved to %v", told, k.LocalAddr())
+			}
+		}
+	})
+}
+
 // relayed returns streams of a and b that find one another through c.
 func relayed(a, b, c *peer) (s, r, toA, toB *udx.Stream) {
 	return relayedIf(a, b, c, nil)
