@@ -18,9 +18,10 @@
 // Every packet of data is acked, with SACK blocks when some are missing. Loss
 // is found by RACK-TLP (RFC 8985), and in the end by timeouts, the seventh of
 // which ends the stream; BBR paces what goes out. The path's MTU is looked for
-// with padded packets of data. Streams move to other addresses
-// ([Stream.ChangeRemote]), are passed on to others ([Stream.RelayTo]), and send
-// datagrams beside their bytes ([Stream.SendMessage]).
+// with padded packets of data, and again if it seems to have shrunk. Streams move
+// to other addresses ([Stream.ChangeRemote]), are passed on to others
+// ([Stream.RelayTo]), and send datagrams beside their bytes
+// ([Stream.SendMessage]).
 //
 // UDX knows no secrets: who guesses the id of a stream and where it stands can
 // end it. A packet that can't be the other side's, by its seq and its ack, is
