@@ -16,10 +16,11 @@ import (
 
 const (
 	// relayPing is how often the relays of a server are pinged, which keeps the
-	// NAT open for what they pass on.
-	relayPing = 3 * time.Second
+	// NAT open for what they pass on. The reference does that every 3 seconds, which
+	// is most of what an idle server sends.
+	relayPing = 5 * time.Second
 	// announceTicks is after how many of these the server announces itself again.
-	announceTicks = 100
+	announceTicks = 60
 	// minRelays is how many relays have to answer; with fewer, new ones are
 	// looked for.
 	minRelays = 3
