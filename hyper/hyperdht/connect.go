@@ -492,8 +492,9 @@ func (a *attempt) punch() {
 // machine among them. The result is whether there is an address to try.
 func (a *attempt) tryLocal(ans *answerOf, punchable bool) bool {
 	ours := a.d.localAddrs()
+	mine := a.d.listensAt(a.target) // for somebody else, as relays do
 	addrs := slices.DeleteFunc(slices.Clone(ans.payload.addrs4), func(p netip.AddrPort) bool {
-		return isReserved(p.Addr()) || p.Port() == 0 || slices.Contains(ours, p)
+		return isReserved(p.Addr()) || p.Port() == 0 || !mine && slices.Contains(ours, p)
 	})
 	request, err := a.request()
 	if a.o.NoLocal || len(addrs) == 0 || err != nil {

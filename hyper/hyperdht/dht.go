@@ -181,6 +181,13 @@ func (d *DHT) KeyPair() noise.KeyPair { return d.keys }
 // Node returns the node of the network that the DHT is.
 func (d *DHT) Node() *dhtrpc.Node { return d.node }
 
+// listensAt reports whether a server of this DHT is found there.
+func (d *DHT) listensAt(target [32]byte) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.servers[target] != nil
+}
+
 // UDX returns what the streams of the DHT are made by.
 func (d *DHT) UDX() *udx.UDX { return d.udx }
 
