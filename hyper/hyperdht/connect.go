@@ -263,9 +263,10 @@ func (a *attempt) find() error {
 	if len(known) > 0 {
 		rounds = 2
 		slots <- struct{}{}
+		first := known // the next round forgets them
 		tries.Go(func() {
 			defer func() { <-slots }()
-			for _, addr := range known {
+			for _, addr := range first {
 				if a.over() || a.answered() != nil {
 					return
 				}
