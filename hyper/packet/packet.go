@@ -38,9 +38,9 @@ type Packet struct {
 	Segment int
 	// TTL is how many hops a packet that goes out may take; zero is the usual.
 	TTL int
-	// Fragment says that a packet that goes out may be cut on its way where it is
-	// too large, and put together again at its end. Not all routers do it, so it is
-	// for what can't be made smaller. Others are lost there.
+	// Fragment says that a packet that goes out may be cut where the path is too
+	// small for it, and put together again at its end. Others are lost there. Not
+	// all routers cut, so it is for what can't be made smaller.
 	Fragment bool
 }
 

@@ -17,8 +17,9 @@ const (
 	//
 	// What was cut into packets stays so, for the other side knows data by the seq
 	// of its packet. Packets that are too large by then are sent again without the
-	// mark that forbids routers to cut them. Where those don't, as none does with
-	// IPv6, the stream ends after maxTimeouts, as any of libudx does.
+	// mark that forbids to cut them. Where nobody does (with IPv6 no router does, but
+	// this machine, if it was told of the MTU), or behind a relay, the stream ends
+	// after maxTimeouts, as any of libudx does.
 	baseMTU   = 1200
 	blackHole = 2
 	maxMTU    = 1500
