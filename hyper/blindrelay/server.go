@@ -75,10 +75,18 @@ type wire interface {
 	close()
 }
 
-// A joiner makes a wire between peers with streams of these ids. Meters are
-// asked for each packet, by the side that it came from. closed is called once
-// the wire is of no more use, and not before the joiner has returned.
-type joiner func(ids [2]uint32, meters [2]*meter, closed func()) (wire, error)
+// A joiner makes a wire between peers. closed is called once the wire is of no
+// more use.
+type joiner func(peers [2]peer, closed func()) (wire, error)
+
+// A peer is one side of a wire: the number of its stream, the meter that is
+// asked for each packet from it, and the connection by which it came, which may
+// be nil.
+type peer struct {
+	id    uint32
+	meter *meter
+	conn  *udx.Stream
+}
 
 // A session is a client that is connected.
 type session struct {
@@ -86,6 +94,7 @@ type session struct {
 	party   *party
 	mux     *protomux.Mux
 	meter   *meter
+	conn    *udx.Stream       // under the connection; nil if it has none
 	channel *protomux.Channel // nil until the client has opened it; guarded by server.mu
 }
 
@@ -140,7 +149,9 @@ type Conn interface {
 }
 
 // Serve serves one client until either side ends the connection, which it
-// closes. It returns nil if that was in order. A client that may not be
+// closes. If that goes over a stream of the relay's UDX, as those of
+// hyper/hyperdht do, the streams that the client pairs are expected from the
+// same address. It returns nil if that was in order. A client that may not be
 // served gets ErrRefused for an error.
 func (s *Server) Serve(ctx context.Context, conn Conn) error {
 	mux := protomux.New(protomux.Options{MaxChannels: 16, MaxQueued: 1 << 20})
@@ -149,6 +160,9 @@ func (s *Server) Serve(ctx context.Context, conn Conn) error {
 		return errors.Join(fmt.Errorf("serve relay client %s: %w", conn.RemoteKey(), err), conn.Close())
 	}
 	defer s.leave(ses)
+	if over, ok := conn.(interface{ Raw() *udx.Stream }); ok {
+		ses.conn = over.Raw()
+	}
 	id := ses.party.key
 	mux.Pair(protocol, id[:], ses.open)
 	return mux.Serve(ctx, conn)
@@ -296,17 +310,17 @@ func (s *Server) refuseLocked(p *party, token Token) {
 // make makes the wire of a link, and tells both sides of it.
 func (s *Server) make(l *link) {
 	s.mu.Lock()
-	var meters [2]*meter
-	for i, side := range l.sides {
-		if ses := s.sessions[side.party]; ses != nil {
-			meters[i] = ses.meter
-		}
-	}
-	s.mu.Unlock()
-	if meters[0] == nil || meters[1] == nil {
+	if !s.book.has(l) {
+		s.mu.Unlock()
 		return // who left has taken the link along
 	}
-	w, err := s.join([2]uint32{l.sides[0].id, l.sides[1].id}, meters, func() { s.ended(l) })
+	var peers [2]peer
+	for i, side := range l.sides {
+		ses := s.sessions[side.party]
+		peers[i] = peer{side.id, ses.meter, ses.conn}
+	}
+	s.mu.Unlock()
+	w, err := s.join(peers, func() { s.ended(l) })
 	s.mu.Lock()
 	if err != nil {
 		s.counts.Refused++

@@ -36,14 +36,17 @@ type fakeWire struct {
 	gone   bool // guarded by lab.mu
 }
 
-func (l *lab) join(ids [2]uint32, meters [2]*meter, closed func()) (wire, error) {
+func (l *lab) join(peers [2]peer, closed func()) (wire, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.fail != nil {
 		return nil, l.fail
 	}
 	l.next += 2
-	w := &fakeWire{lab: l, remote: ids, own: [2]uint32{l.next, l.next + 1}, meters: meters, closed: closed}
+	w := &fakeWire{lab: l, own: [2]uint32{l.next, l.next + 1}, closed: closed}
+	for i, p := range peers {
+		w.remote[i], w.meters[i] = p.id, p.meter
+	}
 	l.wires = append(l.wires, w)
 	return w, nil
 }
@@ -87,6 +90,7 @@ func connect(t *testing.T, s *Server, b byte) (conn *secretstream.Stream, served
 	if err != nil {
 		t.Fatal(err)
 	}
+	synctest.Wait() // the server knows of it before the next comes
 	return conn, served
 }
 

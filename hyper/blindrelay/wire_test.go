@@ -12,6 +12,8 @@ import (
 
 	"github.com/cloudbevy/bevy/hyper/clock"
 	"github.com/cloudbevy/bevy/hyper/packet"
+	"github.com/cloudbevy/bevy/hyper/secretstream"
+	"github.com/cloudbevy/bevy/hyper/transport"
 	"github.com/cloudbevy/bevy/hyper/udx"
 )
 
@@ -167,6 +169,65 @@ func TestRateOfASessionIsKept(t *testing.T) {
 		}
 		if st := s.Stats(); st.Dropped == 0 {
 			t.Errorf("the relay has counted %+v", st)
+		}
+		for i := range ends {
+			ends[i].Close()
+			clients[i].Close()
+		}
+		s.Close()
+	})
+}
+
+// A conn is a connection that goes over a stream of the relay.
+type conn struct {
+	*secretstream.Stream
+	raw *udx.Stream
+}
+
+func (c conn) Raw() *udx.Stream { return c.raw }
+
+// What one peer says first arrives although the other has said nothing: the
+// relay knows from their connections where they are.
+func TestFirstPacketsArrive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sim := packet.NewSim(clock.System, 1)
+		ru, relay := socket(t, sim, 1)
+		s := NewServer(Options{UDX: ru})
+		var us [2]*udx.UDX
+		var sockets [2]*udx.Socket
+		var clients [2]*Client
+		for i := range us {
+			us[i], sockets[i] = socket(t, sim, byte(2+i))
+			raw, err := ru.NewStream(udx.StreamOptions{})
+			if err == nil {
+				err = raw.Connect(relay, 1, sockets[i].LocalAddr())
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer raw.Destroy()
+			x, y := transport.Pipe()
+			go func() {
+				stream, err := secretstream.Server(t.Context(), y, secretstream.Options{KeyPair: keys(99)})
+				if err == nil {
+					s.Serve(t.Context(), conn{stream, raw})
+				}
+			}()
+			stream, err := secretstream.Client(t.Context(), x, secretstream.Options{KeyPair: keys(byte(1 + i))})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if clients[i], err = NewClient(stream); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ends := throughRelay(t, s, relay, Token{1}, clients, us, sockets)
+		begun := time.Now()
+		if _, err := ends[0].Write([]byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(ends[1], make([]byte, 5)); err != nil || time.Since(begun) > 100*time.Millisecond {
+			t.Errorf("it takes %v, %v", time.Since(begun), err)
 		}
 		for i := range ends {
 			ends[i].Close()
