@@ -226,6 +226,7 @@ func TestFirstPacketsArrive(t *testing.T) {
 		if _, err := ends[0].Write([]byte("hello")); err != nil {
 			t.Fatal(err)
 		}
+		ends[1].SetReadDeadline(begun.Add(10 * time.Second))
 		if _, err := io.ReadFull(ends[1], make([]byte, 5)); err != nil || time.Since(begun) > 100*time.Millisecond {
 			t.Errorf("it takes %v, %v", time.Since(begun), err)
 		}
