@@ -30,14 +30,16 @@ func TestMappedPortIsReachedDirectly(t *testing.T) {
 		home := w.sim.NAT(packet.NAT{Kind: packet.FullCone, Timeout: time.Hour}, w.addr())
 		var server *DHT
 		var m *fakeMapping
-		asked := make(chan struct{})
+		opened, asked := make(chan struct{}), make(chan struct{})
 		server = w.open(Options{Network: home.Host(), MapPort: func(ctx context.Context, port uint16) (Mapping, error) {
 			defer close(asked)
+			<-opened
 			// A full cone lets everyone in by a port that was used: that is the mapping.
 			server.Node().ServerSocket().Send(netip.MustParseAddrPort("24.9.9.9:9"), []byte{1, 2})
 			m = &fakeMapping{external: netip.AddrPortFrom(home.Addr(), port)}
 			return m, nil
 		}})
+		close(opened)
 		if err := server.Bootstrapped(t.Context()); err != nil {
 			t.Fatal(err)
 		}
