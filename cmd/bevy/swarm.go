@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cloudbevy/bevy/hyper/corestore"
+	"github.com/cloudbevy/bevy/hyper/dhtrpc"
 	"github.com/cloudbevy/bevy/hyper/hypercore"
 	"github.com/cloudbevy/bevy/hyper/hyperdht"
 	"github.com/cloudbevy/bevy/hyper/hyperswarm"
@@ -43,6 +45,12 @@ func (h *hyper) joinSwarm(s *corestore.Store, stays bool, serve func(*hyperswarm
 		h.routerPort(&o)
 	}
 	o.KeyPair = identity(s)
+	var joined atomic.Pointer[hyperswarm.Swarm]
+	o.Notify = func(e dhtrpc.Event) {
+		if s := joined.Load(); s != nil && e == dhtrpc.InterfacesChanged {
+			s.Refresh()
+		}
+	}
 	dht, err := hyperdht.Open(o)
 	if err != nil {
 		return nil, fail(err, "cannot join the swarm")
@@ -51,11 +59,12 @@ func (h *hyper) joinSwarm(s *corestore.Store, stays bool, serve func(*hyperswarm
 	if !o.Bind.IsLoopback() { // nobody else is there
 		so.LAN = &mdns.Options{}
 	}
-	joined, err := hyperswarm.New(so)
+	sw, err := hyperswarm.New(so)
 	if err != nil {
 		return nil, errors.Join(fail(err, "cannot join the swarm"), dht.Close())
 	}
-	return &swarm{joined, dht}, nil
+	joined.Store(sw)
+	return &swarm{sw, dht}, nil
 }
 
 // routerPort has a node ask the router for a port, if it is not for this machine
