@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -59,7 +60,7 @@ type testnet struct {
 	t    *testing.T
 	node node
 	boot string
-	n    int
+	n    atomic.Int32 // DHTs that were opened, by any goroutine
 }
 
 func newTestnet(t *testing.T, kinds string) *testnet {
@@ -80,9 +81,9 @@ func newTestnet(t *testing.T, kinds string) *testnet {
 // add opens a DHT, which is a node for others or a client.
 func (n *testnet) add(ofNode, takesPart bool) someDHT {
 	n.t.Helper()
-	n.n++
+	id := n.n.Add(1)
 	if ofNode {
-		s := nodeDHT{n.node, fmt.Sprint("dht", n.n)}
+		s := nodeDHT{n.node, fmt.Sprint("dht", id)}
 		a := args{"handle": s.handle, "node": takesPart, "first": n.boot == "", "bootstrap": n.seeds()}
 		opened := call[struct{ Port int }](n.node, "open", a)
 		call[any](n.node, "ready", args{"handle": s.handle})
