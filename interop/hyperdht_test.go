@@ -60,7 +60,6 @@ type testnet struct {
 	t    *testing.T
 	node node
 	boot string
-	n    atomic.Int32 // DHTs that were opened, by any goroutine
 }
 
 func newTestnet(t *testing.T, kinds string) *testnet {
@@ -78,17 +77,19 @@ func newTestnet(t *testing.T, kinds string) *testnet {
 	return net
 }
 
+// opened counts DHTs of Node, for their names.
+var opened atomic.Int32
+
 // add opens a DHT, which is a node for others or a client.
 func (n *testnet) add(ofNode, takesPart bool) someDHT {
 	n.t.Helper()
-	id := n.n.Add(1)
 	if ofNode {
-		s := nodeDHT{n.node, fmt.Sprint("dht", id)}
+		s := nodeDHT{n.node, fmt.Sprint("dht", opened.Add(1))}
 		a := args{"handle": s.handle, "node": takesPart, "first": n.boot == "", "bootstrap": n.seeds()}
-		opened := call[struct{ Port int }](n.node, "open", a)
+		socket := call[struct{ Port int }](n.node, "open", a)
 		call[any](n.node, "ready", args{"handle": s.handle})
 		if n.boot == "" {
-			n.boot = fmt.Sprint("127.0.0.1:", opened.Port)
+			n.boot = fmt.Sprint("127.0.0.1:", socket.Port)
 		}
 		return s
 	}
