@@ -77,14 +77,14 @@ func newTestnet(t *testing.T, kinds string) *testnet {
 	return net
 }
 
-// opened counts DHTs of Node, for their names.
-var opened atomic.Int32
+// dhtsOfNode counts DHTs of Node, for their names.
+var dhtsOfNode atomic.Int32
 
 // add opens a DHT, which is a node for others or a client.
 func (n *testnet) add(ofNode, takesPart bool) someDHT {
 	n.t.Helper()
 	if ofNode {
-		s := nodeDHT{n.node, fmt.Sprint("dht", opened.Add(1))}
+		s := nodeDHT{n.node, fmt.Sprint("dht", dhtsOfNode.Add(1))}
 		a := args{"handle": s.handle, "node": takesPart, "first": n.boot == "", "bootstrap": n.seeds()}
 		socket := call[struct{ Port int }](n.node, "open", a)
 		call[any](n.node, "ready", args{"handle": s.handle})
