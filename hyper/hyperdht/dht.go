@@ -191,7 +191,8 @@ func (d *DHT) listensAt(target [32]byte) bool {
 // UDX returns what the streams of the DHT are made by.
 func (d *DHT) UDX() *udx.UDX { return d.udx }
 
-// Close ends all servers and connections and leaves the network.
+// Close ends all servers and connections and leaves the network. Connections
+// that were closed before have a second for what was written to them.
 func (d *DHT) Close() error {
 	d.closing.Lock()
 	defer d.closing.Unlock()
@@ -208,6 +209,7 @@ func (d *DHT) Close() error {
 		d.sweeping.Stop()
 	}
 	d.mu.Unlock()
+	d.lastWords()
 	d.cancel()
 	d.endLinks()
 	err := d.node.Close()
@@ -322,6 +324,34 @@ func (d *DHT) removeLink(l *link) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.links, l)
+}
+
+// lastWordsTime is how long Close waits for connections that were closed before.
+const lastWordsTime = time.Second
+
+// lastWords lets what was written to connections that were closed arrive.
+func (d *DHT) lastWords() {
+	var leaving []*udx.Stream
+	d.mu.Lock()
+	for l := range d.links {
+		if l.raw.Closed() {
+			leaving = append(leaving, l.raw)
+		}
+	}
+	d.mu.Unlock()
+	if len(leaving) == 0 {
+		return
+	}
+	late := make(chan struct{})
+	timer := d.clock.AfterFunc(lastWordsTime, func() { close(late) })
+	defer timer.Stop()
+	for _, s := range leaving {
+		select {
+		case <-s.Done():
+		case <-late:
+			return
+		}
+	}
 }
 
 // endLinks ends all connections, and what is on its way to become one.

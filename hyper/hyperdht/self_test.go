@@ -1,6 +1,9 @@
 package hyperdht
 
 import (
+	"errors"
+	"fmt"
+	"io"
 	"testing"
 
 	"github.com/cloudbevy/bevy/hyper/packet"
@@ -34,4 +37,46 @@ func TestDHTConnectsToItself(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What was written to a connection arrives, and its end too, if the DHT is
+// closed just after it.
+func TestClosingLosesNoLastWords(t *testing.T) {
+	inWorld(t, 6, func(t *testing.T, w *world) {
+		server := w.open(Options{Network: w.sim.NAT(packet.NAT{}, w.addr()).Host()})
+		heard := make(chan error, 1)
+		s, err := server.Listen(t.Context(), server.KeyPair(), ServerOptions{Serve: func(c *Conn) {
+			defer c.Close()
+			n := 0
+			for {
+				m, err := c.Next()
+				if err == io.EOF && n == 100<<10 {
+					heard <- nil
+					return
+				}
+				if err != nil {
+					heard <- fmt.Errorf("%w after %d bytes", err, n)
+					return
+				}
+				n += len(m)
+			}
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, err := Open(Options{Network: w.sim.NAT(packet.NAT{}, w.addr()).Host(), Bootstrap: w.boot})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := client.Connect(t.Context(), s.Key(), ConnectOptions{})
+		if err == nil {
+			err = errors.Join(c.WriteMessage(make([]byte, 100<<10)), c.CloseWrite(), c.Close())
+		}
+		if err = errors.Join(err, client.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-heard; err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -289,6 +289,14 @@ func (s *Stream) Err() error {
 	return s.err
 }
 
+// Closed reports whether Close or Destroy was called. The stream may still be on
+// its way out; see Done.
+func (s *Stream) Closed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.shut
+}
+
 // OnClose calls f when the stream is over, with what Err returns then; at once
 // if it is.
 func (s *Stream) OnClose(f func(err error)) {
