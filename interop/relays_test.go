@@ -319,11 +319,11 @@ func TestDHTRelayWorksBetweenUsAndNode(t *testing.T) {
 }
 
 // ourBlindRelay is a blind relay of ours that listens on a testnet.
-func ourBlindRelay(t *testing.T, net *testnet) (noise.Key, *blindrelay.Server) {
+func ourBlindRelay(t *testing.T, net *testnet, seed byte) (noise.Key, *blindrelay.Server) {
 	t.Helper()
 	d := net.add(false, true).(ourDHT).d
 	relay := blindrelay.NewServer(blindrelay.Options{UDX: d.UDX()})
-	server, err := d.Listen(t.Context(), keysOf(90), hyperdht.ServerOptions{Serve: func(c *hyperdht.Conn) { relay.Serve(context.Background(), c) }})
+	server, err := d.Listen(t.Context(), keysOf(seed), hyperdht.ServerOptions{Serve: func(c *hyperdht.Conn) { relay.Serve(context.Background(), c) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -418,7 +418,7 @@ func TestBlindRelayWorksBetweenUsAndNode(t *testing.T) {
 				}
 				key = noise.Key(raw)
 			} else {
-				key, ours = ourBlindRelay(t, net)
+				key, ours = ourBlindRelay(t, net, 90)
 			}
 			token := blindrelay.Token{1, 2, 3}
 			var peers [2]pairedPeer

@@ -66,8 +66,7 @@ type link struct {
 	early     *route // a path that opened before the handshake was done
 	puncher   *puncher
 	leg       *leg
-	viaRelay  bool // the last packets came by the relay
-	confirmed bool // and now they don't
+	confirmed bool // both sides have left the relay
 	confirm   clock.Timer
 	path      Path
 	why       string
@@ -76,6 +75,9 @@ type link struct {
 	followed  time.Time
 	onPath    []func(Path)
 }
+
+// knock is a message that says nothing, to be sent through a relay.
+var knock = []byte{0}
 
 // A leg is a connection to a relay, which carries the link.
 type leg struct {
@@ -117,14 +119,11 @@ func (l *link) firewall(s *udx.Socket, from netip.AddrPort) bool {
 		return false
 	}
 	l.mu.Lock()
-	if l.leg != nil && l.leg.is(s, from) {
-		l.viaRelay = true
-		l.mu.Unlock()
-		return true
-	}
-	l.viaRelay = false
+	relayed := l.leg != nil && l.leg.is(s, from)
 	l.mu.Unlock()
-	l.useDirect(s, from)
+	if !relayed {
+		l.useDirect(s, from)
+	}
 	return true
 }
 
@@ -135,14 +134,13 @@ func (g *leg) is(s *udx.Socket, from netip.AddrPort) bool {
 }
 
 // message gets messages of the other side outside of the stream. An empty one
-// says that it is on the direct path.
+// says that it is on the direct path. The reference sends it once.
 func (l *link) message(data []byte) {
 	if len(data) > 0 {
 		return
 	}
 	l.mu.Lock()
-	if l.viaRelay || l.conn == nil || !l.direct || l.leg == nil {
-		l.viaRelay = false
+	if l.conn == nil || !l.direct || l.leg == nil {
 		l.mu.Unlock()
 		return
 	}
@@ -289,7 +287,7 @@ func (l *link) useRelay(g *leg, id uint32) bool {
 		if l.raw.Stats().PacketsReceived > 0 || l.isDirect() {
 			break
 		}
-		l.raw.SendMessage(nil)
+		l.raw.SendMessage(knock)
 		l.d.sleep(l.taken, relayPause)
 	}
 	l.wiring.Lock()

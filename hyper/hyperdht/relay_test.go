@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/cloudbevy/bevy/hyper/blindrelay"
@@ -124,5 +125,38 @@ func TestRelayIsLeftForADirectPath(t *testing.T) {
 		}
 		talk(t, c)
 		c.Close()
+	})
+}
+
+// A packet that came by the relay before the stream had a path must not make
+// the one message doubtful by which Node says that it is on the direct path.
+func TestRelayIsLeftAtTheFirstWord(t *testing.T) {
+	inWorld(t, 4, func(t *testing.T, w *world) {
+		s := w.listen(w.peer(w.sim.Host(w.addr()), Options{}), ServerOptions{Serve: func(c *Conn) {
+			c.ReadMessage(nil)
+			c.Close()
+		}})
+		c, err := w.peer(w.sim.Host(w.addr()), Options{}).Connect(t.Context(), s.Key(), ConnectOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		closed := make(chan struct{}, 1)
+		l := c.link
+		l.mu.Lock()
+		l.leg = &leg{conn: c, close: func() error { closed <- struct{}{}; return nil }}
+		l.mu.Unlock()
+		if !l.firewall(c.Raw().Socket(), c.Raw().RemoteAddrPort()) {
+			t.Error("packets from the relay are refused")
+		}
+		l.message(knock)
+		synctest.Wait()
+		select {
+		case <-closed:
+			t.Fatal("the relay is left for a word that came through it")
+		default:
+		}
+		l.message(nil)
+		<-closed
 	})
 }
