@@ -49,6 +49,7 @@ class Talk {
     this.socket = socket
     socket.on('error', (err) => this.fail(err.message))
     socket.on('data', (data) => this.hear(data))
+    socket.on('end', () => socket.end())
     socket.on('close', () => {
       clearInterval(this.timer)
       if (!this.ended) this.fail('closed after ' + this.received + ' messages')
@@ -95,7 +96,7 @@ const methods = {
 
   use ({ name }) {
     const { sessions, streams } = relays.get(name).stats
-    return { sessions: sessions.active, links: streams.active / 2 }
+    return { sessions: sessions.active, links: Math.ceil(streams.active / 2) }
   },
 
   async listen ({ name, bootstrap, host, seed, talk, relay }) {
