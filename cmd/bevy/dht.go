@@ -30,6 +30,11 @@ func (f *swarmFlags) bootstrapFlags(cmd *cobra.Command) {
 	cmd.Flags().StringSliceVar(&f.bootstrap, "bootstrap", nil, "join the network of these `nodes`, <host>:<port>,...; also BEVY_BOOTSTRAP")
 }
 
+// bindFlag adds --bind.
+func (f *swarmFlags) bindFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.bind, "bind", "", "use only this `address` of the machine")
+}
+
 // options are those of a DHT.
 func (f *swarmFlags) options(a *app) (o hyperdht.Options, err error) {
 	o = hyperdht.Options{Clock: a.clock, Bootstrap: f.bootstrap}
@@ -85,7 +90,7 @@ one of your own.`,
 // flags adds what all take that ask others.
 func (d *dht) flags(cmd *cobra.Command) {
 	d.bootstrapFlags(cmd)
-	cmd.Flags().StringVar(&d.bind, "bind", "", "use only this `address` of the machine")
+	d.bindFlag(cmd)
 	cmd.Flags().DurationVar(&d.patience, "wait", 20*time.Second, "give up after this `time`")
 }
 

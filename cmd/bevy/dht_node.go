@@ -41,7 +41,7 @@ bevy hyper dht bootstrap 127.0.0.1 --port 4000`,
 
 // placeFlags adds where to listen.
 func (d *dht) placeFlags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&d.bind, "bind", "", "use only this `address` of the machine")
+	d.bindFlag(cmd)
 	cmd.Flags().Uint16Var(&d.port, "port", hyperdht.DefaultPort, "use this UDP `port`; 0 is any that is free")
 }
 

@@ -34,7 +34,7 @@ bevy hyper netcheck --door wss://relay.example.org/ --relay <key>`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return n.run(cmd.Context()) },
 	}
 	n.bootstrapFlags(cmd)
-	cmd.Flags().StringVar(&n.bind, "bind", "", "use only this `address` of the machine")
+	n.bindFlag(cmd)
 	n.doorFlag(cmd)
 	relayFlag(cmd, &n.relays)
 	cmd.Flags().DurationVar(&n.wait, "wait", 6*time.Second, "give each check this `time`")
