@@ -482,11 +482,14 @@ func (s *Swarm) serve(l link) {
 			return
 		}
 		if old := s.all[key]; old != nil {
-			// Of two connections to one peer, both sides have to keep the same: a
-			// new one if bytes have come and gone over the old one, as then the
-			// other side must have lost that, and otherwise that of the greater key.
+			// Of two connections to one peer, both sides have to keep the same. The
+			// other side has lost the old one if it made that, too, as it holds one
+			// at a time, or if bytes have come and gone over it. Otherwise it is that
+			// of the greater key. The reference does not ask who made the old one:
+			// it ends the new one of a peer that comes again at once.
 			mine := s.o.KeyPair.Public
-			keep := old.used(s.o.Clock.Now()) || bytes.Compare(mine[:], key[:]) < 0
+			lost := !old.client || old.conn != nil && old.conn.over || old.used(s.o.Clock.Now())
+			keep := lost || bytes.Compare(mine[:], key[:]) < 0
 			if !keep {
 				if old.link != nil {
 					s.later(old.link.keepAlive)

@@ -328,12 +328,13 @@ type fakeLink struct {
 	other     *fakeLink
 	gone      *bool // for both
 
-	mu     sync.Mutex
-	closed bool
-	moved  bool
-	stuck  bool
-	alive  int
-	then   []func(error)
+	mu      sync.Mutex
+	closed  bool
+	lingers bool // closing takes for ever
+	moved   bool
+	stuck   bool
+	alive   int
+	then    []func(error)
 }
 
 func (l *fakeLink) RemoteKey() noise.Key         { return l.remote }
@@ -343,7 +344,7 @@ func (l *fakeLink) OnPath(func(Path))            {}
 func (l *fakeLink) stream() *secretstream.Stream { return nil }
 
 func (l *fakeLink) Close() error {
-	if l.lose() {
+	if !l.lingers && l.lose() {
 		l.world.mu.Lock()
 		if !*l.gone {
 			*l.gone = true

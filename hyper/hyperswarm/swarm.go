@@ -700,6 +700,7 @@ type Conn struct {
 	key   noise.Key
 	swarm *Swarm
 	done  chan struct{}
+	over  bool // for its user; what was sent may still be on the way. Guarded by swarm.mu
 }
 
 // RemoteKey returns the key of the peer.
@@ -719,7 +720,10 @@ func (c *Conn) Done() <-chan struct{} { return c.done }
 
 // Close ends the connection. The swarm may connect to the peer again; see
 // [Swarm.Ban] and [Swarm.LeavePeer].
-func (c *Conn) Close() error { return c.link.Close() }
+func (c *Conn) Close() error {
+	c.swarm.do(func() { c.over = true })
+	return c.link.Close()
+}
 
 // Topics returns those that the peer was found with. Peers that connected to
 // us are only known by the topics that we found them with, too.

@@ -132,27 +132,48 @@ func TestOfTwoConnectionsOneStays(t *testing.T) {
 }
 
 // A peer that connects again while the old connection looks alive has lost it.
-func TestANewConnectionReplacesOneThatWasUsed(t *testing.T) {
-	for _, used := range []bool{false, true} {
-		w := newWorld(t)
-		a, b := w.user(5, overDHT, Options{}), w.user(3, overDHT, Options{})
-		join(t, a, red, JoinOptions{ServerOnly: true})
-		w.clock.Advance(time.Second)
-		join(t, b, red, JoinOptions{ClientOnly: true})
-		w.until(func() error { return errors.Join(a.with(b), b.with(a)) })
-		w.clock.Advance(crossing)
-		old := a.Conns()[0]
-		old.link.(*fakeLink).moved = used
-		// a has the greater key, so it would keep its own.
-		_, again := w.pair(b.key(), a.key(), Path{})
-		a.serve(again)
-		w.clock.Advance(time.Millisecond)
-		if replaced := a.Conns()[0] != old; replaced != used {
-			t.Errorf("used %v: replaced %v", used, replaced)
-		}
-		if !used && (!again.closed || old.link.(*fakeLink).alive != 1) {
-			t.Error("the other connection goes on, or nobody asks whether the first is alive")
-		}
+func TestANewConnectionReplacesOneThatWasLost(t *testing.T) {
+	for _, c := range []struct {
+		name              string
+		mine, used, ended bool // the old one
+		replaced          bool
+	}{
+		{"ours", true, false, false, false}, // both have connected at the same moment
+		{"ours that was used", true, true, false, true},
+		{"ours that is over", true, false, true, true},
+		{"theirs", false, false, false, true}, // it was gone before they could connect again
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			a, b := w.user(5, overDHT, Options{}), w.user(3, overDHT, Options{})
+			server, client := a, b
+			if c.mine {
+				server, client = b, a
+			}
+			join(t, server, red, JoinOptions{ServerOnly: true})
+			w.clock.Advance(time.Second)
+			join(t, client, red, JoinOptions{ClientOnly: true})
+			w.until(func() error { return errors.Join(a.with(b), b.with(a)) })
+			old := a.Conns()[0]
+			l := old.link.(*fakeLink)
+			if c.used {
+				w.clock.Advance(crossing)
+				l.moved = true
+			}
+			if c.ended {
+				l.lingers = true
+				old.Close()
+			}
+			// a has the greater key, so it would keep its own.
+			_, again := w.pair(b.key(), a.key(), Path{})
+			a.serve(again)
+			if replaced := a.Conns()[0] != old; replaced != c.replaced {
+				t.Errorf("replaced %v", replaced)
+			}
+			if !c.replaced && (!again.closed || l.alive != 1) {
+				t.Error("the other connection goes on, or nobody asks whether the first is alive")
+			}
+		})
 	}
 }
 
