@@ -25,6 +25,15 @@ func ParseKey(s string) (Key, error) {
 // String returns the key in z-base-32.
 func (k Key) String() string { return compact.FormatKey(k) }
 
+// MarshalText implements [encoding.TextMarshaler]: the key as String has it.
+func (k Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// UnmarshalText implements [encoding.TextUnmarshaler], for what ParseKey reads.
+func (k *Key) UnmarshalText(b []byte) (err error) {
+	*k, err = ParseKey(string(b))
+	return err
+}
+
 // Discovery returns the log's discovery key: BLAKE2b keyed with the log's key,
 // of "hypercore".
 func (k Key) Discovery() DiscoveryKey {
