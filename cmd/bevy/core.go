@@ -141,7 +141,7 @@ func (h *hyper) withPeers(ctx context.Context, s *corestore.Store, l *log, f fun
 // update fetches the newest head of the log.
 func (h *hyper) update(ctx context.Context, l *log) error {
 	l.wait.start()
-	err := l.Update(ctx)
+	err := l.updateFromPeers(ctx)
 	l.wait.rest()
 	switch {
 	case err != nil:
@@ -154,6 +154,24 @@ func (h *hyper) update(ctx context.Context, l *log) error {
 		h.say("no peer that is connected has log %s: reading what is here", l.called())
 	}
 	return nil
+}
+
+// updateFromPeers fetches the newest head of what is connected. Connections that
+// end before they have said whether they have the log don't count: then it
+// waits for others.
+func (l *log) updateFromPeers(ctx context.Context) error {
+	for {
+		next := l.net.next()
+		err := l.Update(ctx)
+		if err != nil || l.net.sharers(l.Key()) > 0 || l.net.connected() > 0 {
+			return err
+		}
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // openLog opens the log that a word names: its name, its key, or the beginning

@@ -64,9 +64,39 @@ type network struct {
 	stop    context.CancelFunc
 	dialers sync.WaitGroup
 
-	mu        sync.Mutex // guards the fields below
-	connected int
-	shared    map[hypercore.Key]bool // peers get no other logs
+	mu     sync.Mutex // guards the fields below
+	muxes  map[*protomux.Mux]bool
+	came   chan struct{}          // closed with the next connection
+	shared map[hypercore.Key]bool // peers get no other logs
+}
+
+// attached counts a connection over which the logs are offered.
+func (n *network) attached(m *protomux.Mux) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.muxes[m] = true
+	close(n.came)
+	n.came = make(chan struct{})
+}
+
+// connected counts the connections. One that has ended is not counted from
+// before the logs hear of its end.
+func (n *network) connected() (count int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for m := range n.muxes {
+		if !m.Ended() {
+			count++
+		}
+	}
+	return count
+}
+
+// next is closed when there is one connection more than now.
+func (n *network) next() <-chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.came
 }
 
 // share lets peers have one more log, which must not be open yet.
@@ -85,7 +115,8 @@ func (n *network) shares(l hypercore.Key) bool {
 // connect connects to the peers that were given. At least one must answer; to
 // the others it goes on trying.
 func (h *hyper) connect(ctx context.Context, s *corestore.Store, l hypercore.Key) (*network, error) {
-	n := &network{h: h, store: s, log: l, keys: identity(s), shared: map[hypercore.Key]bool{}}
+	n := &network{h: h, store: s, log: l, keys: identity(s),
+		muxes: map[*protomux.Mux]bool{}, came: make(chan struct{}), shared: map[hypercore.Key]bool{}}
 	n.share(l)
 	n.ctx, n.stop = context.WithCancel(ctx)
 	ways := len(h.peers)
@@ -198,14 +229,12 @@ func (n *network) once(addr string, attached func()) error {
 // replicate carries the log over a connection until that ends, and returns why
 // it did.
 func (n *network) replicate(stream *secretstream.Stream, name string, attached func()) error {
+	var mux *protomux.Mux
 	defer func() {
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		n.connected--
+		delete(n.muxes, mux)
 	}()
-	n.mu.Lock()
-	n.connected++
-	n.mu.Unlock()
 	err := n.store.Replicate(n.ctx, stream, corestore.ReplicateOptions{
 		Name: name,
 		Allow: func(_ noise.Key, l hypercore.Key) replicate.Access {
@@ -214,7 +243,11 @@ func (n *network) replicate(stream *secretstream.Stream, name string, attached f
 			}
 			return replicate.Full
 		},
-		Attached: func(*protomux.Mux) { attached() },
+		Attached: func(m *protomux.Mux) {
+			mux = m
+			n.attached(m)
+			attached()
+		},
 	})
 	if err == nil {
 		err = errors.New("the peer ended the connection")
@@ -265,13 +298,10 @@ func (n *network) sharers(l hypercore.Key) (count int) {
 
 // noAnswer is why a command that waits for peers gives up.
 func (n *network) noAnswer() error {
-	n.mu.Lock()
-	connected := n.connected
-	n.mu.Unlock()
 	f := &failure{code: codeNotFound, what: fmt.Sprintf("nothing of log %s has come for %v", short(n.log), n.h.patience),
 		cause: "no peer that is connected has it", try: "other peers, or --wait with a longer time"}
 	switch {
-	case connected == 0:
+	case n.connected() == 0:
 		f.code, f.cause, f.try = codeOffline, "the connection to every peer is lost", advice[codeOffline]
 	case n.sharers(n.log) > 0:
 		f.cause = "peers that are connected have the log, but not these blocks"

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -254,4 +255,52 @@ func TestConnectingCanBeInterrupted(t *testing.T) {
 	if exit != int(codeFailed) || !strings.Contains(talk.String(), "it was interrupted") {
 		t.Errorf("got exit code %d, want %d and a word about it\n%s", exit, codeFailed, &talk)
 	}
+}
+
+// A peer whose connection ends before it has said whether it has a log is asked
+// again, once it is connected again.
+func TestPeersAreAskedAgain(t *testing.T) {
+	peer, err := corestore.Open(storage.NewMemory(), corestore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	shared, err := peer.Get(corestore.LogOptions{Name: "shared"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer shared.Close()
+	if _, err := shared.Append(t.Context(), []byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	l, err := transport.Listen(t.Context(), "tcp://127.0.0.1:0", transport.ListenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for first := true; ; first = false {
+			conn, err := l.Accept(context.Background())
+			if err != nil {
+				return
+			}
+			stream, err := secretstream.Server(context.Background(), conn, secretstream.Options{KeyPair: identity(peer)})
+			switch {
+			case err != nil:
+				t.Error(err)
+			case first:
+				stream.Close()
+			default:
+				serving.Go(func() { peer.Replicate(context.Background(), stream, corestore.ReplicateOptions{}) })
+			}
+		}
+	})
+	var talk bytes.Buffer
+	env := []string{"BEVY_STORE=" + filepath.Join(t.TempDir(), "store")}
+	out, exit := command(t, env, nil, &talk, "hyper", "core", "cat", shared.Key().String(), "--peer", l.Addr())
+	if exit != 0 || out != "hello" || !strings.Contains(talk.String(), "trying again") {
+		t.Errorf("got %q and exit code %d, want hello, after a second connection\n%s", out, exit, &talk)
+	}
+	l.Close()
+	serving.Wait()
 }

@@ -297,6 +297,14 @@ func (m *Mux) Err() error {
 	return m.err
 }
 
+// Ended reports whether the mux has ended, or was closed. It has before its
+// channels hear of it.
+func (m *Mux) Ended() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.ended
+}
+
 // Cork keeps messages back, so that all until [Mux.Uncork] go in one frame, up
 // to 8 MiB. Corks count.
 func (m *Mux) Cork() {
