@@ -11,20 +11,20 @@ import (
 	"github.com/cloudbevy/bevy/hyper/hypercore"
 )
 
-// A cutter cuts bytes into chunks where the content says, so that what was
+// A Cutter cuts bytes into chunks where the content says, so that what was
 // inserted or removed changes only the chunks around it. It is the FastCDC of Xia
 // et al., "FastCDC: a Fast and Efficient Content-Defined Chunking Approach for
 // Data Deduplication" (2016). Where it cuts is no part of any format.
-type cutter struct {
+type Cutter struct {
 	min, normal, max int
 	early, late      uint64 // what must be zero to cut before normal, and after
 }
 
-// newCutter returns one for chunks of about size bytes.
-func newCutter(size int) cutter {
+// NewCutter returns a Cutter for chunks of about size bytes.
+func NewCutter(size int) Cutter {
 	n := bits.Len(uint(max(size, 64))) - 1
 	normal := min(1<<n, hypercore.MaxBlock/4)
-	return cutter{
+	return Cutter{
 		min: normal / 4, normal: normal, max: 4 * normal,
 		// The upper bits, which depend on the most bytes.
 		early: ^uint64(0) << (64 - (n + 2)), late: ^uint64(0) << (64 - (n - 2)),
@@ -41,9 +41,12 @@ var gear = sync.OnceValue(func() *[256]uint64 {
 	return &table
 })
 
-// cut returns the length of the chunk that p begins with. p has max bytes, or
+// Max returns how many bytes the largest chunk has.
+func (c *Cutter) Max() int { return c.max }
+
+// Cut returns the length of the chunk that p begins with. p has Max bytes, or
 // all that are left.
-func (c *cutter) cut(p []byte) int {
+func (c *Cutter) Cut(p []byte) int {
 	table, sum := gear(), uint64(0)
 	p = p[:min(len(p), c.max)]
 	i := min(c.min, len(p))
@@ -131,7 +134,7 @@ func (w *Writer) stored(data []byte) bool {
 func (w *Writer) cut(end bool) {
 	rest := w.partial
 	for w.err == nil && (len(rest) >= w.cutter.max || end && len(rest) > 0) {
-		n := w.cutter.cut(rest)
+		n := w.cutter.Cut(rest)
 		if !w.stored(rest[:n]) {
 			w.add(append(make([]byte, 0, n), rest[:n]...))
 		}

@@ -121,7 +121,7 @@ func (b *Blobs) check(ctx context.Context, id ID) error {
 	if b.log.Writable() {
 		return invalid
 	}
-	if err := b.grow(ctx, id.BlockOffset+id.BlockLength); err != nil {
+	if err := Grow(ctx, b.log, id.BlockOffset+id.BlockLength, b.o.Clock); err != nil {
 		return err
 	}
 	if !b.known(id) {
@@ -135,13 +135,13 @@ func (b *Blobs) known(id ID) bool {
 	return id.BlockOffset+id.BlockLength <= b.log.Length() && (id.BlockMap || id.ByteOffset+id.ByteLength <= b.log.ByteLength())
 }
 
-// grow waits until the log, which may have grown elsewhere, is so long here, or
+// Grow waits until a log, which may have grown elsewhere, is so long here, or
 // nobody tells of more. Update alone would also wait for as long as connections
 // are being made, which is all the time for who makes lost ones anew.
-func (b *Blobs) grow(ctx context.Context, length uint64) error {
+func Grow(ctx context.Context, log *hypercore.Log, length uint64, c clock.Clock) error {
 	enough, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stop, err := b.log.Notify(func(e hypercore.Event) {
+	stop, err := log.Notify(func(e hypercore.Event) {
 		if e.Kind == hypercore.Appended && e.Length >= length {
 			cancel()
 		}
@@ -150,17 +150,17 @@ func (b *Blobs) grow(ctx context.Context, length uint64) error {
 		return err
 	}
 	defer stop()
-	if b.log.Length() >= length {
+	if log.Length() >= length {
 		return nil
 	}
-	if err = b.log.Update(enough); b.log.Length() >= length {
+	if err = log.Update(enough); log.Length() >= length {
 		return nil
 	}
-	if err != nil || !b.log.HasSource() {
+	if err != nil || !log.HasSource() {
 		return err
 	}
 	// Who told of the blob is about to tell of its log, if this is no lie.
-	timer := b.o.Clock.AfterFunc(patience, cancel)
+	timer := c.AfterFunc(patience, cancel)
 	defer timer.Stop()
 	<-enough.Done()
 	return ctx.Err()

@@ -248,7 +248,7 @@ type Writer struct {
 	// Of a blob with a block map.
 	chunks []ownChunk
 	seen   map[chunkHash]ownChunk // with Dedup, once something was written
-	cutter *cutter                // with Dedup, unless the caller cuts
+	cutter *Cutter                // with Dedup, unless the caller cuts
 }
 
 // An ownChunk is a chunk. One that is the blob's own counts from the blob's
@@ -267,7 +267,7 @@ var _ interface {
 func (b *Blobs) NewWriter(ctx context.Context, o WriteOptions) *Writer {
 	w := &Writer{b: b, ctx: ctx, o: o}
 	if o.Dedup && !o.Chunks {
-		c := newCutter(b.blockSize)
+		c := NewCutter(b.blockSize)
 		w.cutter = &c
 	}
 	return w

@@ -313,10 +313,10 @@ func TestDedupStoresOnlyWhatChanged(t *testing.T) {
 // Where it cuts must stay, or new versions would share nothing with old ones.
 func TestCutsStayWhereTheyAre(t *testing.T) {
 	data := randomBytes(rand.New(rand.NewPCG(1, 2)), 1<<20)
-	c := newCutter(DefaultBlockSize)
+	c := NewCutter(DefaultBlockSize)
 	var lengths []int
 	for rest := data; len(rest) > 0; {
-		n := c.cut(rest)
+		n := c.Cut(rest)
 		if (n < c.min || n > c.max) && n != len(rest) {
 			t.Errorf("a chunk of %d bytes", n)
 		}
@@ -326,7 +326,7 @@ func TestCutsStayWhereTheyAre(t *testing.T) {
 	if got, want := fmt.Sprint(lengths), "[70849 68680 73862 62427 61270 69632 87678 68970 66495 69159 73842 39657 86791 57443 68032 23789]"; got != want {
 		t.Errorf("cut into %s, want %s", got, want)
 	}
-	if n := c.cut(make([]byte, 2*c.max)); n != c.max {
+	if n := c.Cut(make([]byte, 2*c.max)); n != c.max {
 		t.Errorf("zeros are cut at %d, want %d", n, c.max)
 	}
 }
