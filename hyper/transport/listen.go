@@ -41,8 +41,9 @@ type Listener struct {
 	stop   func() error
 	server sync.WaitGroup
 
-	mu  sync.Mutex
-	err error // why it is closed
+	mu        sync.Mutex     // guards what follows
+	err       error          // why it is closed
+	upgrading sync.WaitGroup // requests that become WebSockets; more only while it is open
 }
 
 // Listen takes connections at tcp://HOST:PORT, ws://HOST:PORT/PATH or
@@ -103,8 +104,9 @@ func (l *Listener) Accept(ctx context.Context) (Conn, error) {
 	}
 }
 
-// Close ends the listening, and drops connections that were not accepted.
-// Those that were stay. Closing again does nothing.
+// Close ends the listening, and drops connections that were not accepted:
+// WebSockets with a Close frame, while others may see a reset. Those that were
+// accepted stay. Closing again does nothing.
 func (l *Listener) Close() error {
 	err := l.end(net.ErrClosed)
 	l.server.Wait()
@@ -120,7 +122,25 @@ func (l *Listener) end(why error) error {
 	}
 	l.err = plain(why)
 	close(l.closed)
+	// A client knows that it has a WebSocket a moment before the HTTP server
+	// lets go of the connection, which would be cut in between.
+	l.upgrading.Wait()
 	return plain(l.stop())
+}
+
+// upgrade makes a WebSocket of a request, as [Endpoint.accept] does, if the
+// listener is open.
+func (l *Listener) upgrade(e *Endpoint, w http.ResponseWriter, r *http.Request) (c Conn, hijacked bool) {
+	l.mu.Lock()
+	if l.err != nil {
+		l.mu.Unlock()
+		http.Error(w, "nobody listens here any more", http.StatusServiceUnavailable)
+		return nil, false
+	}
+	l.upgrading.Add(1)
+	l.mu.Unlock()
+	defer l.upgrading.Done()
+	return e.accept(w, r)
 }
 
 // hand gives a connection to who accepts.
@@ -171,7 +191,7 @@ func (l *Listener) serveHTTP(inner net.Listener, u *url.URL, o ListenOptions) {
 				http.Error(w, "there is nothing at this path", http.StatusNotFound)
 				return
 			}
-			conn, hijacked := endpoint.accept(w, r)
+			conn, hijacked := l.upgrade(endpoint, w, r)
 			if conn != nil {
 				l.hand(conn)
 			}

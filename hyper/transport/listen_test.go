@@ -98,6 +98,32 @@ func TestListenersEnd(t *testing.T) {
 	}
 }
 
+// A listener that is closed while clients connect cuts off none of those that
+// have a WebSocket by then.
+func TestClosingCutsNoWebSocket(t *testing.T) {
+	for range 50 {
+		l, err := Listen(t.Context(), "ws://127.0.0.1:0", ListenOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var dialing sync.WaitGroup
+		for range 4 {
+			dialing.Go(func() {
+				c, err := Dial(t.Context(), l.Addr(), DialOptions{})
+				l.Close()
+				if err != nil {
+					return // it was too late
+				}
+				if _, err := io.Copy(io.Discard, c); err != nil {
+					t.Errorf("a connection that was not accepted: %v", err)
+				}
+				c.Close()
+			})
+		}
+		dialing.Wait()
+	}
+}
+
 func TestPendingConnectionsAreBounded(t *testing.T) {
 	l, err := Listen(t.Context(), "ws://127.0.0.1:0", ListenOptions{})
 	if err != nil {
