@@ -1,0 +1,332 @@
+// Package content keeps the contents of files as blocks in logs, one log for each
+// writer, and finds them by a [Ref].
+//
+// What is small is one block. What is larger is cut where its bytes say, and a
+// tree of nodes, blocks themselves, says which chunks it is made of. A chunk or a
+// node that the content before it has already is not stored again, whichever
+// device's log it is in, so that a small change to a large file costs a chunk and
+// a few nodes.
+//
+//	store := content.New(content.Options{})
+//	err := store.Own(log)
+//	hold := store.Hold() // until the Ref is kept somewhere
+//	ref, err := hold.Put(ctx, []byte("hello"))
+//	r, err := store.NewReader(ctx, ref)
+//	hold.Release()
+//
+// The bytes are described in docs/formats/folder.md. Encryption is that of the
+// logs' sessions.
+//
+// # What is on the disk
+//
+// Blocks are appended as hypercore.Soon: they are on the disk once [Store.Sync]
+// returned, or once something that was written to the same store afterwards is. So
+// an entry that names a Ref and is written durably is never there without it.
+//
+// # Refs of others
+//
+// A Ref and the nodes below it may say anything. What makes no sense is
+// [ErrInvalid], and costs no more memory than a few nodes.
+package content
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"slices"
+	"sync"
+
+	"github.com/cloudbevy/bevy/hyper/clock"
+	"github.com/cloudbevy/bevy/hyper/compact"
+	"github.com/cloudbevy/bevy/hyper/hyperblobs"
+	"github.com/cloudbevy/bevy/hyper/hypercore"
+	"github.com/cloudbevy/bevy/hyper/runs"
+)
+
+// Errors that callers branch on. They come wrapped with what was being done.
+var (
+	// ErrInvalid: a Ref, or what it leads to, makes no sense.
+	ErrInvalid = errors.New("invalid content")
+	// ErrNotFound: the log or the block is not here, and nobody has it to give.
+	ErrNotFound = hypercore.ErrNotFound
+	// ErrReadOnly: no log of this device's own was given.
+	ErrReadOnly = errors.New("no content log can be written here")
+)
+
+// A Hash is the SHA-256 of a content.
+type Hash = [sha256.Size]byte
+
+// NewHash returns what makes the Hash of bytes that are not stored.
+func NewHash() hash.Hash { return sha256.New() }
+
+// A LogID names a log among those of one store: it is the beginning of its key.
+type LogID [8]byte
+
+func idOf(key hypercore.Key) LogID { return LogID(key[:8]) }
+
+// A Ref says what a content is and where. Equal contents have equal hashes and
+// sizes, but may be in different places. Its zero value is no content.
+type Ref struct {
+	Size  int64
+	Hash  Hash
+	log   LogID
+	index uint64
+	depth uint8 // of nodes above the chunks; 0 when the block is the content
+}
+
+// IsZero reports whether the Ref is none. That of an empty file is one.
+func (r Ref) IsZero() bool { return r == Ref{} }
+
+// Same reports whether both are the same bytes.
+func (r Ref) Same(other Ref) bool { return r.Size == other.Size && r.Hash == other.Hash }
+
+// Bounds of what is read.
+const (
+	maxDepth   = 6
+	maxSize    = 1 << 52
+	refVersion = 1
+)
+
+var emptyHash = Hash(sha256.Sum256(nil))
+
+// AppendTo appends the Ref's bytes, which it must have been read from or written
+// with: at most 64.
+func (r Ref) AppendTo(b []byte) []byte {
+	b = append(b, refVersion)
+	b = compact.AppendUint(b, uint64(r.Size))
+	if r.Size == 0 {
+		return b
+	}
+	b = append(b, r.Hash[:]...)
+	b = append(b, r.log[:]...)
+	b = compact.AppendUint(b, r.index)
+	return append(b, r.depth)
+}
+
+// ReadRef reads a Ref, whose log need not be known.
+func ReadRef(d *compact.Decoder) (Ref, error) {
+	fail := func(err error) (Ref, error) { return Ref{}, fmt.Errorf("%w: ref: %w", ErrInvalid, err) }
+	if v := d.Uint8(); d.Err() == nil && v != refVersion {
+		return fail(fmt.Errorf("version %d", v))
+	}
+	r := Ref{Size: int64(d.Uint()), Hash: emptyHash}
+	if d.Err() == nil && r.Size > 0 {
+		r.Hash = d.Fixed32()
+		r.log = LogID(d.Fixed(len(r.log)))
+		r.index = d.Uint()
+		r.depth = d.Uint8()
+	}
+	switch err := d.Err(); {
+	case err != nil:
+		return fail(err)
+	case r.Size > maxSize, r.index > maxSize, r.depth > maxDepth, r.depth == 0 && r.Size > hypercore.MaxBlock:
+		return fail(errors.New("its numbers make no sense"))
+	}
+	return r, nil
+}
+
+// Options for New. The zero value is right.
+type Options struct {
+	// ChunkSize is about how large the chunks of large contents are; 64 KiB when 0.
+	// Devices that write the same folder must have the same, or they share nothing.
+	ChunkSize int
+	// Clock is the time seam. The machine's clock when nil.
+	Clock clock.Clock
+}
+
+// A Store reads contents from the logs it was given, and writes them to one. Any
+// goroutine may call its methods.
+type Store struct {
+	o      Options
+	cutter hyperblobs.Cutter
+
+	mu    sync.Mutex // guards what is below
+	logs  map[LogID]*source
+	own   *source
+	holds map[*Hold]bool
+	sweep *sweep // that is going on
+
+	clearing sync.RWMutex // held for reading by what may name old blocks anew; taken before mu
+}
+
+// A source is a log with contents.
+type source struct {
+	id   LogID
+	log  *hypercore.Log
+	upTo uint64 // blocks from here on are as if they were not there; 0 is no limit
+}
+
+// New returns a store without logs.
+func New(o Options) *Store {
+	if o.ChunkSize <= 0 {
+		o.ChunkSize = hyperblobs.DefaultBlockSize
+	}
+	if o.Clock == nil {
+		o.Clock = clock.System
+	}
+	return &Store{
+		o: o, cutter: hyperblobs.NewCutter(o.ChunkSize),
+		logs: map[LogID]*source{}, holds: map[*Hold]bool{},
+	}
+}
+
+// Own gives the store the log that this device writes, one at most. Nobody else
+// may append to it. Logs stay the caller's to close, after the store's last use.
+func (s *Store) Own(log *hypercore.Log) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.own != nil {
+		return errors.New("add content log: there is one to write already")
+	}
+	src, err := s.addLocked(log, 0)
+	if err == nil {
+		s.own = src
+	}
+	return err
+}
+
+// Add gives the store a log that somebody else writes, or that this device wrote
+// before. What is in its blocks from upTo on is taken as not there; 0 is no limit.
+// The session must be one that may clear blocks: not a read-only one.
+func (s *Store) Add(log *hypercore.Log, upTo uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, err := s.addLocked(log, upTo)
+	return err
+}
+
+func (s *Store) addLocked(log *hypercore.Log, upTo uint64) (*source, error) {
+	src := &source{id: idOf(log.Key()), log: log, upTo: upTo}
+	if s.logs[src.id] != nil {
+		return nil, fmt.Errorf("add content log %s: it, or one whose key begins the same, is there", log.Key())
+	}
+	s.logs[src.id] = src
+	return src, nil
+}
+
+// Logs returns the logs, this device's own first.
+func (s *Store) Logs() []*hypercore.Log {
+	var out []*hypercore.Log
+	for _, src := range s.sources() {
+		out = append(out, src.log)
+	}
+	return out
+}
+
+func (s *Store) sources() []*source {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []*source
+	for _, src := range s.logs {
+		out = append(out, src)
+	}
+	slices.SortFunc(out, func(a, b *source) int {
+		switch {
+		case a == s.own:
+			return -1
+		case b == s.own:
+			return 1
+		}
+		return slices.Compare(a.id[:], b.id[:])
+	})
+	return out
+}
+
+// Sync returns when all that was written is on the disk.
+func (s *Store) Sync() error {
+	s.mu.Lock()
+	own := s.own
+	s.mu.Unlock()
+	if own == nil {
+		return nil
+	}
+	return own.log.Sync()
+}
+
+func (s *Store) source(id LogID) (*source, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if src := s.logs[id]; src != nil {
+		return src, nil
+	}
+	return nil, fmt.Errorf("content log %x…: %w", id, ErrNotFound)
+}
+
+// has reports whether the block that a pointer names is held here.
+func (s *Store) has(p pointer) bool {
+	src, err := s.source(p.log)
+	return err == nil && src.holds(p.index)
+}
+
+func (src *source) holds(index uint64) bool {
+	return (src.upTo == 0 || index < src.upTo) && src.log.Has(index)
+}
+
+// block returns the block that a pointer names.
+func (s *Store) block(ctx context.Context, p pointer) ([]byte, error) {
+	src, err := s.source(p.log)
+	if err != nil {
+		return nil, err
+	}
+	if src.upTo > 0 && p.index >= src.upTo {
+		return nil, fmt.Errorf("block %d of content log %s, which counts up to %d: %w", p.index, src.log.Key(), src.upTo, ErrNotFound)
+	}
+	if p.index >= src.log.Length() {
+		if src.log.Writable() {
+			return nil, fmt.Errorf("%w: block %d of content log %s, which has %d", ErrInvalid, p.index, src.log.Key(), src.log.Length())
+		}
+		if err := hyperblobs.Grow(ctx, src.log, p.index+1, s.o.Clock); err != nil {
+			return nil, err
+		}
+	}
+	return src.log.Get(ctx, p.index)
+}
+
+// download brings the blocks of pointers here, all that are not.
+func (s *Store) download(ctx context.Context, linear bool, pointers []pointer) error {
+	sets := map[LogID]*runs.Set{}
+	for _, p := range pointers {
+		if s.has(p) {
+			continue
+		}
+		set := sets[p.log]
+		if set == nil {
+			set = new(runs.Set)
+			sets[p.log] = set
+		}
+		set.Add(runs.Range{Start: p.index, End: p.index + 1})
+	}
+	for id, set := range sets {
+		src, err := s.source(id)
+		if err != nil {
+			return err
+		}
+		last := set.Last().End
+		if src.upTo > 0 && last > src.upTo {
+			return fmt.Errorf("block %d of content log %s, which counts up to %d: %w", last-1, src.log.Key(), src.upTo, ErrNotFound)
+		}
+		if last > src.log.Length() {
+			if err := hyperblobs.Grow(ctx, src.log, last, s.o.Clock); err != nil {
+				return err
+			}
+			if last > src.log.Length() {
+				return fmt.Errorf("block %d of content log %s, which has %d as far as is known here: %w", last-1, src.log.Key(), src.log.Length(), ErrNotFound)
+			}
+		}
+		want := make([]hypercore.DownloadRange, 0, set.Runs())
+		for r := range set.All() {
+			want = append(want, hypercore.DownloadRange{From: r.Start, To: r.End, Linear: linear})
+		}
+		for part := range slices.Chunk(want, maxRanges) {
+			if err := src.log.Download(ctx, part...); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// maxRanges is how many ranges of a log are downloaded at once.
+const maxRanges = 256

@@ -1,0 +1,110 @@
+package content
+
+import (
+	"bytes"
+	"encoding/binary"
+	"io"
+	"iter"
+	"math/rand/v2"
+	"testing"
+	"testing/iotest"
+
+	"github.com/cloudbevy/bevy/hyper/hypercore"
+	"github.com/cloudbevy/bevy/hyper/storage"
+)
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// randomBytes returns n bytes that do not repeat.
+func randomBytes(seed uint64, n int) []byte {
+	r := rand.New(rand.NewPCG(seed, 7))
+	p := make([]byte, 0, n+8)
+	for len(p) < n {
+		p = binary.LittleEndian.AppendUint64(p, r.Uint64())
+	}
+	return p[:n:n]
+}
+
+var secret = [32]byte{42}
+
+// newLog returns the log of device c in memory.
+func newLog(t testing.TB, c byte) *hypercore.Log {
+	t.Helper()
+	store, err := storage.Open(storage.NewMemory(), storage.Options{})
+	must(t, err)
+	t.Cleanup(func() { store.Close() })
+	kp := hypercore.NewKeyPair([32]byte{c})
+	log, err := hypercore.Open(store, hypercore.Options{KeyPair: &kp, Session: hypercore.SessionOptions{EncryptionKey: &secret}})
+	must(t, err)
+	t.Cleanup(func() { log.Close() })
+	return log
+}
+
+// newStore returns a store that writes a log in memory.
+func newStore(t testing.TB, o Options) *Store {
+	t.Helper()
+	s := New(o)
+	must(t, s.Own(newLog(t, 1)))
+	return s
+}
+
+// write writes a content in pieces.
+func write(t testing.TB, s *Store, base Ref, data []byte) Ref {
+	t.Helper()
+	h := s.Hold()
+	defer h.Release()
+	w := h.NewWriter(t.Context(), WriteOptions{Base: base})
+	n, err := io.Copy(struct{ io.Writer }{w}, bytes.NewReader(data))
+	must(t, err)
+	must(t, w.Close())
+	if ref := w.Ref(); n != int64(len(data)) || ref.Size != n || ref.Hash != hashOf(data) {
+		t.Fatalf("wrote %d of %d bytes: %+v", n, len(data), ref)
+	}
+	return w.Ref()
+}
+
+func wantContent(t testing.TB, s *Store, ref Ref, data []byte) {
+	t.Helper()
+	got, err := s.Get(t.Context(), ref, 1<<40)
+	if err != nil || !bytes.Equal(got, data) {
+		t.Fatalf("got %d bytes (%v), want %d", len(got), err, len(data))
+	}
+}
+
+func TestContentsComeBack(t *testing.T) {
+	s := newStore(t, Options{ChunkSize: 256})
+	for i, size := range []int{0, 1, 63, 255, 256, 257, 5000, 70_000, 3 << 20} {
+		data := randomBytes(uint64(i), size)
+		ref := write(t, s, Ref{}, data)
+		wantContent(t, s, ref, data)
+		if n, err := s.Missing(t.Context(), ref); n != 0 || err != nil {
+			t.Errorf("%d bytes: %d are missing (%v)", size, n, err)
+		}
+		if n, err := s.Verify(t.Context(), ref, false); n != 0 || err != nil {
+			t.Errorf("%d bytes: %d are missing (%v)", size, n, err)
+		}
+		r, err := s.NewReader(t.Context(), ref)
+		must(t, err)
+		must(t, iotest.TestReader(r, data))
+		must(t, r.Close())
+	}
+	if ref := write(t, s, Ref{}, randomBytes(1, 3<<20)); ref.depth < 2 {
+		t.Errorf("the largest has %d levels only", ref.depth)
+	}
+}
+
+func keep(refs ...Ref) iter.Seq2[Ref, error] {
+	return func(yield func(Ref, error) bool) {
+		for _, r := range refs {
+			if !yield(r, nil) {
+				return
+			}
+		}
+	}
+}
+
