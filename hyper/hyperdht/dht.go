@@ -407,9 +407,16 @@ func (d *DHT) serversLocked() (all []*Server) {
 
 // notify gets what happens to the node. It doesn't block.
 func (d *DHT) notify(e dhtrpc.Event) {
-	if !d.started.Load() {
-		return
+	if d.started.Load() {
+		d.tellServers(e)
 	}
+	if d.o.Notify != nil {
+		d.o.Notify(e)
+	}
+}
+
+// tellServers has servers do what is to be done when something has happened.
+func (d *DHT) tellServers(e dhtrpc.Event) {
 	d.mu.Lock()
 	servers := d.serversLocked()
 	d.mu.Unlock()
@@ -425,9 +432,6 @@ func (d *DHT) notify(e dhtrpc.Event) {
 				s.ann.online()
 			}
 		}
-	}
-	if d.o.Notify != nil {
-		d.o.Notify(e)
 	}
 }
 

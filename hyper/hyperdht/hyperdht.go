@@ -151,7 +151,8 @@ type Options struct {
 	Public netip.AddrPort
 	// Plugins add commands to the node.
 	Plugins []Plugin
-	// Notify tells what happens to the node. It must not block.
+	// Notify tells what happens to the node, maybe before Open returns. It must
+	// not block.
 	Notify func(dhtrpc.Event)
 	// Bootstrap are nodes to begin with, as HOST:PORT or IP@HOST:PORT: those of
 	// the public DHT if it is nil, none if it is empty.

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"testing"
 
+	"github.com/cloudbevy/bevy/hyper/dhtrpc"
 	"github.com/cloudbevy/bevy/hyper/packet"
 )
 
@@ -77,6 +79,22 @@ func TestClosingLosesNoLastWords(t *testing.T) {
 		}
 		if err := <-heard; err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// What happens to a node while it is opened is told, too: the first node of a
+// network has joined it by then.
+func TestTheFirstEventsAreTold(t *testing.T) {
+	inWorld(t, 0, func(t *testing.T, w *world) {
+		events := make(chan dhtrpc.Event, 16)
+		addr := w.addr()
+		w.open(Options{Network: w.sim.Host(addr), Public: netip.AddrPortFrom(addr, 0), Open: true, Node: true, Bootstrap: []string{},
+			Notify: func(e dhtrpc.Event) { events <- e }})
+		for _, want := range []dhtrpc.Event{dhtrpc.Persistent, dhtrpc.Ready} {
+			if e := <-events; e != want {
+				t.Errorf("got %v, want %v", e, want)
+			}
 		}
 	})
 }
