@@ -1,0 +1,101 @@
+package bridge
+
+import (
+	"net/http"
+	"path"
+	"strings"
+	"unicode/utf8"
+)
+
+// An address is what a request asks for.
+type address struct {
+	name, at string
+	path     string // absolute and clean, with a slash at its end if the request has one
+	root     string // what comes before path in a URL: "" or "/d/NAME"
+	dirty    bool   // the URL has the path in another form
+	shared   bool   // the origin belongs to others, too
+}
+
+// maxName and maxPath bound what is looked at.
+const (
+	maxName = 255
+	maxPath = 8 << 10
+)
+
+const localhost = ".localhost"
+
+// Addressed reports whether a request is for a Handler: to a host under
+// localhost, or to a path under /d/.
+func Addressed(r *http.Request) bool {
+	return strings.HasPrefix(r.URL.Path, "/d/") || r.URL.Path == "/d" || len(underLocalhost(r.Host)) > 0
+}
+
+// underLocalhost returns what comes before .localhost in a host, or nothing.
+func underLocalhost(host string) string {
+	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.Contains(host[i:], "]") {
+		host = host[:i]
+	}
+	host = strings.TrimSuffix(host, ".")
+	n := len(host) - len(localhost)
+	if n <= 0 || !strings.EqualFold(host[n:], localhost) {
+		return ""
+	}
+	return host[:n]
+}
+
+// parseAddress returns what a request asks for; false if that is nothing of ours.
+func parseAddress(r *http.Request) (address, bool) {
+	p := r.URL.Path
+	if len(p) > maxPath || !utf8.ValidString(p) || strings.IndexByte(p, 0) >= 0 {
+		return address{}, false
+	}
+	if host := underLocalhost(r.Host); host != "" {
+		a := address{name: strings.ToLower(host)}
+		// The version is a label of its own: hosts have no @.
+		if i := strings.LastIndexByte(a.name, '.'); i >= 0 {
+			a.at, a.name = a.name[:i], a.name[i+1:]
+			if a.at == "" {
+				return address{}, false
+			}
+		}
+		if p == "" {
+			p = "/"
+		}
+		return a.withPath(p)
+	}
+	rest, ok := strings.CutPrefix(p, "/d/")
+	if !ok {
+		return address{}, false
+	}
+	a := address{shared: true}
+	for _, scheme := range []string{"pear:", "hyper:"} {
+		if after, ok := strings.CutPrefix(rest, scheme); ok {
+			rest, a.dirty = strings.TrimLeft(after, "/"), true
+			break
+		}
+	}
+	a.name, p, _ = strings.Cut(rest, "/")
+	if len(a.name) == len(rest) {
+		a.dirty = true // there is no slash behind the name
+	}
+	a.root = "/d/" + a.name
+	if i := strings.IndexByte(a.name, '@'); i >= 0 {
+		if a.at = a.name[i+1:]; a.at == "" {
+			return address{}, false
+		}
+		a.name = a.name[:i]
+	}
+	return a.withPath("/" + p)
+}
+
+func (a address) withPath(p string) (address, bool) {
+	if a.name == "" || a.name == "." || a.name == ".." || len(a.name)+len(a.at) > maxName || p[0] != '/' {
+		return address{}, false
+	}
+	a.path = path.Clean(p)
+	if a.path != "/" && (strings.HasSuffix(p, "/") || strings.HasSuffix(p, "/.") || strings.HasSuffix(p, "/..")) {
+		a.path += "/"
+	}
+	a.dirty = a.dirty || a.path != p
+	return a, true
+}

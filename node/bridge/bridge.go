@@ -1,0 +1,269 @@
+// Package bridge serves trees of files over HTTP: drives of anybody, and folders
+// of the cloud. It reads, and changes nothing. Who may see what is the
+// Resolver's to say.
+//
+//	http://KEY.localhost:7070/path        each drive is an origin of its own
+//	http://AT.KEY.localhost:7070/path     as it was: a version, a time or a tag
+//	http://127.0.0.1:7070/d/KEY/path      all on one origin, without scripts
+//	http://127.0.0.1:7070/d/KEY@AT/path
+//
+// docs/bridge.md says what is answered, with which headers and limits.
+//
+//	h := bridge.New(bridge.Options{Resolver: node})
+//	if bridge.Addressed(r) {
+//		h.ServeHTTP(w, r)
+//	}
+//
+// # Cost
+//
+// A Handler has no goroutines. What it keeps in memory is small files and
+// compressed ones, up to Options.CacheBytes, and not for long when nobody asks.
+package bridge
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"iter"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/cloudbevy/bevy/hyper/clock"
+)
+
+// Kind is what is at a path.
+type Kind uint8
+
+// What can be at a path.
+const (
+	File Kind = iota
+	Folder
+	Link
+)
+
+// Info is what is known of a path.
+type Info struct {
+	Name    string // the last part of the path, in a List
+	Kind    Kind
+	Target  string    // of a link: absolute in the source, or from the link's folder
+	Size    int64     // of a file; Growing while it is written
+	ModTime time.Time // zero when not known
+	// Tag is a short text, without quotes, that no other contents at the same path
+	// ever have. Without one, what was read can't be asked for again with conditions.
+	Tag string
+	// Entry is the Source's own, for Open.
+	Entry any
+}
+
+// Growing is the Size of a file that is still being written.
+const Growing = -1
+
+// State says which tree a Source is.
+type State struct {
+	// ID and Revision name all that can be read: it may be kept under these names.
+	// Nothing is kept if ID is empty. Revision comes behind an @ in addresses of
+	// this very state, if there are any.
+	ID, Revision string
+	// Fixed means that the tree will never change.
+	Fixed bool
+	// Public means that anybody may read it who knows its name: pages of other
+	// origins may, too, and caches on the way may keep it.
+	Public bool
+}
+
+// A Source is a tree of files. Its methods are called by many goroutines. Paths
+// begin with a slash, have no empty, "." or ".." parts, and end in no slash but
+// where it is said. What is waited for is waited for while the context lasts.
+type Source interface {
+	// State returns which tree it is now. It is called often.
+	State() State
+	// Lookup returns what is at a path, of a link the link itself; an error that is
+	// fs.ErrNotExist if there is nothing. With a slash at its end it asks for the
+	// folder, where a file of that name may be, too.
+	Lookup(ctx context.Context, path string) (Info, error)
+	// List returns what is in a folder, in any order that is always the same,
+	// without what comes up to after: a Name that was returned before, with a slash
+	// behind it if it was a folder's. It ends with the first error.
+	List(ctx context.Context, folder, after string) iter.Seq2[Info, error]
+	// Open returns a reader of n bytes of a file from off on; all that are there and
+	// still to come if n is negative, which is asked of Growing files only. An
+	// io.WriterTo writes large pieces.
+	Open(ctx context.Context, i Info, off, n int64) (io.ReadCloser, error)
+}
+
+// A Resolver finds what a name in an address stands for.
+type Resolver interface {
+	// Resolve returns the source of a name, a drive's key or another, as it was at
+	// at, if that is not empty, and what to call when the request is done. It
+	// decides whether whoever asks may see it. Errors that are fs.ErrNotExist,
+	// fs.ErrPermission, ErrGone, ErrUnreachable and ErrBadTime have their own
+	// answers.
+	Resolve(ctx context.Context, r *http.Request, name, at string) (Source, func(), error)
+}
+
+// Errors that have their own answers. Sources and Resolvers wrap them.
+var (
+	// ErrGone: it was there and is to be no more.
+	ErrGone = errors.New("it was taken away")
+	// ErrUnreachable: nobody who has it could be found.
+	ErrUnreachable = errors.New("nobody who has it could be reached")
+	// ErrBadTime: what comes behind the @ is no version, time or tag of the source.
+	ErrBadTime = errors.New("no such version, time or tag")
+)
+
+// Options for a Handler.
+type Options struct {
+	// Resolver finds the sources. It must be there.
+	Resolver Resolver
+	// Patience is how long one who asks waits for data that somebody else has, for
+	// the first and then for each next piece; 20 s when 0.
+	Patience time.Duration
+	// WriteTimeout is how long a client may take for a piece; 1 min when 0.
+	WriteTimeout time.Duration
+	// MaxRequests is how many are answered at once, those beyond it are told to come
+	// again; 512 when 0.
+	MaxRequests int
+	// CacheBytes bounds the memory for answers that are kept; 16 MiB when 0, none
+	// when negative.
+	CacheBytes int
+	// Clock is the time seam. The machine's clock when nil.
+	Clock clock.Clock
+	// Log gets what went wrong here. Nothing is logged when nil.
+	Log *slog.Logger
+}
+
+// A Handler answers requests.
+type Handler struct {
+	o          Options
+	cache      *cache
+	places     chan struct{} // for requests
+	compressor compressor
+}
+
+var _ http.Handler = (*Handler)(nil)
+
+// New returns a handler.
+func New(o Options) *Handler {
+	if o.Patience == 0 {
+		o.Patience = 20 * time.Second
+	}
+	if o.WriteTimeout == 0 {
+		o.WriteTimeout = time.Minute
+	}
+	if o.MaxRequests == 0 {
+		o.MaxRequests = 512
+	}
+	if o.CacheBytes == 0 {
+		o.CacheBytes = 16 << 20
+	}
+	if o.Clock == nil {
+		o.Clock = clock.System
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Handler{
+		o:          o,
+		cache:      newCache(o.CacheBytes, o.Clock),
+		places:     make(chan struct{}, o.MaxRequests),
+		compressor: newCompressor(),
+	}
+}
+
+// ServeHTTP implements http.Handler.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a, ok := parseAddress(r)
+	q := &request{h: h, w: w, r: r, address: a, watch: newWatch(r.Context(), h.o)}
+	defer q.watch.stop()
+	defer q.watch.end(w)
+	if !ok {
+		q.setHeaders()
+		q.fail(http.StatusNotFound, "This is no address of a drive or a folder. Those look like KEY.localhost or /d/KEY/.")
+		return
+	}
+	select {
+	case h.places <- struct{}{}:
+		defer func() { <-h.places }()
+	default:
+		q.setHeaders()
+		w.Header().Set("Retry-After", "1")
+		q.fail(http.StatusServiceUnavailable, "Too much is asked for at once. Come again in a moment.")
+		return
+	}
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions:
+	default:
+		q.setHeaders()
+		w.Header().Set("Allow", allowed)
+		q.fail(http.StatusMethodNotAllowed, "Files can be read here, with GET and HEAD, and not be changed.")
+		return
+	}
+	source, release, err := h.o.Resolver.Resolve(q.watch.ctx, r, a.name, a.at)
+	if err != nil {
+		q.setHeaders()
+		q.failWith(err)
+		return
+	}
+	if release != nil {
+		defer release()
+	}
+	q.source, q.state = source, source.State()
+	q.setHeaders()
+	if r.Method == http.MethodOptions {
+		q.options()
+		return
+	}
+	if err := q.serve(); err != nil {
+		q.failWith(err)
+	}
+}
+
+const allowed = "GET, HEAD, OPTIONS"
+
+// A request is one that is being answered.
+type request struct {
+	h       *Handler
+	w       http.ResponseWriter
+	r       *http.Request
+	address address
+	watch   *watch
+
+	source Source // nil until it is known
+	state  State
+	begun  bool // the answer's head is on its way
+}
+
+// failWith answers with what an error means.
+func (q *request) failWith(err error) {
+	what := "drive or folder"
+	if q.source != nil {
+		what = "file"
+	}
+	switch {
+	case q.begun:
+		// The client must see that this is not all.
+		panic(http.ErrAbortHandler)
+	case q.r.Context().Err() != nil:
+		return // nobody is there any more
+	case errors.Is(err, ErrBadTime):
+		q.fail(http.StatusNotFound, "What is behind the @ is no version, time or tag of it.")
+	case errors.Is(err, errLoop):
+		q.fail(http.StatusNotFound, "Links lead from one to another and to no file.")
+	case isUnreachable(err), context.Cause(q.watch.ctx) != nil:
+		q.w.Header().Set("Retry-After", "5")
+		q.fail(http.StatusGatewayTimeout, "Nobody who has it could be reached. See that a machine that has it is switched on and online, and load this page again; `bevy netcheck` looks at the connection of this one.")
+	case errors.Is(err, ErrGone):
+		q.fail(http.StatusGone, "This "+what+" was taken away.")
+	case errors.Is(err, fs.ErrPermission):
+		q.fail(http.StatusForbidden, "You may not see this "+what+".")
+	case errors.Is(err, fs.ErrNotExist):
+		q.fail(http.StatusNotFound, "There is no such "+what+".")
+	case isInvalid(err):
+		q.fail(http.StatusBadGateway, "Whoever wrote this drive wrote something that makes no sense.")
+	default:
+		q.h.o.Log.Error("serve a file", "name", q.address.name, "path", q.address.path, "err", err)
+		q.fail(http.StatusInternalServerError, "It could not be read. The log of the node says why.")
+	}
+}
