@@ -251,7 +251,7 @@ func (e *Entry) parseUsual(value []byte) bool {
 	}
 	if !p.has("null}") || len(p.rest) > 0 {
 		end := len(p.rest) - 1
-		if end < 0 || p.rest[end] != '}' || !json.Valid(p.rest[:end]) {
+		if end < 0 || p.rest[end] != '}' || !json.Valid(p.rest[:end]) || len(bytes.TrimSpace(p.rest[:end])) < end {
 			return false
 		}
 		out.Metadata = p.rest[:end:end]

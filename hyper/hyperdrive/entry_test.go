@@ -23,6 +23,7 @@ func FuzzEntry(f *testing.F) {
 		`{"executable":false,"linkname":null,"blob":{"blockOffset":0,"byteOffset":0,"blockLength":1,"byteLength":9,"blockMap":true},"metadata":null}`,
 		`{"executable":false,"linkname":null,"blob":{"blockOffset":01,"byteOffset":0,"blockLength":1,"byteLength":99999999999999999999},"metadata":null}`,
 		`{"metadata":null} `, `null`, `{}`, `{"executable":false,"linkname":null,"blob":null,"metadata":null}}`, ``,
+		`{"executable":false,"linkname":null,"blob":null,"metadata":null }`,
 	} {
 		f.Add([]byte(s))
 	}
