@@ -1,0 +1,55 @@
+package node
+
+import (
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"io/fs"
+	"mime"
+	"net/http"
+	"path"
+)
+
+// pageFiles are what the page is made of.
+//
+//go:embed page
+var pageFiles embed.FS
+
+// policy lets the page load what is in pageFiles and nothing else, and nobody
+// put it into a frame.
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+// servePage serves the page. It holds nothing secret: what it shows it asks the
+// API for.
+func (n *Node) servePage(w http.ResponseWriter, r *http.Request) {
+	defer n.idle.busy("requests")()
+	name := path.Clean("/" + r.URL.Path)[1:]
+	if name == "" {
+		name = "index.html"
+	}
+	b, err := fs.ReadFile(pageFiles, "page/"+name)
+	if err != nil {
+		http.NotFound(w, r)
+		return
+	}
+	if !safe(r.Method) {
+		http.Error(w, "the page is only read", http.StatusMethodNotAllowed)
+		return
+	}
+	sum := sha256.Sum256(b)
+	tag := `"` + hex.EncodeToString(sum[:8]) + `"`
+	h := w.Header()
+	h.Set("ETag", tag)
+	h.Set("Cache-Control", "no-cache") // asked for each time, sent when it has changed
+	h.Set("Content-Type", mime.TypeByExtension(path.Ext(name)))
+	h.Set("Content-Security-Policy", policy)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	if r.Header.Get("If-None-Match") == tag {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	_, _ = w.Write(b) // who asked may be gone
+}
