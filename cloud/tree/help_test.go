@@ -1,0 +1,112 @@
+package tree
+
+import (
+	"bytes"
+	"context"
+	"testing"
+	"time"
+
+	"github.com/cloudbevy/bevy/hyper/clock"
+	"github.com/cloudbevy/bevy/hyper/hyperbee"
+	"github.com/cloudbevy/bevy/hyper/hypercore"
+	"github.com/cloudbevy/bevy/hyper/storage"
+)
+
+// start is when the clocks of tests begin.
+var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func keyPairN(n byte) hypercore.KeyPair {
+	return hypercore.NewKeyPair([32]byte(bytes.Repeat([]byte{n}, 32)))
+}
+
+func memoryStore(t testing.TB) *storage.Store {
+	t.Helper()
+	s, err := storage.Open(storage.NewMemory(), storage.Options{})
+	must(t, err)
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// A peer is a device with a store of its own.
+type peer struct {
+	t     testing.TB
+	n     byte
+	clock *clock.Fake
+	store *storage.Store
+	tree  *Tree
+	logs  map[byte]*hypercore.Log
+	bees  map[byte]*hyperbee.Tree
+	bad   []Problem
+}
+
+// newPeer is device n.
+func newPeer(t testing.TB, n byte) *peer {
+	t.Helper()
+	p := &peer{
+		t: t, n: n, store: memoryStore(t), clock: clock.NewFake(start),
+		logs: map[byte]*hypercore.Log{}, bees: map[byte]*hyperbee.Tree{},
+	}
+	p.tree = New(Options{Clock: p.clock, Problem: func(pr Problem) { p.bad = append(p.bad, pr) }})
+	t.Cleanup(func() { must(t, p.tree.Close()) })
+	must(t, p.tree.Own(p.bee(n)))
+	return p
+}
+
+// bee is device n's, as this device has it.
+func (p *peer) bee(n byte) *hyperbee.Tree {
+	p.t.Helper()
+	if p.bees[n] != nil {
+		return p.bees[n]
+	}
+	kp := keyPairN(n)
+	o := hypercore.Options{KeyPair: &kp}
+	if n != p.n {
+		o = hypercore.Options{Manifest: hypercore.SingleSigner(kp.Public)}
+	}
+	log, err := hypercore.Open(p.store, o)
+	must(p.t, err)
+	p.t.Cleanup(func() { log.Close() })
+	bee, err := hyperbee.Open(log, hyperbee.Options{Durability: hypercore.Soon, CacheBytes: 4 << 20})
+	must(p.t, err)
+	p.logs[n], p.bees[n] = log, bee
+	return bee
+}
+
+// change flushes a batch.
+func (p *peer) change(f func(b *Batch)) {
+	p.t.Helper()
+	b, err := p.tree.Batch(context.Background())
+	must(p.t, err)
+	f(b)
+	must(p.t, b.Flush(context.Background()))
+}
+
+func (p *peer) put(key, value string) {
+	p.t.Helper()
+	p.change(func(b *Batch) { must(p.t, b.Put(context.Background(), []byte(key), []byte(value))) })
+}
+
+func (p *peer) del(key string) {
+	p.t.Helper()
+	p.change(func(b *Batch) { must(p.t, b.Delete(context.Background(), []byte(key))) })
+}
+
+// entries are all of a tree.
+func entries(t testing.TB, tree *Tree, o hyperbee.RangeOptions) (out []Entry) {
+	t.Helper()
+	for e, err := range tree.RangeAll(context.Background(), o) {
+		must(t, err)
+		out = append(out, e)
+	}
+	return out
+}
+
+// keyOf is the key of device n's log.
+func keyOf(n byte) Writer { return hypercore.SingleSigner(keyPairN(n).Public).Key() }

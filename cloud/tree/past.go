@@ -1,0 +1,128 @@
+package tree
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sort"
+	"time"
+
+	"github.com/cloudbevy/bevy/hyper/hypercore"
+)
+
+// Checkout returns the tree as it was at a version, read-only. It must be closed.
+// All of the version must be here (hypercore.ErrLength), and its writers must have
+// been added (ErrWriter).
+func (t *Tree) Checkout(ctx context.Context, version Version) (*Tree, error) {
+	v, err := t.checkout(ctx, version)
+	if err != nil {
+		return nil, fmt.Errorf("checkout: %w", err)
+	}
+	return &Tree{s: t.s, past: true, view: v}, nil
+}
+
+// checkout returns a version of the tree, whichever t is of.
+func (t *Tree) checkout(ctx context.Context, version Version) (*view, error) {
+	now, err := (&Tree{s: t.s}).acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer now.release()
+	return now.checkout(version)
+}
+
+// checkout returns another version of a view.
+func (v *view) checkout(version Version) (*view, error) {
+	out := &view{s: v.s}
+	out.users.Add(1)
+	known := 0
+	for _, m := range v.members {
+		want, ok := version[m.w.key]
+		if ok {
+			known++
+		}
+		if m.cut {
+			want = min(want, m.version)
+		}
+		past, err := m.at(max(1, want))
+		if err != nil {
+			return nil, errors.Join(err, out.release())
+		}
+		out.members = append(out.members, past)
+	}
+	if known < len(version) {
+		return nil, errors.Join(fmt.Errorf("%w: the version has %d more", ErrWriter, len(version)-known), out.release())
+	}
+	return out, nil
+}
+
+// at returns an earlier version of a member.
+func (m *member) at(version uint64) (*member, error) {
+	past := &member{w: m.w, version: version}
+	past.users.Add(1)
+	switch {
+	case version == m.version:
+		m.users.Add(1)
+		return m, nil
+	case version > m.version:
+		return nil, fmt.Errorf("writer %s: %w: of version %d is here %d", m.w.key, hypercore.ErrLength, version, m.version)
+	case version > 1:
+		bee, err := m.bee.Checkout(version)
+		if err != nil {
+			return nil, err
+		}
+		past.bee, past.read = bee, bee
+	}
+	return past, nil
+}
+
+// At returns the tree as it was at a time, read-only: with all that was said until
+// then, by the clocks of those who said it. It must be closed.
+func (t *Tree) At(ctx context.Context, when time.Time) (*Tree, error) {
+	now, err := t.acquire(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("tree at %v: %w", when, err)
+	}
+	defer now.release()
+	version := Version{}
+	for _, m := range now.members {
+		seq, err := now.since(ctx, m, when.Add(1))
+		if err != nil {
+			return nil, fmt.Errorf("tree at %v: %w", when, err)
+		}
+		version[m.w.key] = seq
+	}
+	v, err := now.checkout(version)
+	if err != nil {
+		return nil, fmt.Errorf("tree at %v: %w", when, err)
+	}
+	return &Tree{s: t.s, past: true, view: v}, nil
+}
+
+// since returns the first block that is not before a time: the version with all
+// that was said before it.
+func (v *view) since(ctx context.Context, m *member, when time.Time) (uint64, error) {
+	if m.bee == nil || when.Before(timeOf(1)) {
+		return 1, nil
+	}
+	if when.After(timeOf(maxTime)) {
+		return m.version, nil
+	}
+	least := uint64(when.UnixNano())
+	var failed error
+	n := sort.Search(int(m.version-1), func(i int) bool {
+		if failed != nil {
+			return true
+		}
+		t, err := blockTime(ctx, m.bee, uint64(i)+1)
+		if bad(err) {
+			v.s.problem(m.w, uint64(i)+1, err)
+			return true
+		}
+		if err != nil {
+			failed = err
+		}
+		return t >= least
+	})
+	return uint64(n) + 1, failed
+}

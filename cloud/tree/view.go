@@ -1,0 +1,301 @@
+package tree
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cloudbevy/bevy/hyper/hyperbee"
+	"github.com/cloudbevy/bevy/hyper/hypercore"
+)
+
+// A view is one state of all bees. It has a member for each writer, in the order
+// in which they were added.
+type view struct {
+	s       *shared
+	members []*member
+	users   atomic.Int32
+}
+
+// A member is a version of a writer's bee. Views that follow one another share
+// those that did not change.
+type member struct {
+	w       *writer
+	version uint64
+	cut     bool           // what is beyond the version will never count
+	bee     *hyperbee.Tree // a checkout of the version; nil if there is nothing in it
+	read    reader         // bee, or a batch on it
+	users   atomic.Int32
+
+	mu    sync.Mutex
+	table []Writer // guarded by mu
+	known bool     // guarded by mu: table was read
+	time  uint64   // guarded by mu: of the last statement; 0 until it is read
+}
+
+// A reader is what can be read of a bee or a batch of it.
+type reader interface {
+	Get(ctx context.Context, key []byte) (hyperbee.Entry, error)
+	Range(ctx context.Context, o hyperbee.RangeOptions) iter.Seq2[hyperbee.Entry, error]
+}
+
+// A state of a log and of what may be read of it.
+type state struct {
+	length, here, fork, upTo uint64
+}
+
+// release gives back a view that acquire returned.
+func (v *view) release() (err error) {
+	if v == nil || v.users.Add(-1) > 0 {
+		return nil
+	}
+	for _, m := range v.members {
+		err = errors.Join(err, m.release())
+	}
+	return err
+}
+
+func (m *member) release() error {
+	if m == nil || m.users.Add(-1) > 0 || m.bee == nil {
+		return nil
+	}
+	return m.bee.Close()
+}
+
+// acquire returns what the tree is made of now. It must be released.
+func (t *Tree) acquire(ctx context.Context) (*view, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s := t.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v := t.view
+	if !t.past {
+		if s.closed {
+			return nil, ErrClosed
+		}
+		if err := s.refresh(ctx); err != nil {
+			return nil, err
+		}
+		v = s.view
+	}
+	if v == nil {
+		return nil, ErrClosed
+	}
+	v.users.Add(1)
+	return v, nil
+}
+
+// refresh makes s.view that of now. s.mu is held.
+func (s *shared) refresh(ctx context.Context) error {
+	same := s.view != nil && len(s.view.members) == len(s.writers)
+	for _, w := range s.writers {
+		changed, err := w.refresh(ctx, s)
+		if err != nil {
+			return err
+		}
+		same = same && !changed
+	}
+	if same {
+		return nil
+	}
+	v := &view{s: s}
+	v.users.Add(1)
+	for _, w := range s.writers {
+		w.last.users.Add(1)
+		v.members = append(v.members, w.last)
+	}
+	old := s.view
+	s.view = v
+	return old.release()
+}
+
+// refresh makes w.last that of now, and reports whether it is another one.
+// shared.mu is held.
+func (w *writer) refresh(ctx context.Context, s *shared) (changed bool, err error) {
+	log := w.bee.Log()
+	head := log.Head()
+	now := state{length: head.Length, here: head.Length, fork: head.Fork, upTo: w.upTo}
+	if !w.own {
+		now.here = min(log.Contiguous(), head.Length)
+	}
+	if w.last != nil && now == w.state {
+		return false, nil
+	}
+	version, err := w.complete(ctx, now)
+	if bad(err) {
+		s.problem(w, 0, err)
+	} else if err != nil {
+		return false, err
+	}
+	cut := w.upTo > 0 && version == w.upTo
+	if w.last != nil && w.last.version == version && w.last.cut == cut && w.state.fork == now.fork {
+		w.state = now
+		return false, nil
+	}
+	m, err := w.member(version)
+	if err != nil {
+		return false, err
+	}
+	m.cut = cut
+	old := w.last
+	w.last, w.state = m, now
+	return true, old.release()
+}
+
+// member returns a version of the bee.
+func (w *writer) member(version uint64) (*member, error) {
+	m := &member{w: w, version: version}
+	m.users.Add(1)
+	if version <= 1 {
+		return m, nil
+	}
+	bee, err := w.bee.Checkout(version)
+	if err != nil {
+		return nil, err
+	}
+	m.bee, m.read = bee, bee
+	return m, nil
+}
+
+// complete returns the newest version of the bee that is here whole, 1 if there is
+// none. A batch of its writer is there whole or not at all.
+func (w *writer) complete(ctx context.Context, now state) (uint64, error) {
+	end := now.here
+	if w.upTo > 0 {
+		end = min(end, w.upTo)
+	}
+	// A length that was signed is the end of a batch, and so is the limit.
+	if end <= 1 || end == now.length || end == w.upTo {
+		return max(1, end), nil
+	}
+	// All of a batch has the same time, and no other batch of the writer has it.
+	last, err := blockTime(ctx, w.bee, end-1)
+	if err != nil {
+		return 1, err
+	}
+	return batchStart(ctx, w.bee, end-1, last)
+}
+
+// batchStart returns the first block of a batch of that time: the version without
+// it. seq is a block of the batch.
+func batchStart(ctx context.Context, bee *hyperbee.Tree, seq, time uint64) (uint64, error) {
+	in := func(seq uint64) (bool, error) {
+		t, err := blockTime(ctx, bee, seq)
+		if bad(err) {
+			return false, nil
+		}
+		return t == time, err
+	}
+	// Batches are small mostly: look near the end first. Blocks from high on are in
+	// the batch, block low is not.
+	high, low := seq, uint64(0)
+	for step := uint64(1); high > 1; step *= 2 {
+		at := max(1, high-min(high, step))
+		ok, err := in(at)
+		if err != nil {
+			return 0, err
+		}
+		if !ok {
+			low = at
+			break
+		}
+		high = at
+	}
+	for low+1 < high {
+		mid := low + (high-low)/2
+		ok, err := in(mid)
+		if err != nil {
+			return 0, err
+		}
+		if ok {
+			high = mid
+		} else {
+			low = mid
+		}
+	}
+	return high, nil
+}
+
+// blockTime returns the time of the statement in a block.
+func blockTime(ctx context.Context, bee *hyperbee.Tree, seq uint64) (uint64, error) {
+	for c, err := range bee.History(ctx, hyperbee.HistoryOptions{From: seq, To: seq + 1}) {
+		if err != nil {
+			return 0, err
+		}
+		_, t, err := readHead(c.Value)
+		if err != nil {
+			return 0, fmt.Errorf("block %d: %w: %w", seq, ErrStatement, err)
+		}
+		return t, nil
+	}
+	return 0, fmt.Errorf("block %d: %w", seq, hypercore.ErrLength)
+}
+
+// bad reports whether an error means that what a writer wrote makes no sense.
+func bad(err error) bool {
+	return errors.Is(err, hyperbee.ErrInvalid) || errors.Is(err, ErrStatement) || errors.Is(err, hypercore.ErrDecrypt)
+}
+
+// lastTime returns the time of the last statement of a member.
+func (m *member) lastTime(ctx context.Context) (uint64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.time == 0 && m.bee != nil {
+		t, err := blockTime(ctx, m.bee, m.version-1)
+		if err != nil {
+			return 0, err
+		}
+		m.time = t
+	}
+	return m.time, nil
+}
+
+// getTable returns the writers that the member's claims speak of.
+func (m *member) getTable(ctx context.Context) ([]Writer, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.known || m.read == nil {
+		return m.table, nil
+	}
+	e, err := m.read.Get(ctx, tableKey)
+	if err == nil {
+		m.table, err = readTable(e.Value)
+	}
+	if err != nil && !errors.Is(err, ErrNotFound) && !bad(err) {
+		return nil, err
+	}
+	m.known = true
+	if bad(err) {
+		return nil, err
+	}
+	return m.table, nil
+}
+
+// tableKey is where a bee has its table of writers. Entries have longer keys.
+var tableKey = []byte{}
+
+// version returns the version of the tree that the view is of.
+func (v *view) version() Version {
+	out := Version{}
+	for _, m := range v.members {
+		if m.version > 1 {
+			out[m.w.key] = m.version
+		}
+	}
+	return out
+}
+
+// own returns the member that this device writes, or nil.
+func (v *view) own() *member {
+	for _, m := range v.members {
+		if m.w.own {
+			return m
+		}
+	}
+	return nil
+}
