@@ -50,6 +50,17 @@ func listenNext(ctx context.Context) ([]net.Listener, error) {
 	}
 }
 
+// FreePort finds a port that a node could have now, and whether the machine has
+// the second loopback address.
+func FreePort(ctx context.Context) (port int, ipv6 bool) {
+	all, err := listenNext(ctx)
+	if err != nil {
+		return DefaultPort, false
+	}
+	defer closeAll(all)
+	return int(addrOf(all[0]).Port()), len(all) > 1
+}
+
 // listenLoopback opens a port of both loopback addresses, so that nobody else
 // gets what is meant for "localhost". A machine may have no second one.
 func listenLoopback(ctx context.Context, port int) ([]net.Listener, error) {

@@ -70,7 +70,7 @@ toolbox for those logs: "bevy hyper".`,
 	root.SetFlagErrorFunc(wrongFlag)
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { a.help(cmd) })
 	root.SetUsageFunc(func(cmd *cobra.Command) error { a.help(cmd); return nil })
-	root.AddCommand(a.hyperCommand(), a.versionCommand(), a.completionCommand())
+	root.AddCommand(a.hyperCommand(), a.serviceCommand(), a.versionCommand(), a.completionCommand())
 	root.AddCommand(topics()...)
 	root.SetHelpCommand(a.helpCommand())
 	return root

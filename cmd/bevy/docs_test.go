@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cloudbevy/bevy/node/service"
 	"github.com/spf13/cobra"
 )
 
@@ -79,6 +80,9 @@ var printed = map[string]any{
 	"bevy hyper dht listen":     nil, // what the peer sends
 	"bevy hyper dht relay":      relayEvent{},
 	"bevy hyper netcheck":       finding{},
+	"bevy service install":      serviceChange{},
+	"bevy service uninstall":    serviceChange{},
+	"bevy service status":       service.State{},
 	"bevy completion":           nil, // a script
 }
 
