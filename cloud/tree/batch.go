@@ -189,7 +189,8 @@ func (b *Batch) PutOver(ctx context.Context, key, value []byte, seen Entry) erro
 	return nil
 }
 
-// Delete deletes a key, over all that is said about it.
+// Delete deletes a key, over all that is said about it. It does nothing if the key
+// is not there.
 func (b *Batch) Delete(ctx context.Context, key []byte) error {
 	if err := b.over(ctx, record{deleted: true}, key, nil); err != nil {
 		return fmt.Errorf("delete: %w", err)
@@ -220,8 +221,13 @@ func (b *Batch) over(ctx context.Context, r record, key []byte, seen *Entry) err
 	if err != nil {
 		return err
 	}
-	if r.deleted && !slices.ContainsFunc(list, func(s statement) bool { return !s.deleted }) {
-		return nil // nothing is left to delete
+	if r.deleted {
+		if len(list) == 0 {
+			return nil
+		}
+		if e, err := b.now.merge(ctx, key, list); e.Value == nil || err != nil {
+			return err
+		}
 	}
 	r.time = b.time
 	if seen == nil {

@@ -3,12 +3,14 @@ package tree
 import (
 	"bytes"
 	"context"
+	"errors"
 	"testing"
 	"time"
 
 	"github.com/cloudbevy/bevy/hyper/clock"
 	"github.com/cloudbevy/bevy/hyper/hyperbee"
 	"github.com/cloudbevy/bevy/hyper/hypercore"
+	"github.com/cloudbevy/bevy/hyper/merkle"
 	"github.com/cloudbevy/bevy/hyper/storage"
 )
 
@@ -110,3 +112,63 @@ func entries(t testing.TB, tree *Tree, o hyperbee.RangeOptions) (out []Entry) {
 
 // keyOf is the key of device n's log.
 func keyOf(n byte) Writer { return hypercore.SingleSigner(keyPairN(n).Public).Key() }
+
+// pull brings some blocks of device n's bee from another peer, all if none is
+// named, and its head.
+func (p *peer) pull(from *peer, n byte, blocks ...uint64) {
+	p.t.Helper()
+	ctx := context.Background()
+	src, dst := from.bee(n).Log(), p.bee(n).Log()
+	apply := func(r merkle.Request) {
+		p.t.Helper()
+		proof, err := src.Prove(ctx, r, true)
+		must(p.t, err)
+		errs, err := dst.Apply(ctx, hypercore.Soon, proof)
+		must(p.t, errors.Join(append(errs, err)...))
+	}
+	if have, there := dst.Length(), src.Length(); have < there {
+		apply(merkle.Request{Upgrade: &merkle.UpgradeRequest{Start: have, Length: there - have}})
+	}
+	if blocks == nil {
+		for i := range src.Length() {
+			blocks = append(blocks, i)
+		}
+	}
+	for _, i := range blocks {
+		if dst.Has(i) || !src.Has(i) {
+			continue
+		}
+		missing, err := dst.Head().Tree.MissingNodes(2*i, dst)
+		must(p.t, err)
+		apply(merkle.Request{Block: &merkle.NodeRequest{Index: i, Nodes: missing}})
+	}
+}
+
+// meet brings all that either of two peers has to the other.
+func meet(a, b *peer, writers ...byte) {
+	for _, n := range writers {
+		if n != b.n {
+			b.pull(a, n)
+		}
+		if n != a.n {
+			a.pull(b, n)
+		}
+	}
+}
+
+// peers are devices 1 to n, each with the bees of all.
+func peers(t testing.TB, n int) (list []*peer, writers []byte) {
+	t.Helper()
+	for i := range n {
+		list = append(list, newPeer(t, byte(i+1)))
+		writers = append(writers, byte(i+1))
+	}
+	for _, p := range list {
+		for _, w := range writers {
+			if w != p.n {
+				must(t, p.tree.Add(p.bee(w), 0))
+			}
+		}
+	}
+	return list, writers
+}
