@@ -1,0 +1,634 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/cloudbevy/bevy/cloud/content"
+)
+
+const (
+	writeFiles   = 256 // what is written at once, at most
+	writeBytes   = 64 << 20
+	writeWorkers = 16 // file systems put those who wait for them into one write
+)
+
+// An inbox is what is to be written to the disk, and the rows that are true once
+// it is there for good.
+type inbox struct {
+	jobs  []*job
+	bytes int64
+	dirs  map[string]bool // whose names changed
+	todo  []todo
+}
+
+// A job is a file that is to be written.
+type job struct {
+	path   string
+	e      *entry
+	expect *stat // what is there now, or nil
+	temp   string
+	then   stat // of the temporary file
+	err    error
+}
+
+// remote looks for what has changed in the folder. Conflicts become files of
+// their own, which are changes, too.
+func (r *round) remote(ctx context.Context) error {
+	for range 3 {
+		conflicts, err := r.changes(ctx)
+		if err != nil || !conflicts {
+			return err
+		}
+		if err := r.source.resolve(ctx); err != nil {
+			return fmt.Errorf("resolve conflicts: %w", err)
+		}
+	}
+	return nil
+}
+
+// changes writes what has changed since the cursor.
+func (r *round) changes(ctx context.Context) (conflicts bool, err error) {
+	version, err := r.source.version(ctx)
+	if err != nil {
+		return false, err
+	}
+	cursor, err := r.x.meta("cursor")
+	if err != nil || string(version) == string(cursor) {
+		return false, err
+	}
+	for c, err := range r.source.changes(ctx, cursor) {
+		if err != nil {
+			return false, fmt.Errorf("read changes: %w", err)
+		}
+		conflicts = conflicts || c.now != nil && c.now.conflict
+		if err := r.change(ctx, c.path, c.now); err != nil {
+			return false, err
+		}
+	}
+	if err := r.flushOut(ctx); err != nil {
+		return false, err
+	}
+	if err := r.flushIn(ctx); err != nil {
+		return false, err
+	}
+	r.x.set(spaceMeta, "cursor", version)
+	return conflicts, r.x.commit(true)
+}
+
+// change handles a path that may have changed in the folder.
+func (r *round) change(ctx context.Context, path string, e *entry) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if r.rules.ignoresIn(path, e != nil && e.kind == kindDir) {
+		return nil
+	}
+	known, err := r.x.row(path)
+	if err != nil && !errors.Is(err, errIndex) {
+		return err
+	}
+	if known != nil && e != nil && e.stamp == known.stamp {
+		return nil // it is our own, or was written already
+	}
+	if known == nil && e == nil {
+		return nil // what is on the disk is new, and local's to handle
+	}
+	if err := r.files.check(path); err != nil {
+		return r.postpone(path, e, err)
+	}
+	disk, err := r.lstat(path)
+	if err != nil {
+		return r.postpone(path, e, err)
+	}
+	if r.gone > 0 && disk == nil && known != nil && known.stamp == "" {
+		return nil
+	}
+	return r.do(ctx, path, plan(disk, known, e), disk, known, e)
+}
+
+// later tries again what could not be written, and then counts what is left.
+func (r *round) later(ctx context.Context) error {
+	for path := range r.x.scan(spaceLater, "", "") {
+		e, err := r.source.stat(ctx, path)
+		if err != nil {
+			return err
+		}
+		r.x.unset(spaceLater, path)
+		if err := r.change(ctx, path, e); err != nil {
+			return err
+		}
+	}
+	if err := r.flushOut(ctx); err != nil {
+		return err
+	}
+	if err := r.flushIn(ctx); err != nil {
+		return err
+	}
+	for path, reason := range r.x.scan(spaceLater, "", "") {
+		code := string(reason)
+		r.waiting++
+		if code == CodeMissing {
+			r.missing++
+		}
+		r.k.mu.Lock()
+		r.k.apply.add(code, path)
+		r.k.mu.Unlock()
+	}
+	return nil
+}
+
+// postpone remembers that a path is to be written later, and why. Nil is for what
+// has been said already.
+func (r *round) postpone(path string, e *entry, err error) error {
+	code := CodeFailed
+	switch {
+	case isFull(err):
+		r.x.set(spaceLater, path, []byte(CodeDiskFull))
+		return errors.Join(r.stop(CodeDiskFull), err, r.x.commit(false))
+	case errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
+		return err
+	case errors.Is(err, errMissing):
+		code = CodeMissing
+	case errors.Is(err, errName):
+		code = CodeName
+	case errors.Is(err, errClash):
+		code = CodeClash
+	case errors.Is(err, errNotDir), errors.Is(err, errIsDir):
+		code = CodeInTheWay
+	case errors.Is(err, fs.ErrPermission), isReadOnly(err):
+		code = CodeDenied
+	case errors.Is(err, errDamaged):
+		code = CodeCorrupt
+	}
+	r.x.set(spaceLater, path, []byte(code))
+	return r.commitSome()
+}
+
+// Errors of writing.
+var (
+	errMissing = errors.New("its content is on other devices only")
+	errDamaged = errors.New("its content is not that of its hash")
+	errUnknown = errors.New("it was written by a newer version of this program")
+	errEdited  = errors.New("it was changed meanwhile")
+)
+
+// write makes the disk have what the folder has. Nothing is written over but what
+// was seen, which is in the folder.
+func (r *round) write(ctx context.Context, path string, disk *stat, known *row, e *entry) error {
+	if err := r.files.check(path); err != nil {
+		return r.postpone(path, e, err)
+	}
+	if e == nil {
+		r.x.put(path, nil) // it was to be restored, and is in no folder any more
+		return r.commitSome()
+	}
+	if known == nil && disk == nil && r.k.c.sparse && !r.wanted(path) {
+		return nil
+	}
+	if e.kind == 0 {
+		return r.postpone(path, e, errUnknown)
+	}
+	if disk == nil {
+		if _, err := r.files.lstat(path); errors.Is(err, errClash) {
+			return r.postpone(path, e, err)
+		}
+	}
+	if err := r.makeParents(path); err != nil {
+		return r.postpone(path, e, err)
+	}
+	if disk != nil && disk.kind == e.kind && (e.kind == kindDir || known != nil && (e.kind == kindFile && known.hash == e.hash || e.kind == kindLink && known.link == e.link)) {
+		if e.kind == kindFile && known.racy {
+			return r.agree(ctx, path, disk, known, e)
+		}
+		return r.meta(path, &row{stat: *disk, hash: e.hash, stamp: e.stamp}, e)
+	}
+	if disk != nil && (disk.kind == kindDir || e.kind == kindDir) {
+		// Neither can take the place of the other.
+		err := r.removeSeen(path, disk)
+		if err != nil {
+			return r.postpone(path, e, err)
+		}
+		disk = nil
+	}
+	switch e.kind {
+	case kindDir:
+		return r.writeDir(path, e)
+	case kindLink:
+		return r.writeLink(path, disk, e)
+	}
+	if n, err := r.source.missing(ctx, e); err != nil || n > 0 {
+		return r.postpone(path, e, errors.Join(errMissing, err))
+	}
+	r.in.jobs = append(r.in.jobs, &job{path: path, e: e, expect: disk})
+	r.in.bytes += e.size
+	if len(r.in.jobs) >= writeFiles || r.in.bytes >= writeBytes {
+		return r.flushIn(ctx)
+	}
+	return nil
+}
+
+// wanted tells whether a path of a sparse folder was asked for, or is in what was.
+func (r *round) wanted(path string) bool {
+	for {
+		if v, err := r.x.get(spaceWant, path); err == nil && v != nil {
+			return true
+		}
+		if path == "" {
+			return false
+		}
+		path, _ = split(path)
+	}
+}
+
+// makeParents makes the folders that a path is in. They have no rows: if the
+// cloud does not have them, the next round puts them there.
+func (r *round) makeParents(path string) error {
+	parent, _ := split(path)
+	if parent == "" {
+		return nil
+	}
+	s, err := r.files.lstat(parent)
+	switch {
+	case err == nil && s.kind == kindDir:
+		return nil
+	case err == nil || errors.Is(err, errKind):
+		return errNotDir
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	if err := r.makeParents(parent); err != nil {
+		return err
+	}
+	if err := r.files.mkdir(parent); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	r.renamed(parent)
+	r.noteDirty(parent)
+	return nil
+}
+
+// renamed notes that the name of a path is to be synced.
+func (r *round) renamed(path string) {
+	if r.in.dirs == nil {
+		r.in.dirs = map[string]bool{}
+	}
+	parent, _ := split(path)
+	r.in.dirs[parent] = true
+}
+
+// noteDirty has the next round look at a path.
+func (r *round) noteDirty(path string) {
+	r.k.mu.Lock()
+	defer r.k.mu.Unlock()
+	r.k.noteLocked(path)
+}
+
+// meta gives what is on the disk the permissions and time of an entry whose
+// content it has, and then the index the row.
+func (r *round) meta(path string, now *row, e *entry) error {
+	if e.kind != kindLink {
+		mode := e.mode
+		if e.kind == kindDir && mode != 0 {
+			mode |= 0o700 // or it could not be kept
+		}
+		mtime := e.mtime
+		if e.kind == kindDir {
+			mtime = 0
+		}
+		if err := r.files.finish(path, mode, mtime); err != nil && !errors.Is(err, fs.ErrPermission) {
+			return r.postpone(path, e, err)
+		}
+		then, err := r.files.lstat(path)
+		if err != nil || then.kind != now.kind || then.size != now.size || then.inode != now.inode || mtime == 0 && then.mtime != now.mtime {
+			r.noteDirty(path)
+			return r.postpone(path, e, errors.Join(errEdited, err))
+		}
+		now.stat = then
+		now.racy = now.racy || now.kind == kindFile && r.isRacy(then)
+	}
+	r.in.todo = append(r.in.todo, todo{path, now})
+	r.progress(func(p *Progress) { p.Written++ })
+	return nil
+}
+
+func (r *round) writeDir(path string, e *entry) error {
+	err := r.files.mkdir(path)
+	if err == nil && e.mode != 0 {
+		err = r.files.finish(path, e.mode|0o700, 0)
+	}
+	if err != nil {
+		return r.postpone(path, e, err)
+	}
+	r.renamed(path)
+	return r.wrote(path, e)
+}
+
+// wrote gives the index the row of what was written.
+func (r *round) wrote(path string, e *entry) error {
+	then, err := r.files.lstat(path)
+	if err != nil || then.kind != e.kind || then.link != e.link {
+		r.noteDirty(path)
+		return r.postpone(path, e, errors.Join(errEdited, err))
+	}
+	r.in.todo = append(r.in.todo, todo{path, &row{stat: then, hash: e.hash, stamp: e.stamp}})
+	r.progress(func(p *Progress) {
+		p.Written++
+		p.Path = path
+	})
+	return nil
+}
+
+func (r *round) writeLink(path string, disk *stat, e *entry) error {
+	parent, _ := split(path)
+	temp := parent + "/" + newTemp()
+	err := r.files.symlink(e.link, temp)
+	if err == nil {
+		err = r.expect(path, disk)
+	}
+	if err == nil {
+		err = r.files.rename(temp, path, disk == nil)
+	}
+	if err != nil {
+		_ = r.files.remove(temp) // else the next scan does
+		if errors.Is(err, errEdited) || errors.Is(err, fs.ErrExist) {
+			r.noteDirty(path)
+		}
+		return r.postpone(path, e, err)
+	}
+	r.renamed(path)
+	return r.wrote(path, e)
+}
+
+// expect returns errEdited unless a path is as it was seen.
+func (r *round) expect(path string, want *stat) error {
+	now, err := r.lstat(path)
+	if err != nil {
+		return err
+	}
+	if (now == nil) != (want == nil) || now != nil && !want.same(*now) {
+		return errEdited
+	}
+	return nil
+}
+
+// erase removes from the disk what was removed from the folder. Folders go once
+// what was in them has.
+func (r *round) erase(ctx context.Context, path string, disk *stat, known *row) error {
+	if disk.kind == kindDir {
+		r.x.set(spacePrune, pruneKey(path), nil)
+		return r.commitSome()
+	}
+	if err := r.removeSeen(path, disk); err != nil {
+		return r.postpone(path, nil, err)
+	}
+	r.in.todo = append(r.in.todo, todo{path, nil})
+	r.progress(func(p *Progress) { p.Erased++ })
+	if len(r.in.todo) >= batchFiles {
+		return r.flushIn(ctx)
+	}
+	return nil
+}
+
+// removeSeen removes what is as it was seen.
+func (r *round) removeSeen(path string, disk *stat) error {
+	if err := r.expect(path, disk); err != nil {
+		r.noteDirty(path)
+		return err
+	}
+	if err := r.files.remove(path); err != nil && !notThere(err) {
+		if disk.kind == kindDir && !errors.Is(err, fs.ErrPermission) {
+			return errors.Join(errIsDir, err)
+		}
+		return err
+	}
+	r.renamed(path)
+	return nil
+}
+
+// prune removes folders that were removed from the folder of the cloud, the
+// deepest first. One that holds something stays: with files of its own it is put
+// again, with such that are ignored it is left alone.
+func (r *round) prune(ctx context.Context) error {
+	for key := range r.x.scan(spacePrune, "", "") {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		r.x.unset(spacePrune, key)
+		if len(key) < 2 {
+			continue
+		}
+		if err := r.pruneOne(ctx, key[2:]); err != nil {
+			return err
+		}
+	}
+	return r.flushIn(ctx)
+}
+
+func (r *round) pruneOne(ctx context.Context, path string) error {
+	known, err := r.x.row(path)
+	if err != nil || known == nil || known.kind != kindDir {
+		return err
+	}
+	if e, err := r.source.stat(ctx, path); err != nil || e != nil {
+		return err // it has come back
+	}
+	left, err := r.left(path)
+	switch {
+	case notThere(err):
+	case err != nil:
+		return r.postpone(path, nil, err)
+	case left == holdsOurs:
+		r.in.todo = append(r.in.todo, todo{path, nil})
+		r.noteDirty(path)
+		return nil
+	case left == holdsIgnored:
+		stay := *known
+		stay.stamp = ""
+		r.in.todo = append(r.in.todo, todo{path, &stay})
+		return nil
+	default:
+		if err := r.files.remove(path); err != nil && !notThere(err) {
+			return r.postpone(path, nil, err)
+		}
+	}
+	r.renamed(path)
+	r.in.todo = append(r.in.todo, todo{path, nil})
+	r.progress(func(p *Progress) { p.Erased++ })
+	return nil
+}
+
+// What a folder holds.
+const (
+	holdsNothing = iota
+	holdsIgnored
+	holdsOurs
+)
+
+func (r *round) left(path string) (int, error) {
+	at, err := r.files.list(path)
+	if err != nil {
+		return 0, err
+	}
+	defer at.close()
+	names, err := at.names()
+	left := holdsNothing
+	for _, name := range names {
+		name, isDir := strings.CutSuffix(name, "/")
+		switch {
+		case isTemp(name):
+			_ = r.files.remove(path + "/" + name)
+		case r.rules.ignores(path+"/"+name, isDir):
+			left = max(left, holdsIgnored)
+		default:
+			left = holdsOurs
+		}
+	}
+	return left, err
+}
+
+// flushIn writes the files that are to be written, waits until all is on the
+// disk, and only then has the index say so: else a power cut could make what is
+// older than the index says look like an edit.
+func (r *round) flushIn(ctx context.Context) error {
+	in := r.in
+	r.in = inbox{}
+	each(in.jobs, func(j *job) { j.err = r.prepare(ctx, j) })
+	var full error
+	for _, j := range in.jobs {
+		if j.err == nil && full == nil {
+			j.err = r.place(j)
+		}
+		if j.temp != "" && (j.err != nil || full != nil) {
+			_ = r.files.remove(j.temp) // else the next scan does
+		}
+		if j.err == nil && full == nil {
+			r.progress(func(p *Progress) {
+				p.Written++
+				p.WroteBytes += j.then.size
+				p.Path = j.path
+			})
+			continue
+		}
+		if j.err == nil {
+			j.err = full
+		}
+		if err := r.postpone(j.path, j.e, j.err); err != nil {
+			full = err
+		}
+	}
+	// place and postpone have noted more.
+	in.todo = append(in.todo, r.in.todo...)
+	dirs := slices.Collect(maps.Keys(in.dirs))
+	for dir := range r.in.dirs {
+		if !in.dirs[dir] {
+			dirs = append(dirs, dir)
+		}
+	}
+	r.in = inbox{}
+	var mu sync.Mutex
+	var failed error
+	each(dirs, func(dir string) {
+		if err := r.files.syncDir(dir); err != nil {
+			mu.Lock()
+			defer mu.Unlock()
+			failed = fmt.Errorf("sync folder %s: %w", dir, err)
+		}
+	})
+	if failed != nil {
+		return errors.Join(full, failed)
+	}
+	for _, t := range in.todo {
+		r.x.put(t.path, t.now)
+	}
+	return errors.Join(full, r.x.commit(false))
+}
+
+// each calls f for all of them, some at a time.
+func each[T any](all []T, f func(T)) {
+	var group sync.WaitGroup
+	next := make(chan T)
+	for range min(writeWorkers, len(all)) {
+		group.Go(func() {
+			for one := range next {
+				f(one)
+			}
+		})
+	}
+	for _, one := range all {
+		next <- one
+	}
+	close(next)
+	group.Wait()
+}
+
+// prepare writes a file beside its place.
+func (r *round) prepare(ctx context.Context, j *job) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	in, err := r.source.open(ctx, j.e)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	parent, _ := split(j.path)
+	temp := parent + "/" + newTemp()
+	f, err := r.files.create(temp)
+	if err != nil {
+		return err
+	}
+	j.temp = temp
+	h := content.NewHash()
+	_, err = io.Copy(io.MultiWriter(f, h), in)
+	if err == nil && [32]byte(h.Sum(nil)) != j.e.hash {
+		err = errDamaged
+	}
+	if err == nil {
+		err = r.files.finish(temp, j.e.mode, j.e.mtime)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		j.then, err = f.stat()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// place puts a file that is on the disk in its place.
+func (r *round) place(j *job) error {
+	err := r.expect(j.path, j.expect)
+	if err == nil {
+		err = r.files.rename(j.temp, j.path, j.expect == nil)
+	}
+	if errors.Is(err, errEdited) || errors.Is(err, fs.ErrExist) {
+		r.noteDirty(j.path)
+	}
+	if err != nil {
+		return err
+	}
+	j.temp = ""
+	r.renamed(j.path)
+	then, err := r.files.lstat(j.path)
+	if err != nil || then.inode != j.then.inode || then.size != j.then.size || then.mtime != j.then.mtime {
+		r.noteDirty(j.path)
+		return errors.Join(errEdited, err)
+	}
+	r.in.todo = append(r.in.todo, todo{j.path, &row{stat: then, hash: j.e.hash, stamp: j.e.stamp}})
+	return nil
+}
+
+func hashOf(r io.Reader) (out [32]byte, err error) {
+	h := content.NewHash()
+	_, err = io.Copy(h, r)
+	copy(out[:], h.Sum(nil))
+	return out, err
+}

@@ -1,0 +1,779 @@
+package disk
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/cloudbevy/bevy/hyper/clock"
+	"github.com/cloudbevy/bevy/hyper/storage"
+)
+
+// When a folder is looked at again.
+const (
+	settleDelay   = 200 * time.Millisecond // after the last change that was seen
+	settleMax     = 2 * time.Second        // after the first one, if they don't end
+	scanWatched   = 24 * time.Hour         // the whole, although it is watched
+	scanUnwatched = time.Minute
+	scanShare     = 20 // and not watched: at most this part of the time is spent looking
+	retryDelay    = 30 * time.Second
+	unstableMin   = time.Second
+	unstableMax   = 5 * time.Minute
+)
+
+// The guard asks before it removes from the cloud more than guardFiles files that
+// are more than half of all within guardWindow, or the last guardAll and more.
+const (
+	guardFiles  = 100
+	guardAll    = 10
+	guardWindow = time.Hour
+)
+
+// maxDirty bounds how many changed paths are remembered: with more, the whole
+// folder is looked through.
+const maxDirty = 10_000
+
+// Errors that callers branch on.
+var (
+	// ErrNotFound: the folder has nothing at the path.
+	ErrNotFound = errors.New("not found")
+	// ErrClosed: the Keeper was closed.
+	ErrClosed = errors.New("keeper is closed")
+)
+
+// errPaused ends a round whose reason is in the notices.
+var errPaused = errors.New("paused")
+
+// config is what a Keeper works with; the seams are for tests.
+type config struct {
+	dir     string
+	id      string
+	source  source
+	engine  storage.Engine
+	clock   clock.Clock
+	watcher *Watcher
+	sparse  bool
+	open    func(dir string) (files, error)
+	changed func()
+}
+
+// A Keeper keeps a folder on the disk and one of the cloud the same.
+type Keeper struct {
+	c config
+	x *index
+
+	// round is held while one is under way, and guards what follows.
+	round   sync.Mutex
+	removed struct { // the guard's window
+		since time.Time
+		n, of int64
+	}
+	rules   rules
+	confirm bool // what is gone may be removed
+	restore bool // what is gone is to be written again
+
+	mu       sync.Mutex // guards the fields below
+	closed   bool
+	running  bool
+	full     bool            // the whole is to be looked through
+	dirty    map[string]bool // paths that may have changed on the disk
+	unstable map[string]unstable
+	scan     notices // of the disk
+	apply    notices // of what is to be written to the disk
+	pause    string  // the code of the notice that says why, or ""
+	busy     bool
+	synced   bool // since it was opened
+	waiting  int64
+	missing  int64
+	gone     int64
+	progress Progress
+	unwatch  bool // watches ran out
+	first    time.Time
+	last     time.Time
+	settle   clock.Timer
+	again    clock.Timer
+
+	signal chan struct{}
+	work   sync.WaitGroup
+	stop   context.CancelFunc
+}
+
+// unstable is a file that changed while it was read.
+type unstable struct {
+	tries int
+	at    time.Time
+}
+
+func newKeeper(c config) (*Keeper, error) {
+	x, err := openIndex(c.engine, c.id)
+	if err != nil {
+		return nil, fmt.Errorf("keep folder %s: %w", c.dir, err)
+	}
+	if c.changed == nil {
+		c.changed = func() {}
+	}
+	k := &Keeper{c: c, x: x, full: true, dirty: map[string]bool{}, unstable: map[string]unstable{}, scan: notices{}, apply: notices{}, signal: make(chan struct{}, 1)}
+	return k, nil
+}
+
+// Dir returns where the folder is.
+func (k *Keeper) Dir() string { return k.c.dir }
+
+// Close ends the Keeper: a Run that is under way, and what it has begun. The
+// folder and the index stay open.
+func (k *Keeper) Close() error {
+	k.mu.Lock()
+	if k.closed {
+		k.mu.Unlock()
+		return nil
+	}
+	k.closed = true
+	stop := k.stop
+	k.stopTimersLocked()
+	k.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
+	k.work.Wait()
+	k.round.Lock()
+	defer k.round.Unlock()
+	return nil
+}
+
+func (k *Keeper) stopTimersLocked() {
+	for _, t := range []clock.Timer{k.settle, k.again} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+}
+
+// Run keeps both sides the same until ctx ends or the Keeper is closed, which is
+// no error. It may be called once.
+func (k *Keeper) Run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	k.mu.Lock()
+	if k.closed || k.running {
+		k.mu.Unlock()
+		return ErrClosed
+	}
+	k.running, k.stop = true, stop
+	k.work.Add(1)
+	k.mu.Unlock()
+	defer k.work.Done()
+	defer k.c.source.notify(k.wake)()
+	if k.c.watcher != nil {
+		defer k.c.watcher.leave(k)
+	}
+	var fetching sync.WaitGroup
+	defer fetching.Wait()
+	fetch := make(chan struct{}, 1)
+	fetching.Go(func() { k.fetchLoop(ctx, fetch) })
+	for ctx.Err() == nil {
+		began := k.c.clock.Now()
+		err := k.look(ctx, false)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if k.Status().missing() {
+			select {
+			case fetch <- struct{}{}:
+			default:
+			}
+		}
+		k.schedule(k.c.clock.Now().Sub(began), err)
+		select {
+		case <-ctx.Done():
+		case <-k.signal:
+		}
+	}
+	return nil
+}
+
+func (s Status) missing() bool {
+	return slices.ContainsFunc(s.Notices, func(n Notice) bool { return n.Code == CodeMissing })
+}
+
+// fetchLoop brings contents here, and tries again when others may be reachable.
+func (k *Keeper) fetchLoop(ctx context.Context, wanted <-chan struct{}) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-wanted:
+		}
+		if n, err := k.Fetch(ctx); n > 0 || err == nil {
+			k.wake()
+		}
+	}
+}
+
+// wake begins a round soon.
+func (k *Keeper) wake() {
+	select {
+	case k.signal <- struct{}{}:
+	default:
+	}
+}
+
+// schedule says when to look again if nothing happens.
+func (k *Keeper) schedule(took time.Duration, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.closed {
+		return
+	}
+	now := k.c.clock.Now()
+	next, full := scanWatched, true
+	if k.c.watcher == nil || k.unwatch {
+		next = max(scanUnwatched, scanShare*took)
+	}
+	if err != nil || k.pause != "" || k.waiting > k.missing {
+		if next > retryDelay {
+			next, full = retryDelay, err != nil || k.pause != ""
+		}
+	}
+	for _, u := range k.unstable {
+		if d := u.at.Sub(now); d < next {
+			next, full = max(d, 0), false
+		}
+	}
+	if k.again != nil {
+		k.again.Stop()
+	}
+	k.again = k.c.clock.AfterFunc(next, func() {
+		k.mu.Lock()
+		k.full = k.full || full
+		k.mu.Unlock()
+		k.wake()
+	})
+}
+
+// touched notes that a path on the disk may have changed, "" being everything,
+// and begins a round once it is quiet.
+func (k *Keeper) touched(path string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.closed {
+		return
+	}
+	k.noteLocked(path)
+	k.last = k.c.clock.Now()
+	if k.settle == nil {
+		k.first = k.last
+		k.settle = k.c.clock.AfterFunc(settleDelay, k.settled)
+	}
+}
+
+func (k *Keeper) noteLocked(path string) {
+	if path == "" || len(k.dirty) >= maxDirty {
+		k.full = true
+		clear(k.dirty)
+	}
+	if !k.full {
+		k.dirty[path] = true
+	}
+}
+
+// settled begins a round, unless there was a change lately.
+func (k *Keeper) settled() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := k.c.clock.Now()
+	if rest := settleDelay - now.Sub(k.last); rest > 0 && now.Sub(k.first) < settleMax && !k.closed {
+		k.settle = k.c.clock.AfterFunc(rest, k.settled)
+		return
+	}
+	k.settle = nil
+	k.wake()
+}
+
+// Sync looks through the whole folder and makes both sides the same, as far as
+// can be without waiting for other devices; see Fetch for that. An error is
+// about all of it: what is about single paths is in the notices.
+func (k *Keeper) Sync(ctx context.Context) error { return k.look(ctx, true) }
+
+// look does a round.
+func (k *Keeper) look(ctx context.Context, full bool) error {
+	k.round.Lock()
+	defer k.round.Unlock()
+	targets, err := k.begin(full)
+	if err != nil {
+		return err
+	}
+	r := &round{k: k, x: k.x, source: k.c.source, targets: targets, now: k.c.clock.Now()}
+	if targets == nil {
+		r.targets = []string{""}
+		r.full = true
+	}
+	err = r.run(ctx)
+	k.end(r, err)
+	if errors.Is(err, errPaused) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("keep folder %s: %w", k.c.dir, err)
+	}
+	return nil
+}
+
+// begin takes the paths that are to be looked at; nil is everything.
+func (k *Keeper) begin(full bool) ([]string, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.closed {
+		return nil, ErrClosed
+	}
+	full = full || k.full
+	now := k.c.clock.Now()
+	targets := []string{}
+	for path := range k.dirty {
+		targets = append(targets, path)
+	}
+	for path, u := range k.unstable {
+		if !u.at.After(now) && !k.dirty[path] {
+			targets = append(targets, path)
+		}
+	}
+	clear(k.dirty)
+	k.busy = true
+	k.progress = Progress{FilesToGo: k.progress.FilesToGo, BytesToGo: k.progress.BytesToGo}
+	k.apply = notices{}
+	if full {
+		k.full = false
+		k.scan = notices{}
+		targets = nil
+	} else {
+		slices.Sort(targets)
+	}
+	return targets, nil
+}
+
+func (k *Keeper) end(r *round, err error) {
+	k.mu.Lock()
+	k.busy = false
+	k.pause = ""
+	switch {
+	case r.pause != "":
+		k.pause = r.pause
+		k.apply.add(r.pause, "")
+	case err == nil:
+		k.synced = true
+		k.waiting, k.missing = r.waiting, r.missing
+	}
+	if err != nil {
+		// What was not done is found again by looking at everything.
+		k.full = true
+	}
+	k.gone = r.gone
+	k.progress.Path = ""
+	if r.full && err == nil {
+		k.progress.FilesToGo, k.progress.BytesToGo = 0, 0
+	}
+	k.mu.Unlock()
+	k.c.changed()
+}
+
+// Status returns how things are.
+func (k *Keeper) Status() Status {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s := Status{State: UpToDate, Waiting: k.waiting, Gone: k.gone, Progress: k.progress}
+	s.Files, s.Bytes = k.x.files.Load(), k.x.bytes.Load()
+	all := notices{}
+	for _, n := range []notices{k.scan, k.apply} {
+		for code, note := range n {
+			all[code] = note
+		}
+	}
+	if k.unwatch {
+		all.add(CodeWatch, "")
+	}
+	s.Notices = all.list(k.c.dir)
+	switch {
+	case k.pause != "":
+		s.State = Paused
+		s.Why = strings.ReplaceAll(words[k.pause].text, "%s", k.c.dir)
+	case k.busy || !k.synced || k.full && k.running || len(k.dirty) > 0 || k.missing > 0:
+		s.State = Syncing
+	}
+	return s
+}
+
+// Confirm says that what is gone from the disk was meant to be removed: see the
+// notice mass-delete.
+func (k *Keeper) Confirm(ctx context.Context) error {
+	k.round.Lock()
+	k.confirm = true
+	k.round.Unlock()
+	return k.Sync(ctx)
+}
+
+// Restore writes what is gone from the disk again.
+func (k *Keeper) Restore(ctx context.Context) error {
+	k.round.Lock()
+	k.restore = true
+	k.round.Unlock()
+	return k.Sync(ctx)
+}
+
+// Here says that what is at the folder's place now is the folder, although it is
+// another than before: see the notice folder-replaced.
+func (k *Keeper) Here(ctx context.Context) error {
+	k.round.Lock()
+	k.x.unset(spaceMeta, "root")
+	err := k.x.commit(true)
+	k.round.Unlock()
+	if err != nil {
+		return err
+	}
+	return k.Sync(ctx)
+}
+
+// Forget removes all that is known of the folder from the index: what is on the
+// disk and in the cloud stays. The Keeper can only be closed after it.
+func (k *Keeper) Forget() error {
+	k.round.Lock()
+	defer k.round.Unlock()
+	return k.x.clear()
+}
+
+// Get writes a path of a sparse folder to the disk, and all that is in it, once
+// its content is here: with Fetch or Run it is brought.
+func (k *Keeper) Get(ctx context.Context, path string) error {
+	e, err := k.c.source.stat(ctx, path)
+	if err != nil {
+		return fmt.Errorf("get %s: %w", path, err)
+	}
+	k.round.Lock()
+	if e == nil && path != "" {
+		k.round.Unlock()
+		return fmt.Errorf("get %s: %w", path, ErrNotFound)
+	}
+	// What is there comes as if it was new.
+	k.x.set(spaceWant, path, nil)
+	k.x.unset(spaceMeta, "cursor")
+	err = k.x.commit(true)
+	k.round.Unlock()
+	if err != nil {
+		return err
+	}
+	k.wake()
+	if !k.isRunning() {
+		return k.look(ctx, false)
+	}
+	return nil
+}
+
+func (k *Keeper) isRunning() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.running
+}
+
+// Free removes a file of a sparse folder from the disk, and leaves it in the
+// cloud. What was changed and is not in the cloud yet is not removed.
+func (k *Keeper) Free(ctx context.Context, path string) error {
+	k.round.Lock()
+	defer k.round.Unlock()
+	if !k.c.sparse {
+		return fmt.Errorf("free %s: the folder keeps all its files on this disk", path)
+	}
+	f, err := k.c.open(k.c.dir)
+	if err != nil {
+		return fmt.Errorf("free %s: %w", path, err)
+	}
+	defer f.close()
+	r, err := k.x.row(path)
+	if err != nil {
+		return err
+	}
+	now, err := f.lstat(path)
+	switch {
+	case r == nil || errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("free %s: %w on this disk", path, ErrNotFound)
+	case err != nil:
+		return fmt.Errorf("free %s: %w", path, err)
+	case r.racy || r.kind != kindFile || r.stamp == "" || !r.same(now):
+		return fmt.Errorf("free %s: %w", path, errChanged)
+	}
+	// First it is forgotten: a file that is there and not known is put, one that is
+	// known and not there is removed.
+	k.x.put(path, nil)
+	k.x.unset(spaceWant, path)
+	if err := k.x.commit(true); err != nil {
+		return err
+	}
+	if err := f.remove(path); err != nil {
+		return fmt.Errorf("free %s: %w", path, err)
+	}
+	parent, _ := split(path)
+	return f.syncDir(parent)
+}
+
+// Fetch brings contents here that are missing, and returns how many files it
+// brought. It waits for other devices until ctx ends.
+func (k *Keeper) Fetch(ctx context.Context) (int, error) {
+	const parallel = 16
+	var (
+		group sync.WaitGroup
+		mu    sync.Mutex
+		n     int
+		first error
+	)
+	slots := make(chan struct{}, parallel)
+	for path, reason := range k.x.scan(spaceLater, "", "") {
+		if string(reason) != CodeMissing || ctx.Err() != nil {
+			continue
+		}
+		e, err := k.c.source.stat(ctx, path)
+		if err != nil {
+			first = errors.Join(first, err)
+			break
+		}
+		if e == nil {
+			continue
+		}
+		slots <- struct{}{}
+		group.Go(func() {
+			err := k.c.source.fetch(ctx, e)
+			mu.Lock()
+			defer mu.Unlock()
+			if n++; err != nil {
+				n--
+				first = err
+			}
+			if n%256 == 255 {
+				k.wake()
+			}
+			<-slots
+		})
+	}
+	group.Wait()
+	if first != nil {
+		return n, fmt.Errorf("fetch contents for %s: %w", k.c.dir, first)
+	}
+	return n, nil
+}
+
+// Measure counts what is on the disk, so that Progress tells how much is to go.
+func (k *Keeper) Measure(ctx context.Context) (files, bytes int64, err error) {
+	f, err := k.c.open(k.c.dir)
+	if err != nil {
+		return 0, 0, fmt.Errorf("measure %s: %w", k.c.dir, err)
+	}
+	defer f.close()
+	r := &round{k: k, files: f, x: k.x, measure: true}
+	if err := r.loadIgnore(); err != nil {
+		return 0, 0, err
+	}
+	for at := range r.walk(ctx, "") {
+		if at.err == nil && at.stat.kind == kindFile {
+			files++
+			bytes += at.stat.size
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.progress.FilesToGo, k.progress.BytesToGo = files, bytes
+	return files, bytes, ctx.Err()
+}
+
+// round is one pass over changed paths.
+type round struct {
+	k       *Keeper
+	files   files
+	x       *index
+	source  source
+	targets []string
+	full    bool
+	measure bool
+	now     time.Time
+	rules   rules
+	calm    bool // the folder is as the index has it, so that it need not be asked
+	out     outbox
+	in      inbox
+	pause   string
+	waiting int64
+	missing int64
+	gone    int64
+}
+
+func (r *round) run(ctx context.Context) (err error) {
+	if r.files, err = r.k.c.open(r.k.c.dir); err != nil {
+		return r.stop(CodeRootGone)
+	}
+	defer r.files.close()
+	defer r.out.close()
+	if err := r.checkRoot(); err != nil {
+		return err
+	}
+	if err := r.loadIgnore(); err != nil {
+		return err
+	}
+	if err := r.checkMode(); err != nil {
+		return err
+	}
+	for _, part := range []func(context.Context) error{r.local, r.removals, r.remote, r.prune, r.later, r.prune} {
+		if err := part(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stop ends the round with a notice.
+func (r *round) stop(code string) error {
+	r.pause = code
+	return errPaused
+}
+
+// checkRoot makes sure that the folder is the one that is known.
+func (r *round) checkRoot() error {
+	s, err := r.files.root()
+	if err != nil || s.kind != kindDir {
+		return r.stop(CodeRootGone)
+	}
+	known, err := r.x.meta("root")
+	if err != nil {
+		return err
+	}
+	now := binary.BigEndian.AppendUint64(nil, s.inode)
+	if string(now) == string(known) {
+		return nil
+	}
+	// A file system may give a folder another number. Then its files are there.
+	if known != nil && s.inode != 0 && !r.looksKnown() {
+		return r.stop(CodeRootOther)
+	}
+	r.x.set(spaceMeta, "root", now)
+	return r.x.commit(true)
+}
+
+// looksKnown tells whether half of some files that the index has are there.
+func (r *round) looksKnown() bool {
+	const sample = 64
+	seen, there := 0, 0
+	for path, value := range r.x.scan(spaceFile, "", "") {
+		known, err := readRow(value)
+		if err != nil || known.kind != kindFile {
+			continue
+		}
+		if now, err := r.files.lstat(path); err == nil && now.size == known.size && now.mtime == known.mtime {
+			there++
+		}
+		if seen++; seen == sample {
+			break
+		}
+	}
+	return 2*there >= seen
+}
+
+// loadIgnore reads the rules. With others than before everything is compared.
+func (r *round) loadIgnore() error {
+	text := ""
+	f, _, err := r.files.open("/" + IgnoreFile)
+	if err == nil {
+		b, err := io.ReadAll(io.LimitReader(f, maxIgnore))
+		f.Close()
+		if err != nil {
+			return fmt.Errorf("read %s: %w", IgnoreFile, err)
+		}
+		text = string(b)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		// What can't be read might keep anything out.
+		return fmt.Errorf("read %s: %w", IgnoreFile, err)
+	}
+	r.rules = parseIgnore(text)
+	if r.measure {
+		return nil
+	}
+	sum := ""
+	if len(r.rules) > 0 {
+		h := sha256.Sum256([]byte(text))
+		sum = string(h[:])
+	}
+	return r.settled("ignore", sum)
+}
+
+// checkMode has everything compared when sparse was switched off.
+func (r *round) checkMode() error {
+	mode := ""
+	if r.k.c.sparse {
+		mode = "sparse"
+	}
+	return r.settled("mode", mode)
+}
+
+// settled begins anew when a setting is another than before.
+func (r *round) settled(name, now string) error {
+	before, err := r.x.meta(name)
+	if err != nil || string(before) == now {
+		return err
+	}
+	r.x.unset(spaceMeta, "cursor")
+	r.x.set(spaceMeta, name, []byte(now))
+	if !r.full {
+		r.full = true
+		r.targets = []string{""}
+	}
+	return r.x.commit(true)
+}
+
+// progress changes what Status tells.
+func (r *round) progress(f func(p *Progress)) {
+	r.k.mu.Lock()
+	f(&r.k.progress)
+	r.k.mu.Unlock()
+}
+
+// scanned notes something about a path on the disk.
+func (r *round) scanned(code, path string) {
+	r.k.mu.Lock()
+	defer r.k.mu.Unlock()
+	r.k.scan.add(code, path)
+	r.k.progress.Errors++
+}
+
+// lstat returns nil if there is nothing, also if a name is taken by another.
+func (r *round) lstat(path string) (*stat, error) {
+	s, err := r.files.lstat(path)
+	switch {
+	case err == nil:
+		return &s, nil
+	case notThere(err) || errors.Is(err, errClash):
+		return nil, nil
+	}
+	return nil, err
+}
+
+func notThere(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotDir) || errors.Is(err, syscall.ENOTDIR)
+}
+
+func isFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, errQuota) || errors.Is(err, storage.ErrFull)
+}
+
+// clean makes a path of the folder from one on the disk.
+func clean(dir, path string) (string, bool) {
+	rel, err := filepath.Rel(dir, path)
+	if err != nil || rel == ".." || strings.HasPrefix(rel, ".."+string(filepath.Separator)) {
+		return "", false
+	}
+	if rel == "." {
+		return "", true
+	}
+	return "/" + filepath.ToSlash(rel), true
+}
