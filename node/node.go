@@ -51,6 +51,8 @@ const (
 	// they are sent; and how long a connection may be silent.
 	headerTime, bodyTime, takeTime, silentTime = 10 * time.Second, 30 * time.Second, 30 * time.Second, 2 * time.Minute
 	maxHeader                                  = 64 << 10
+	// When the node ends, who has said nothing yet may still begin to.
+	lastMoment = 200 * time.Millisecond
 )
 
 // Options say how a node is.
@@ -116,6 +118,7 @@ type Node struct {
 	streams  atomic.Int64 // of events
 
 	servers  []*http.Server
+	silent   silent
 	serving  sync.WaitGroup
 	context  context.Context // of services and streams
 	cancel   context.CancelFunc
@@ -379,7 +382,7 @@ func (n *Node) serve() {
 	start := func(l net.Listener, h http.Handler) {
 		s := &http.Server{
 			Handler: h, ErrorLog: errs, MaxHeaderBytes: maxHeader, ReadHeaderTimeout: headerTime, IdleTimeout: silentTime,
-			BaseContext: func(net.Listener) context.Context { return n.context },
+			BaseContext: func(net.Listener) context.Context { return n.context }, ConnState: n.silent.note,
 		}
 		n.servers = append(n.servers, s)
 		n.serving.Go(func() {
@@ -442,6 +445,7 @@ func (n *Node) drain() {
 	ctx, cancel := context.WithCancel(context.Background())
 	t := n.clock.AfterFunc(drainTime, cancel)
 	defer t.Stop()
+	n.silent.end()
 	var all sync.WaitGroup
 	for _, s := range n.servers {
 		all.Go(func() {
@@ -453,6 +457,43 @@ func (n *Node) drain() {
 	all.Wait()
 	cancel()
 	n.serving.Wait()
+}
+
+// silent are connections that have not said anything yet.
+type silent struct {
+	mu     sync.Mutex
+	conns  map[net.Conn]bool
+	ending bool
+}
+
+func (s *silent) note(c net.Conn, state http.ConnState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+	if state != http.StateNew {
+		return
+	}
+	if s.conns == nil {
+		s.conns = map[net.Conn]bool{}
+	}
+	s.conns[c] = true
+	if s.ending {
+		s.hurryLocked(c)
+	}
+}
+
+// end gives them a moment: what they say may be on its way.
+func (s *silent) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ending = true
+	for c := range s.conns {
+		s.hurryLocked(c)
+	}
+}
+
+func (s *silent) hurryLocked(c net.Conn) {
+	_ = c.SetReadDeadline(clock.System.Now().Add(lastMoment)) // else it has the time that all have
 }
 
 func (n *Node) closeListeners() {
