@@ -1,0 +1,558 @@
+package cloud
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/cloudbevy/bevy/cloud/identity"
+	"github.com/cloudbevy/bevy/cloud/tree"
+	"github.com/cloudbevy/bevy/hyper/hypercore"
+	"github.com/cloudbevy/bevy/hyper/noise"
+)
+
+// firstEpoch names the key that every cloud begins with. It follows from the
+// owner's seed, so that the seed is enough to read what was written by it.
+const firstEpoch = "0"
+
+func firstKey(o identity.Owner) secret {
+	k := o.Derive("cloud key " + firstEpoch)
+	return k[:]
+}
+
+// Create makes a cloud, with this device in it. The owner is made at random if
+// the seed is nil.
+//
+// With a seed it may be that of a cloud there is: this device then is one more
+// in it, and gets the rest from the others once it reaches one.
+func Create(ctx context.Context, o Options, seed *identity.Seed) (*Cloud, error) {
+	o.fill()
+	if _, err := loadSecrets(o.Vault); !errors.Is(err, ErrNoCloud) {
+		if err == nil {
+			err = ErrCloud
+		}
+		return nil, err
+	}
+	shown := seed != nil // who typed it has it
+	if seed == nil {
+		made, err := identity.NewSeed(o.Random)
+		if err != nil {
+			return nil, err
+		}
+		seed = &made
+	}
+	owner := identity.NewOwner(*seed)
+	id := owner.Cloud()
+	s := &secrets{Version: secretsVersion, Seed: seed[:], SeedShown: shown, Cloud: id[:], Epoch: firstEpoch, Keys: map[string]secret{firstEpoch: firstKey(owner)}}
+	if err := s.renew(&o, owner.KeyPair(), nil); err != nil {
+		return nil, err
+	}
+	return begin(ctx, o, s)
+}
+
+// ErrCloud: there is a cloud here already.
+var ErrCloud = errors.New("there is a cloud here already")
+
+// renew gives the device new keys, certified by an issuer who has a chain of
+// certificates, and new logs.
+func (s *secrets) renew(o *Options, issuer noise.KeyPair, chain [][]byte) error {
+	device, err := newSecret(o.Random)
+	if err != nil {
+		return err
+	}
+	writer, err := newID(o.Random)
+	if err != nil {
+		return err
+	}
+	cert, err := identity.Certificate{
+		Cloud: identity.CloudID(s.Cloud.array()), Device: noise.NewKeyPair(device.array()).Public,
+		Name: o.Device, Issued: o.Clock.Now(), Admits: true,
+	}.Sign(issuer)
+	if err != nil {
+		return fmt.Errorf("certify the device: %w", err)
+	}
+	s.Device, s.Writer, s.Chain = device, writer, append(slices.Clip(chain), cert.Encode())
+	return nil
+}
+
+// begin saves new secrets and opens the cloud by them.
+func begin(ctx context.Context, o Options, s *secrets) (*Cloud, error) {
+	if err := s.save(o.Vault); err != nil {
+		return nil, err
+	}
+	c := newCloud(o, s)
+	if err := c.start(ctx); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Open opens the cloud that was made or joined here before: ErrNoCloud if none
+// was.
+func Open(ctx context.Context, o Options) (*Cloud, error) {
+	o.fill()
+	s, err := loadSecrets(o.Vault)
+	if err != nil {
+		return nil, err
+	}
+	if !o.Copied {
+		c := newCloud(o, s)
+		return c, c.start(ctx)
+	}
+	// The logs that were written until now are read on, as another's.
+	old := newCloud(o, s)
+	s.Before = append(s.Before, old.newRecord(SpaceInfo{ID: controlSpace}))
+	if o.Device == "" {
+		if o.Device, err = s.name(); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.renew(&o, noise.NewKeyPair(s.Device.array()), s.Chain); err != nil {
+		return nil, err
+	}
+	return begin(ctx, o, s)
+}
+
+// name is what the device is called by its certificate.
+func (s *secrets) name() (string, error) {
+	if len(s.Chain) == 0 {
+		return "", errors.New("the device has no certificate")
+	}
+	cert, err := identity.DecodeCertificate(s.Chain[len(s.Chain)-1])
+	return cert.Name, err
+}
+
+func newCloud(o Options, s *secrets) *Cloud {
+	return &Cloud{
+		store: o.Store, vault: o.Vault, clock: o.Clock, random: o.Random, log: o.Log, tell: o.Changed,
+		stale: make(chan struct{}), wake: make(chan struct{}, 1), secrets: s,
+		state:  state{roster: identity.NewRoster(identity.CloudID(s.Cloud.array()))},
+		spaces: map[string]*Space{}, access: map[hypercore.Key]string{}, public: map[hypercore.Key]int{}, peers: map[*Peer]bool{},
+	}
+}
+
+// A Welcome is what a device gets when it is let in. It is secret.
+type Welcome struct {
+	Cloud   hypercore.Key     `json:"cloud"`
+	Chain   [][]byte          `json:"chain"`   // certificates, the new device's last
+	Keys    map[string]secret `json:"keys"`    // of the cloud
+	Epoch   string            `json:"epoch"`   // the key for what is written now
+	Control []writerRecord    `json:"control"` // where to read on
+}
+
+// Admit lets a device in. What it returns is for that device alone.
+func (c *Cloud) Admit(ctx context.Context, device noise.Key, name string) ([]byte, error) {
+	cert, err := identity.Certificate{
+		Cloud: c.ID(), Device: device, Name: name, Issued: c.clock.Now(), Admits: true,
+	}.Sign(c.noiseKeys())
+	if err != nil {
+		return nil, fmt.Errorf("admit %q: %w", name, err)
+	}
+	if err := c.put(ctx, certKey(cert), cert.Encode()); err != nil {
+		return nil, fmt.Errorf("admit %q: %w", name, err)
+	}
+	if err := c.refresh(ctx); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := Welcome{Cloud: hypercore.Key(c.secrets.Cloud.array()), Keys: c.secrets.Keys, Epoch: c.secrets.Epoch, Control: c.records[controlSpace]}
+	w.Chain = append(slices.Clone(c.secrets.Chain), cert.Encode())
+	return json.Marshal(w)
+}
+
+// Join makes this device one of a cloud that has let it in: device is the key
+// pair that was admitted, and welcome what Admit returned.
+func Join(ctx context.Context, o Options, device [32]byte, welcome []byte) (*Cloud, error) {
+	o.fill()
+	if _, err := loadSecrets(o.Vault); !errors.Is(err, ErrNoCloud) {
+		if err == nil {
+			err = ErrCloud
+		}
+		return nil, err
+	}
+	var w Welcome
+	if err := json.Unmarshal(welcome, &w); err != nil {
+		return nil, fmt.Errorf("read the welcome: %w", err)
+	}
+	id := identity.CloudID(w.Cloud)
+	roster := identity.NewRoster(id)
+	if err := admitAll(roster, w.Chain); err != nil {
+		return nil, fmt.Errorf("read the welcome: %w", err)
+	}
+	if !roster.Has(noise.NewKeyPair(device).Public) {
+		return nil, errors.New("read the welcome: it is for another device")
+	}
+	writer, err := newID(o.Random)
+	if err != nil {
+		return nil, err
+	}
+	return begin(ctx, o, &secrets{
+		Version: secretsVersion, Cloud: id[:], Device: device[:], Chain: w.Chain,
+		Keys: w.Keys, Epoch: w.Epoch, Writer: writer, Before: w.Control,
+	})
+}
+
+// admitAll gives a roster encoded certificates.
+func admitAll(r *identity.Roster, certs [][]byte) error {
+	for _, b := range certs {
+		cert, err := identity.DecodeCertificate(b)
+		if err != nil {
+			return err
+		}
+		if err := r.Admit(cert); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func certKey(c identity.Certificate) string {
+	return certKeys + hypercore.Key(c.Device).String() + "/" + hypercore.Key(c.Issuer).String()
+}
+
+func revocationKey(v identity.Revocation) string {
+	return revocationKeys + hypercore.Key(v.Device).String() + "/" + hypercore.Key(v.Issuer).String()
+}
+
+// put writes one entry of the control tree.
+func (c *Cloud) put(ctx context.Context, key string, value []byte) error {
+	return c.putAll(ctx, map[string][]byte{key: value})
+}
+
+// putAll writes entries of the control tree, together. A nil value deletes.
+func (c *Cloud) putAll(ctx context.Context, entries map[string][]byte) error {
+	b, err := c.control.tree.Batch(ctx)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	for key, value := range entries {
+		if value == nil {
+			err = b.Delete(ctx, []byte(key))
+		} else {
+			err = b.Put(ctx, []byte(key), value)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return b.Flush(ctx)
+}
+
+// putRecord tells the cloud of a writer.
+func (c *Cloud) putRecord(ctx context.Context, r writerRecord) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return c.put(ctx, writerKeys+r.Space+"/"+r.Tree.String(), b)
+}
+
+// introduce writes into the own control log what leads to everything else, if
+// it is not there: the certificates of this device and the control logs.
+func (c *Cloud) introduce(ctx context.Context, own writerRecord) error {
+	entries := map[string][]byte{}
+	for _, b := range c.secrets.Chain {
+		cert, err := identity.DecodeCertificate(b)
+		if err != nil {
+			return fmt.Errorf("read the certificate of this device: %w", err)
+		}
+		entries[certKey(cert)] = b
+	}
+	for _, r := range append(slices.Clone(c.secrets.Before), own) {
+		b, err := json.Marshal(r)
+		if err != nil {
+			return err
+		}
+		entries[writerKeys+r.Space+"/"+r.Tree.String()] = b
+	}
+	for key := range entries {
+		if e, err := c.control.tree.Get(ctx, []byte(key)); err == nil && e.Writer == own.Tree {
+			delete(entries, key)
+		} else if err != nil && !errors.Is(err, tree.ErrNotFound) {
+			return err
+		}
+	}
+	if len(entries) == 0 {
+		return nil
+	}
+	if err := c.putAll(ctx, entries); err != nil {
+		return fmt.Errorf("begin the control log: %w", err)
+	}
+	return c.refresh(ctx)
+}
+
+// hear hears who a peer is, and lets it in if the cloud has done so.
+func (c *Cloud) hear(p *Peer, h hello) {
+	chain := identity.NewRoster(c.ID())
+	if err := admitAll(chain, h.Chain); err != nil || !chain.Has(noise.Key(p.key)) {
+		return // of another cloud, or of none
+	}
+	entries := map[string][]byte{}
+	c.mu.Lock()
+	d, known := c.roster.Device(noise.Key(p.key))
+	if !known || d.Status == identity.Outside {
+		for _, b := range h.Chain {
+			cert, _ := identity.DecodeCertificate(b)
+			entries[certKey(cert)] = b
+		}
+	}
+	if !known || d.Status != identity.Revoked {
+		for _, r := range h.Control {
+			at := func(have writerRecord) bool { return have.Tree == r.Tree }
+			if r.Device != p.key || r.check(controlSpace, r.Tree) != nil || slices.ContainsFunc(c.records[controlSpace], at) {
+				continue
+			}
+			if b, err := json.Marshal(r); err == nil {
+				entries[writerKeys+controlSpace+"/"+r.Tree.String()] = b
+			}
+		}
+	}
+	c.mu.Unlock()
+	if len(entries) == 0 || c.ctx.Err() != nil {
+		return
+	}
+	c.work.Go(func() { // the connection must not wait for the disk
+		if err := c.putAll(c.ctx, entries); err != nil && c.ctx.Err() == nil {
+			c.log.Warn("cannot let a device in", "device", p.key, "err", err)
+		}
+	})
+}
+
+// ID returns the cloud's id, which is the owner's public key.
+func (c *Cloud) ID() identity.CloudID { return identity.CloudID(c.secrets.Cloud.array()) }
+
+// Self returns the public key of this device.
+func (c *Cloud) Self() noise.Key { return noise.Key(c.secrets.pair().Public) }
+
+func (c *Cloud) noiseKeys() noise.KeyPair { return noise.NewKeyPair(c.secrets.Device.array()) }
+
+// KeyPair returns the key pair of this device, by which others know it. It is
+// never to be used on another one.
+func (c *Cloud) KeyPair() noise.KeyPair { return c.noiseKeys() }
+
+// Seed returns the owner's seed if this device has it. Shown says that a person
+// has got to see it.
+func (c *Cloud) Seed() (seed identity.Seed, here, shown bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.secrets.Seed.array(), len(c.secrets.Seed) > 0, c.secrets.SeedShown
+}
+
+// SeedShown remembers that a person has got to see the seed.
+func (c *Cloud) SeedShown() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.secrets.SeedShown {
+		return nil
+	}
+	c.secrets.SeedShown = true
+	return c.secrets.save(c.vault)
+}
+
+// ForgetSeed removes the owner's seed from this device. Nobody can make it again
+// but who has its words.
+func (c *Cloud) ForgetSeed() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.secrets.Seed = nil
+	return c.secrets.save(c.vault)
+}
+
+// Devices returns the devices that are or were in the cloud.
+func (c *Cloud) Devices() []identity.Device {
+	c.mu.Lock()
+	r := c.roster
+	c.mu.Unlock()
+	return r.Devices()
+}
+
+// Revoke takes a device out of the cloud: it gets nothing any more, what it
+// writes from now on does not count, and the others go on with another key. What
+// it has said until now stays.
+func (c *Cloud) Revoke(ctx context.Context, device noise.Key) error {
+	issuer := c.noiseKeys()
+	if seed, here, _ := c.Seed(); here {
+		issuer = identity.NewOwner(seed).KeyPair()
+	}
+	v := identity.Revocation{Cloud: c.ID(), Device: device, Time: c.clock.Now()}
+	c.mu.Lock()
+	r := c.roster
+	records := c.records
+	c.mu.Unlock()
+	if !r.Has(device) {
+		return fmt.Errorf("revoke %s: %w", hypercore.Key(device), ErrNoDevice)
+	}
+	for _, s := range c.all() {
+		versions, err := s.tree.Version(ctx)
+		if err != nil {
+			return fmt.Errorf("revoke %s: %w", hypercore.Key(device), err)
+		}
+		for _, rec := range records[s.Info().ID] {
+			if rec.Device == hypercore.Key(device) && versions[rec.Tree] > 0 {
+				v.Logs = append(v.Logs, identity.LogLength{Log: rec.Tree, Length: versions[rec.Tree]})
+			}
+		}
+	}
+	v, err := v.Sign(issuer)
+	if err != nil {
+		return fmt.Errorf("revoke %s: %w", hypercore.Key(device), err)
+	}
+	entries := map[string][]byte{revocationKey(v): v.Encode()}
+	// What leaned on the device is said again by who takes it out.
+	for _, d := range r.Leaning(device) {
+		if d.Status == identity.In {
+			cert, err := d.Certificate.Sign(issuer)
+			if err != nil {
+				return fmt.Errorf("revoke %s: %w", hypercore.Key(device), err)
+			}
+			entries[certKey(cert)] = cert.Encode()
+			continue
+		}
+		again, err := d.Revocation.Sign(issuer)
+		if err != nil {
+			return fmt.Errorf("revoke %s: %w", hypercore.Key(device), err)
+		}
+		entries[revocationKey(again)] = again.Encode()
+	}
+	if err := c.newEpoch(entries, func(k noise.Key) bool { return k != device }); err != nil {
+		return err
+	}
+	if err := c.putAll(ctx, entries); err != nil {
+		return fmt.Errorf("revoke %s: %w", hypercore.Key(device), err)
+	}
+	return c.refresh(ctx)
+}
+
+// ErrNoDevice: there is no such device in the cloud.
+var ErrNoDevice = errors.New("no such device in the cloud")
+
+// newEpoch adds a new key of the cloud to entries, sealed for the owner and for
+// each device that stays.
+func (c *Cloud) newEpoch(entries map[string][]byte, stays func(noise.Key) bool) error {
+	epoch, err := newID(c.random)
+	if err != nil {
+		return err
+	}
+	key, err := newSecret(c.random)
+	if err != nil {
+		return err
+	}
+	to := []hypercore.Key{hypercore.Key(c.ID())}
+	for _, d := range c.Devices() {
+		if d.Status == identity.In && stays(d.Key) {
+			to = append(to, hypercore.Key(d.Key))
+		}
+	}
+	for _, k := range to {
+		sealed, err := seal(key, k, c.random)
+		if err != nil {
+			return err
+		}
+		entries[sealedKeys+epoch+"/"+k.String()] = sealed
+	}
+	return nil
+}
+
+// finish makes sense of what was read.
+func (c *Cloud) finish(st *state, certs, revocations [][]byte, sealed []sealedKey) error {
+	st.roster = identity.NewRoster(c.ID())
+	for _, b := range append(certs, c.secrets.Chain...) {
+		if cert, err := identity.DecodeCertificate(b); err == nil {
+			_ = st.roster.Admit(cert) // what makes no sense does not count
+		}
+	}
+	for _, b := range revocations {
+		if v, err := identity.DecodeRevocation(b); err == nil {
+			_ = st.roster.Revoke(v)
+		}
+	}
+	return c.takeKeys(st, sealed)
+}
+
+// takeKeys opens the keys that are for this device, and finds out which one is
+// to be used.
+func (c *Cloud) takeKeys(st *state, sealed []sealedKey) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	changed := false
+	recipients := map[string]bool{} // epochs, and whether all who have the key are in
+	times := map[string]time.Time{}
+	for _, k := range sealed {
+		in := k.device == hypercore.Key(c.secrets.Cloud.array()) || st.roster.Has(noise.Key(k.device))
+		if good, ok := recipients[k.epoch]; !ok || good {
+			recipients[k.epoch] = in
+		}
+		if k.time.After(times[k.epoch]) {
+			times[k.epoch] = k.time
+		}
+		if c.secrets.Keys[k.epoch] != nil {
+			continue
+		}
+		var key []byte
+		var ok bool
+		switch {
+		case k.device == hypercore.Key(c.secrets.pair().Public):
+			key, ok = unseal(k.box, c.secrets.Device.array())
+		case k.device == hypercore.Key(c.secrets.Cloud.array()) && len(c.secrets.Seed) > 0:
+			// The seed of the owner's key pair, see identity.NewOwner.
+			key, ok = unseal(k.box, identity.Seed(c.secrets.Seed.array()).Derive("owner"))
+		}
+		if ok && len(key) == 32 {
+			c.secrets.Keys[k.epoch] = key
+			changed = true
+		}
+	}
+	for epoch := range recipients {
+		if c.secrets.Keys[epoch] != nil && (st.newest == "" || times[epoch].After(times[st.newest]) || times[epoch].Equal(times[st.newest]) && epoch > st.newest) {
+			st.newest = epoch
+		}
+	}
+	st.leaked = st.newest != "" && !recipients[st.newest]
+	if changed {
+		return c.secrets.save(c.vault)
+	}
+	return nil
+}
+
+// known tells whether what a device has written counts, at least in part.
+func known(r *identity.Roster, device hypercore.Key) bool {
+	d, ok := r.Device(noise.Key(device))
+	return ok && d.Status != identity.Outside
+}
+
+// emptyTree is the version of a tree that nobody has written to.
+const emptyTree = 1
+
+// limit returns up to where a log of a device counts; 0 is all of it.
+func limit(r *identity.Roster, device, log hypercore.Key) uint64 {
+	d, ok := r.Device(noise.Key(device))
+	if !ok || d.Status != identity.Revoked {
+		return 0
+	}
+	return max(d.Revocation.Length(log), emptyTree)
+}
+
+// setLimits applies revocations to what is open.
+func (c *Cloud) setLimits(spaces []*Space, r *identity.Roster) error {
+	for _, s := range spaces {
+		s.mu.Lock()
+		writers := make([]*writer, 0, len(s.writers))
+		for _, w := range s.writers {
+			writers = append(writers, w)
+		}
+		s.mu.Unlock()
+		for _, w := range writers {
+			if n := limit(r, w.Device, w.record.Tree); n > 0 && !w.Own {
+				if err := s.tree.Add(w.bee, n); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,313 @@
+package cloud
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cloudbevy/bevy/hyper/hypercore"
+	"github.com/cloudbevy/bevy/hyper/noise"
+	"github.com/cloudbevy/bevy/hyper/protomux"
+	"github.com/cloudbevy/bevy/hyper/replicate"
+)
+
+// protocol is spoken between devices of a cloud, on a channel beside the logs.
+// docs/formats/cloud.md has its messages.
+const protocol = "bevy/cloud/1"
+
+// The messages of the protocol.
+const (
+	messageHello = iota
+	messageHoldings
+	messagePing
+	messagePong
+)
+
+// maxHello bounds what a peer may say at a time: a peer need not be of the cloud
+// to say hello.
+const maxHello = 256 << 10
+
+// A hello says who a device is, and where to read on.
+type hello struct {
+	// Chain are certificates from the device's up to the owner's.
+	Chain [][]byte `json:"chain"`
+	// Control are the device's control logs that it knows of.
+	Control []writerRecord `json:"control"`
+}
+
+// A Holding is what a device has of a space.
+type Holding struct {
+	// Trees are how many blocks of each writer's tree it has, from the first on.
+	Trees map[hypercore.Key]uint64 `json:"trees"`
+	// Missing is how many bytes of contents it has not that are part of the space
+	// as it knows it.
+	Missing int64 `json:"missing,omitempty"`
+	// Sparse says that it does not mean to have them all.
+	Sparse bool `json:"sparse,omitempty"`
+}
+
+// A Peer is a connection to another device.
+type Peer struct {
+	cloud   *Cloud
+	key     hypercore.Key
+	mux     *protomux.Mux
+	channel *protomux.Channel
+	member  bool // when the connection began
+
+	// Guarded by the cloud's mu.
+	holdings map[string]Holding
+	pings    map[uint64]func()
+}
+
+// Key is the public key of the other device.
+func (p *Peer) Key() hypercore.Key { return p.key }
+
+// Attacher returns what speaks with another device on a connection to it: for
+// corestore.ReplicateOptions.Attached, with Access as its Allow. The peer is
+// forgotten when the connection ends.
+func (c *Cloud) Attacher(remote noise.Key) func(*protomux.Mux) {
+	return func(mux *protomux.Mux) { c.attach(mux, remote) }
+}
+
+func (c *Cloud) attach(mux *protomux.Mux, remote noise.Key) {
+	p := &Peer{cloud: c, key: hypercore.Key(remote), mux: mux, pings: map[uint64]func(){}}
+	c.mu.Lock()
+	p.member = c.roster.Has(noise.Key(p.key))
+	c.mu.Unlock()
+	// A peer that does not know the protocol rejects the channel, and is one of
+	// those that only read what is for everybody.
+	ch, err := mux.Open(protomux.ChannelOptions{
+		Protocol: protocol,
+		Messages: []func(*protomux.Channel, []byte) error{p.onHello, p.onHoldings, p.onPing, p.onPong},
+		OnOpen: func(ch *protomux.Channel, _ []byte) error {
+			p.introduce(ch)
+			return nil
+		},
+		OnClose: func(*protomux.Channel, error) { c.forget(p) },
+	})
+	if err != nil {
+		return
+	}
+	c.mu.Lock()
+	p.channel = ch
+	if c.peers != nil {
+		c.peers[p] = true
+	}
+	c.mu.Unlock()
+	for _, s := range c.all() {
+		s.connected()
+	}
+	c.tell()
+}
+
+func (c *Cloud) forget(p *Peer) {
+	c.mu.Lock()
+	delete(c.peers, p)
+	lost := p.pings
+	p.pings = nil
+	c.mu.Unlock()
+	for _, f := range lost {
+		f()
+	}
+	c.tell()
+}
+
+// introduce says who this device is.
+func (p *Peer) introduce(ch *protomux.Channel) {
+	c := p.cloud
+	c.mu.Lock()
+	h := hello{Chain: c.secrets.Chain}
+	self := c.secrets.pair().Public
+	for _, r := range c.records[controlSpace] {
+		if r.Device == self {
+			h.Control = append(h.Control, r)
+		}
+	}
+	c.mu.Unlock()
+	if b, err := json.Marshal(h); err == nil {
+		_ = ch.Send(messageHello, b) // the end of the channel says it, too
+	}
+	p.sendHoldings(ch)
+}
+
+// onHello hears who the other device is. One that is not known yet is let in if
+// its certificate is good, and connects again to be treated as what it is.
+func (p *Peer) onHello(_ *protomux.Channel, b []byte) error {
+	if len(b) > maxHello {
+		return fmt.Errorf("hello of %d bytes", len(b))
+	}
+	var h hello
+	if err := json.Unmarshal(b, &h); err != nil {
+		return fmt.Errorf("read hello: %w", err)
+	}
+	p.cloud.hear(p, h)
+	return nil
+}
+
+// onHoldings hears what the other device has.
+func (p *Peer) onHoldings(_ *protomux.Channel, b []byte) error {
+	if !p.member {
+		return nil
+	}
+	var h map[string]Holding
+	if err := json.Unmarshal(b, &h); err != nil {
+		return fmt.Errorf("read holdings: %w", err)
+	}
+	p.cloud.mu.Lock()
+	p.holdings = h
+	p.cloud.mu.Unlock()
+	p.cloud.tell()
+	return nil
+}
+
+// sendHoldings tells the other device what this one has.
+func (p *Peer) sendHoldings(ch *protomux.Channel) {
+	if !p.member {
+		return
+	}
+	if b, err := json.Marshal(p.cloud.Holdings()); err == nil {
+		_ = ch.Send(messageHoldings, b)
+	}
+}
+
+func (p *Peer) onPing(ch *protomux.Channel, b []byte) error {
+	if len(b) == 8 {
+		_ = ch.Send(messagePong, b)
+	}
+	return nil
+}
+
+func (p *Peer) onPong(_ *protomux.Channel, b []byte) error {
+	if len(b) != 8 {
+		return nil
+	}
+	n := binary.BigEndian.Uint64(b)
+	p.cloud.mu.Lock()
+	f := p.pings[n]
+	delete(p.pings, n)
+	p.cloud.mu.Unlock()
+	if f != nil {
+		f()
+	}
+	return nil
+}
+
+// errGone: the connection has ended.
+var errGone = errors.New("the connection has ended")
+
+// Ping measures how long a message to the other device and back takes. It
+// returns at once: done is called when the answer is there, or with an error
+// when the connection ends.
+func (p *Peer) Ping(done func(time.Duration, error)) {
+	c := p.cloud
+	began := c.clock.Now()
+	c.mu.Lock()
+	if p.pings == nil {
+		c.mu.Unlock()
+		done(0, errGone)
+		return
+	}
+	c.pinged++
+	n := c.pinged
+	p.pings[n] = func() {
+		c.mu.Lock()
+		gone := p.pings == nil
+		c.mu.Unlock()
+		if gone {
+			done(0, errGone)
+			return
+		}
+		done(c.clock.Now().Sub(began), nil)
+	}
+	c.mu.Unlock()
+	if err := p.channel.Send(messagePing, binary.BigEndian.AppendUint64(nil, n)); err != nil {
+		c.mu.Lock()
+		f := p.pings[n]
+		delete(p.pings, n)
+		c.mu.Unlock()
+		if f != nil {
+			done(0, err)
+		}
+	}
+}
+
+// Peers returns the devices that are connected.
+func (c *Cloud) Peers() (list []*Peer) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for p := range c.peers {
+		if p.member {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// Holdings returns what the other device has said it has, by space.
+func (p *Peer) Holdings() map[string]Holding {
+	p.cloud.mu.Lock()
+	defer p.cloud.mu.Unlock()
+	return p.holdings
+}
+
+// Access says what a peer may do with a log: everything, if the log is the
+// cloud's and the peer one of its devices, or if the log is for everybody;
+// otherwise nothing. It is for corestore.ReplicateOptions.Allow.
+func (c *Cloud) Access(peer noise.Key, log hypercore.Key) replicate.Access {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.public[log] > 0 {
+		return replicate.Full
+	}
+	if _, ok := c.access[log]; ok && c.roster.Has(peer) {
+		return replicate.Full
+	}
+	return replicate.Access{}
+}
+
+// Publish has anyone who knows a log read it, until release is called. It is to
+// be called before the log is opened.
+func (c *Cloud) Publish(logs ...hypercore.Key) (release func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, l := range logs {
+		c.public[l]++
+	}
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for _, l := range logs {
+			if c.public[l]--; c.public[l] <= 0 {
+				delete(c.public, l)
+			}
+		}
+	}
+}
+
+// permit lets the devices of the cloud have the logs of a record.
+func (c *Cloud) permit(r writerRecord) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.access[r.Tree] = r.Space
+	if r.Content != (hypercore.Key{}) {
+		c.access[r.Content] = r.Space
+	}
+}
+
+// regard ends connections to peers that are not what they were when these
+// began: they connect again, as what they are now.
+func (c *Cloud) regard() {
+	c.mu.Lock()
+	var changed []*Peer
+	for p := range c.peers {
+		if p.member != c.roster.Has(noise.Key(p.key)) {
+			changed = append(changed, p)
+		}
+	}
+	c.mu.Unlock()
+	for _, p := range changed {
+		p.mux.Close()
+	}
+}

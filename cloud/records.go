@@ -1,0 +1,105 @@
+package cloud
+
+import (
+	"crypto/ed25519"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/cloudbevy/bevy/hyper/hypercore"
+)
+
+// The control tree has these keys, each followed by a name. Its values are
+// written down in docs/formats/cloud.md.
+const (
+	certKeys       = "cert/"       // + device + "/" + issuer: its certificate
+	revocationKeys = "revocation/" // + device + "/" + issuer: its revocation
+	sealedKeys     = "key/"        // + epoch + "/" + device: the cloud's key of an epoch, for one device
+	spaceKeys      = "space/"      // + id: what it is
+	writerKeys     = "writer/"     // + space + "/" + log: who writes it
+	keepKeys       = "keep/"       // + device + "/" + space: what the device does with it
+	settingKeys    = "setting/"    // + name: a setting that belongs to the cloud
+)
+
+// controlSpace is the id of the space of the control tree itself.
+const controlSpace = "control"
+
+// A writerRecord says that a device writes logs of a space. It is signed by the
+// device, so that no other can put words in its mouth.
+type writerRecord struct {
+	Space string `json:"space"`
+	// Device is its public key.
+	Device hypercore.Key `json:"device"`
+	// Tree and Content are the keys of the logs; Content is zero where a space
+	// has none.
+	Tree    hypercore.Key `json:"tree"`
+	Content hypercore.Key `json:"content,omitzero"`
+	// Epoch names the key of the cloud by which they are encrypted.
+	Epoch     string `json:"epoch"`
+	Signature []byte `json:"signature"`
+}
+
+// message is what is signed.
+func (r *writerRecord) message() []byte {
+	b := append([]byte("bevy cloud writer 1\x00"), r.Device[:]...)
+	b = append(b, r.Tree[:]...)
+	b = append(b, r.Content[:]...)
+	return fmt.Appendf(b, "%q %q", r.Epoch, r.Space)
+}
+
+func (r *writerRecord) sign(device hypercore.KeyPair) {
+	r.Device = device.Public
+	r.Signature = device.Sign(r.message())
+}
+
+// errRecord: a record of the control tree makes no sense.
+var errRecord = errors.New("invalid record")
+
+// check tells whether the record can be taken for that of its key.
+func (r *writerRecord) check(space string, tree hypercore.Key) error {
+	switch {
+	case r.Space != space || r.Tree != tree || r.Tree == r.Content:
+		return fmt.Errorf("%w: writer %s of space %s", errRecord, tree, space)
+	case !ed25519.Verify(r.Device[:], r.message(), r.Signature):
+		return fmt.Errorf("%w: writer %s of space %s: the signature is wrong", errRecord, tree, space)
+	}
+	return nil
+}
+
+// A Kind is what the data of a space is.
+type Kind string
+
+// The kinds of spaces.
+const (
+	Control Kind = "control" // of the cloud itself
+	Folder  Kind = "folder"  // files: a tree of entries, and contents
+	Table   Kind = "table"   // items: a tree alone
+)
+
+// A SpaceInfo is what the cloud knows about a space.
+type SpaceInfo struct {
+	ID   string `json:"id"`
+	Kind Kind   `json:"kind"`
+	// Name is for people, and is one of a kind in its app.
+	Name string `json:"name"`
+	// App is whose data it is: empty is the owner's own.
+	App string `json:"app,omitempty"`
+	// Options are for who uses the space, as JSON.
+	Options json.RawMessage `json:"options,omitempty"`
+	// Removed says that nobody is to use it any more. Its logs stay until they
+	// are past what is kept.
+	Removed bool `json:"removed,omitempty"`
+}
+
+// spaceKey derives the key that the logs of a space are encrypted with from the
+// cloud's key of an epoch.
+func spaceKey(cloud [32]byte, space string) (key [32]byte) {
+	b, err := hkdf.Key(sha256.New, cloud[:], nil, "bevy cloud space 1 "+space, 32)
+	if err != nil {
+		panic("cloud: " + err.Error()) // 32 bytes can be had
+	}
+	copy(key[:], b)
+	return key
+}

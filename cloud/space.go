@@ -1,0 +1,302 @@
+package cloud
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/cloudbevy/bevy/cloud/tree"
+	"github.com/cloudbevy/bevy/hyper/corestore"
+	"github.com/cloudbevy/bevy/hyper/hyperbee"
+	"github.com/cloudbevy/bevy/hyper/hypercore"
+)
+
+// A Space is data that all devices of a cloud write: a tree, and contents where
+// it has files. It is the cloud's to close.
+type Space struct {
+	cloud *Cloud
+	tree  *tree.Tree
+
+	adding sync.Mutex // held to add a writer
+
+	mu      sync.Mutex
+	info    SpaceInfo
+	writers map[hypercore.Key]*writer // by the keys of their trees
+	own     *writer                   // of this device, once it writes
+	follow  bool                      // contents are brought here whole
+	watch   []func(Writer)            // told of writers
+	missing func() int64              // counts bytes of contents that are not here
+}
+
+// A Writer is one device's logs of a space. They are to be left open.
+type Writer struct {
+	Device hypercore.Key
+	// Tree and Content are the logs. Content is nil where a space has none.
+	Tree, Content *hypercore.Log
+	// Own says that this device writes them.
+	Own bool
+}
+
+// A writer is an open Writer, with what brings its blocks here.
+type writer struct {
+	Writer
+	record writerRecord
+	bee    *hyperbee.Tree
+	// tree and content bring the blocks of the logs here. They are nil if that is
+	// not done.
+	tree, content *download
+}
+
+// Info returns what the space is.
+func (s *Space) Info() SpaceInfo {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.info
+}
+
+// Tree returns the space's tree.
+func (s *Space) Tree() *tree.Tree { return s.tree }
+
+// Writers calls f with each writer of the space, also with those that are yet to
+// come, one call at a time. f must not call the space.
+func (s *Space) Writers(f func(Writer)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.watch = append(s.watch, f)
+	for _, w := range s.writers {
+		f(w.Writer)
+	}
+}
+
+// treeCache bounds the memory for the decoded blocks of one writer's tree. They
+// are few: most blocks are read once, to be merged.
+const treeCache = 4 << 20
+
+// add opens the logs that a record names, if they are not open.
+func (s *Space) add(r writerRecord, own bool) (err error) {
+	c := s.cloud
+	s.adding.Lock()
+	defer s.adding.Unlock()
+	if s.has(r.Tree) {
+		return nil
+	}
+	key, ok := c.key(r.Epoch)
+	if !ok {
+		return nil // it comes with a later look at the control tree
+	}
+	space := spaceKey(key, r.Space)
+	w := &writer{Writer: Writer{Device: r.Device, Own: own}, record: r}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.close())
+		}
+	}()
+	c.permit(r)
+	o := corestore.LogOptions{Session: hypercore.SessionOptions{EncryptionKey: &space, ReadOnly: !own}}
+	open := func(key hypercore.Key, what string) (*hypercore.Log, error) {
+		o := o
+		if own {
+			pair := c.logKeys(r.Space, what)
+			o.KeyPair = &pair
+		} else {
+			o.Key = &key
+		}
+		l, err := c.store.Get(o)
+		if err != nil {
+			return nil, fmt.Errorf("open the %s of space %s: %w", what, r.Space, err)
+		}
+		return l, nil
+	}
+	if w.Tree, err = open(r.Tree, "tree"); err != nil {
+		return err
+	}
+	if r.Content != (hypercore.Key{}) {
+		if w.Content, err = open(r.Content, "content"); err != nil {
+			return err
+		}
+	}
+	w.bee, err = hyperbee.Open(w.Tree, hyperbee.Options{CacheBytes: treeCache, SkipEqual: true})
+	if err != nil {
+		return err
+	}
+	if own {
+		err = s.tree.Own(w.bee)
+	} else {
+		c.mu.Lock()
+		upTo := limit(c.roster, r.Device, r.Tree)
+		c.mu.Unlock()
+		err = s.tree.Add(w.bee, upTo)
+	}
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.writers[r.Tree] = w
+	if own {
+		s.own = w
+	} else {
+		s.bring(w)
+	}
+	for _, f := range s.watch {
+		f(w.Writer)
+	}
+	return nil
+}
+
+// bring has the blocks of another device's logs come here as they are written.
+// s.mu is held.
+func (s *Space) bring(w *writer) {
+	if w.tree == nil {
+		w.tree = s.cloud.download(w.Tree)
+	}
+	switch {
+	case w.Content == nil:
+	case s.follow && w.content == nil:
+		w.content = s.cloud.download(w.Content)
+	case !s.follow && w.content != nil:
+		w.content.stop()
+		w.content = nil
+	}
+	w.tree.start()
+	if w.content != nil {
+		w.content.start()
+	}
+}
+
+// A download brings the blocks of a log here, as they are written, from whatever
+// device has them.
+type download struct {
+	cloud   *Cloud
+	log     *hypercore.Log
+	ctx     context.Context
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+
+	mu     sync.Mutex
+	starts int // how often it was started; 0 if it does not run
+}
+
+func (c *Cloud) download(l *hypercore.Log) *download {
+	d := &download{cloud: c, log: l}
+	d.ctx, d.cancel = context.WithCancel(c.ctx)
+	return d
+}
+
+// start begins to fetch, if there is a peer. It is to be called for each
+// connection that is made, because fetching ends with the last one.
+func (d *download) start() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.starts++
+	if d.starts > 1 || d.ctx.Err() != nil {
+		return
+	}
+	r := d.cloud.store.Replicator(d.log.Key())
+	if r == nil {
+		d.starts = 0
+		return
+	}
+	d.running.Go(func() {
+		for {
+			d.mu.Lock()
+			starts := d.starts
+			d.mu.Unlock()
+			// It ends when there is no peer, or the log is closed.
+			_ = r.FetchRange(d.ctx, hypercore.DownloadRange{Live: true, Linear: true})
+			d.mu.Lock()
+			if d.starts == starts || d.ctx.Err() != nil {
+				d.starts = 0
+				d.mu.Unlock()
+				return
+			}
+			d.mu.Unlock() // a connection was made meanwhile
+		}
+	})
+}
+
+func (d *download) stop() {
+	d.cancel()
+	d.running.Wait()
+}
+
+// setFollow says whether contents are brought here whole, or when they are read.
+func (s *Space) setFollow(follow bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.follow = follow
+	s.bringAll()
+}
+
+// connected is told that there is another peer.
+func (s *Space) connected() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bringAll()
+}
+
+func (s *Space) bringAll() {
+	for _, w := range s.writers {
+		if !w.Own {
+			s.bring(w)
+		}
+	}
+}
+
+// has tells whether a writer is open.
+func (s *Space) has(tree hypercore.Key) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.writers[tree] != nil
+}
+
+// Write makes sure that this device has logs of its own in the space, so that
+// it can be written to.
+func (s *Space) Write(ctx context.Context) error {
+	s.cloud.writing.Lock()
+	defer s.cloud.writing.Unlock()
+	s.mu.Lock()
+	done := s.own != nil
+	s.mu.Unlock()
+	if done {
+		return nil
+	}
+	info := s.Info()
+	r := s.cloud.newRecord(info)
+	// The record comes first: logs that nobody knows of would be lost.
+	if err := s.cloud.putRecord(ctx, r); err != nil {
+		return fmt.Errorf("begin to write to %s: %w", info.Name, err)
+	}
+	return s.add(r, true)
+}
+
+// close ends everything about the writer but the tree that reads it.
+func (w *writer) close() (err error) {
+	for _, d := range []*download{w.tree, w.content} {
+		if d != nil {
+			d.stop()
+		}
+	}
+	if w.bee != nil {
+		err = errors.Join(err, w.bee.Close())
+	}
+	for _, l := range []*hypercore.Log{w.Tree, w.Content} {
+		if l != nil {
+			err = errors.Join(err, l.Close())
+		}
+	}
+	return err
+}
+
+func (s *Space) close() error {
+	err := s.tree.Close()
+	s.mu.Lock()
+	writers := s.writers
+	s.writers = nil
+	s.mu.Unlock()
+	for _, w := range writers {
+		err = errors.Join(err, w.close())
+	}
+	return err
+}
