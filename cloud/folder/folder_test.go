@@ -1,0 +1,32 @@
+package folder
+
+import (
+	"errors"
+	"testing"
+	"testing/fstest"
+)
+
+func TestFilesAreListedAndRead(t *testing.T) {
+	d := newDevice(t)
+	ctx := t.Context()
+	for _, p := range []string{"/a", "/b/c", "/b/d/e", "/b-x", "/b0"} {
+		d.write(p, "in "+p)
+	}
+	must(t, d.Mkdir(ctx, "/empty", PutOptions{}))
+	must(t, d.Symlink(ctx, "/link", "b/c", PutOptions{}))
+	want(t, "one level", paths(t, d.Folder, "/", ListOptions{}), []string{"/a", "/b-x", "/b", "/b0", "/empty", "/link"})
+	want(t, "one level of /b", paths(t, d.Folder, "/b", ListOptions{}), []string{"/b/c", "/b/d"})
+	want(t, "all", paths(t, d.Folder, "/", ListOptions{Recursive: true}), []string{"/a", "/b-x", "/b/c", "/b/d/e", "/b0", "/empty", "/link"})
+	all := paths(t, d.Folder, "/", ListOptions{})
+	for i, p := range all {
+		want(t, "after "+p, paths(t, d.Folder, "/", ListOptions{After: p}), all[i+1:])
+	}
+	want(t, "two", paths(t, d.Folder, "/", ListOptions{After: "/a", Limit: 2}), []string{"/b-x", "/b"})
+	want(t, "/b/d/e", d.read("/b/d/e"), "in /b/d/e")
+	for path, wantErr := range map[string]error{"/nothing": ErrNotFound, "/b": ErrIsFolder, "/link": ErrNotFile, "/a/": ErrPath, "a": ErrPath, "/../a": ErrPath, "/a\x00": ErrPath} {
+		if _, err := d.Open(ctx, path); !errors.Is(err, wantErr) {
+			t.Errorf("open %q: got error %v, want %v", path, err, wantErr)
+		}
+	}
+	must(t, fstest.TestFS(d.FS(ctx), "a", "b/c", "b/d/e", "b-x", "empty", "link"))
+}

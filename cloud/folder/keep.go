@@ -1,0 +1,370 @@
+package folder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/cloudbevy/bevy/cloud/content"
+	"github.com/cloudbevy/bevy/cloud/tree"
+	"github.com/cloudbevy/bevy/hyper/hypercore"
+)
+
+// A Retention says how long contents that are not current any more are kept. Tagged
+// versions and what is current are kept in any case. Entries, without their contents,
+// are kept for ever.
+type Retention struct {
+	// All is how far back every version is kept; 30 days when 0, nothing when
+	// negative.
+	All time.Duration
+	// Daily is how far back what there was at the end of each day, in UTC, is kept; a
+	// year when 0, nothing when negative.
+	Daily time.Duration
+}
+
+const day = 24 * time.Hour
+
+func (r Retention) defaults() Retention {
+	if r.All == 0 {
+		r.All = 30 * day
+	}
+	if r.Daily == 0 {
+		r.Daily = 365 * day
+	}
+	return r
+}
+
+// Clear frees the contents here that are older than a retention keeps, of all
+// devices' logs. Nothing that is current, or being written, goes.
+func (f *Folder) Clear(ctx context.Context, r Retention) (content.Swept, error) {
+	swept, err := f.content.Sweep(ctx, f.kept(ctx, r.defaults()))
+	if err != nil {
+		return swept, fmt.Errorf("clear old versions: %w", err)
+	}
+	return swept, nil
+}
+
+// kept returns the contents that a retention keeps, some of them several times.
+func (f *Folder) kept(ctx context.Context, r Retention) iter.Seq2[content.Ref, error] {
+	return func(yield func(content.Ref, error) bool) {
+		if err := f.eachKept(ctx, r, func(e *Entry) bool {
+			for _, o := range append([]*Entry{e}, pointers(e.Others)...) {
+				if o.Kind == File && !yield(o.Content, nil) {
+					return false
+				}
+			}
+			return true
+		}); err != nil && !errors.Is(err, errStop) {
+			yield(content.Ref{}, err)
+		}
+	}
+}
+
+func (f *Folder) eachKept(ctx context.Context, r Retention, give func(*Entry) bool) error {
+	// What is current, and what there is of tags.
+	if err := f.eachOf(ctx, f, give); err != nil {
+		return err
+	}
+	for t, err := range f.Tags(ctx) {
+		if err != nil {
+			return err
+		}
+		old, err := f.Checkout(ctx, t.Version)
+		if errors.Is(err, tree.ErrWriter) || errors.Is(err, hypercore.ErrLength) {
+			continue // not all of it is here, so no contents are that nothing else keeps
+		}
+		if err != nil {
+			return err
+		}
+		err = errors.Join(f.eachOf(ctx, old, give), old.Close())
+		if err != nil {
+			return err
+		}
+	}
+	now := f.o.Clock.Now()
+	since := now
+	if r.All > 0 {
+		// What was there at the beginning, and all that was said since.
+		since = now.Add(-r.All)
+		for e, err := range f.history(ctx, "/", HistoryOptions{Inside: true, From: since}) {
+			if err != nil {
+				return err
+			}
+			if e.Growing {
+				continue // what follows it has all that it has
+			}
+			if !give(&e) {
+				return errStop
+			}
+		}
+	}
+	first := since
+	if r.Daily > 0 {
+		first = now.Add(-r.Daily).Truncate(day).Add(day)
+	}
+	if !first.Before(since) {
+		first = since
+	}
+	return f.eachDay(ctx, first, since, give)
+}
+
+// eachDay gives what there was at a time, at the end of each day after it, and at
+// the last time.
+func (f *Folder) eachDay(ctx context.Context, first, last time.Time, give func(*Entry) bool) (err error) {
+	before, err := f.At(ctx, first)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, before.Close()) }()
+	if err := f.eachOf(ctx, before, give); err != nil {
+		return err
+	}
+	for t := first; t.Before(last); {
+		t = t.Truncate(day).Add(day)
+		if t.After(last) {
+			t = last
+		}
+		next, err := f.At(ctx, t)
+		if err != nil {
+			return err
+		}
+		v, err := before.Version(ctx)
+		if err == nil {
+			for c, err2 := range next.Changes(ctx, v) {
+				if err2 != nil {
+					err = err2
+					break
+				}
+				if c.New != nil && !give(c.New) {
+					err = errStop
+					break
+				}
+			}
+		}
+		if err != nil {
+			return errors.Join(err, next.Close())
+		}
+		if err := before.Close(); err != nil {
+			return errors.Join(err, next.Close())
+		}
+		before = next
+	}
+	return nil
+}
+
+func (f *Folder) eachOf(ctx context.Context, v *Folder, give func(*Entry) bool) error {
+	for raw, err := range v.under(ctx, "/") {
+		if err != nil {
+			return err
+		}
+		e := read(raw)
+		if !give(&e) {
+			return errStop
+		}
+	}
+	return nil
+}
+
+// refs returns the contents of what is at a path and in it, each part of up to n of
+// them.
+func (f *Folder) refs(ctx context.Context, path string, n int) iter.Seq2[[]content.Ref, error] {
+	return func(yield func([]content.Ref, error) bool) {
+		if err := checkFolder(path); err != nil {
+			yield(nil, err)
+			return
+		}
+		var list []content.Ref
+		for raw, err := range f.under(ctx, path) {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if e := read(raw); e.Kind == File {
+				list = append(list, e.Content)
+			}
+			if len(list) == n {
+				if !yield(list, nil) {
+					return
+				}
+				list = nil
+			}
+		}
+		if len(list) > 0 {
+			yield(list, nil)
+		}
+	}
+}
+
+// refsAtOnce is how many contents are asked for at once.
+const refsAtOnce = 1024
+
+// Missing returns how many bytes of the files at a path and in it are not held here.
+func (f *Folder) Missing(ctx context.Context, path string) (int64, error) {
+	var total int64
+	for refs, err := range f.refs(ctx, path, 1) {
+		if err != nil {
+			return 0, fmt.Errorf("missing contents in %q: %w", path, err)
+		}
+		n, err := f.content.Missing(ctx, refs...)
+		if errors.Is(err, ErrInvalid) {
+			n = refs[0].Size
+		} else if err != nil {
+			return 0, fmt.Errorf("missing contents in %q: %w", path, err)
+		}
+		total += n
+	}
+	return total, nil
+}
+
+// MissingEntry returns how many bytes of an entry's content are not held here: with
+// none, reading it waits for nobody.
+func (f *Folder) MissingEntry(ctx context.Context, e Entry) (int64, error) {
+	if e.Kind != File {
+		return 0, nil
+	}
+	return f.content.Missing(ctx, e.Content)
+}
+
+// Download brings the files at some paths and in them here, and returns when all are
+// held. What makes no sense is left out.
+func (f *Folder) Download(ctx context.Context, paths ...string) error {
+	for _, path := range paths {
+		if _, err := f.Stat(ctx, path); err != nil {
+			return fmt.Errorf("download: %w", err)
+		}
+		for refs, err := range f.refs(ctx, path, refsAtOnce) {
+			if err == nil {
+				err = f.download(ctx, refs)
+			}
+			if err != nil {
+				return fmt.Errorf("download %q: %w", path, err)
+			}
+		}
+	}
+	return nil
+}
+
+// download brings contents here, and leaves out those that make no sense.
+func (f *Folder) download(ctx context.Context, refs []content.Ref) error {
+	err := f.content.Download(ctx, refs...)
+	if !errors.Is(err, ErrInvalid) || ctx.Err() != nil {
+		return err
+	}
+	for _, r := range refs {
+		if err := f.content.Download(ctx, r); err != nil && !errors.Is(err, ErrInvalid) {
+			return err
+		}
+	}
+	return nil
+}
+
+// Evict frees the contents of what is at a path and in it here, also what of it other
+// files share, and returns how many bytes that were. They can be had again from
+// others: who has made sure that these have them may call it.
+func (f *Folder) Evict(ctx context.Context, path string) (freed int64, err error) {
+	for refs, err := range f.refs(ctx, path, refsAtOnce) {
+		if err != nil {
+			return freed, fmt.Errorf("evict %q: %w", path, err)
+		}
+		n, err := f.content.Clear(ctx, refs...)
+		freed += n
+		if err != nil {
+			return freed, fmt.Errorf("evict %q: %w", path, err)
+		}
+	}
+	return freed, nil
+}
+
+// Fetch brings the contents of all files here, then those of what changes, until the
+// context ends. It is for a device that keeps a whole copy.
+func (f *Folder) Fetch(ctx context.Context) error {
+	changed := make(chan struct{}, 1)
+	defer f.Notify(func() {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	})()
+	var done tree.Version
+	for {
+		now, err := f.Version(ctx)
+		if err != nil {
+			return fmt.Errorf("fetch: %w", err)
+		}
+		var refs []content.Ref
+		for c, err := range f.Changes(ctx, done) {
+			if err != nil {
+				return fmt.Errorf("fetch: %w", err)
+			}
+			if c.New == nil {
+				continue
+			}
+			for _, e := range append([]*Entry{c.New}, pointers(c.New.Others)...) {
+				if e.Kind == File {
+					refs = append(refs, e.Content)
+				}
+			}
+			if len(refs) >= refsAtOnce {
+				if err := f.download(ctx, refs); err != nil {
+					return fmt.Errorf("fetch: %w", err)
+				}
+				refs = refs[:0]
+			}
+		}
+		if err := f.download(ctx, refs); err != nil {
+			return fmt.Errorf("fetch: %w", err)
+		}
+		done = now
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Stats say how much there is.
+type Stats struct {
+	Files, Folders, Links, Invalid int
+	Bytes                          int64 // of files
+	Missing                        int64 // of these, not held here
+}
+
+// Stats counts what is at a path and in it. Folders that are there only because
+// something is in them do not count.
+func (f *Folder) Stats(ctx context.Context, path string) (Stats, error) {
+	var s Stats
+	fail := func(err error) (Stats, error) { return Stats{}, fmt.Errorf("stats of %q: %w", path, err) }
+	if err := checkFolder(path); err != nil {
+		return fail(err)
+	}
+	for raw, err := range f.under(ctx, path) {
+		if err != nil {
+			return fail(err)
+		}
+		e := read(raw)
+		switch e.Kind {
+		case Dir:
+			s.Folders++
+			continue
+		case Symlink:
+			s.Links++
+			continue
+		case Unknown:
+			s.Invalid++
+			continue
+		}
+		s.Files++
+		s.Bytes += e.Size
+		n, err := f.content.Missing(ctx, e.Content)
+		if errors.Is(err, ErrInvalid) {
+			n = e.Size
+		} else if err != nil {
+			return fail(err)
+		}
+		s.Missing += n
+	}
+	return s, nil
+}
