@@ -144,7 +144,6 @@ func (c *Cloud) start(ctx context.Context) (err error) {
 		}
 	}()
 	c.control = c.newSpace(SpaceInfo{ID: controlSpace, Kind: Control})
-	c.control.follow = true
 	for _, r := range c.secrets.Before {
 		if err := c.control.add(r, false); err != nil {
 			return err

@@ -24,7 +24,6 @@ type Space struct {
 	info    SpaceInfo
 	writers map[hypercore.Key]*writer // by the keys of their trees
 	own     *writer                   // of this device, once it writes
-	follow  bool                      // contents are brought here whole
 	watch   []func(Writer)            // told of writers
 	missing func() int64              // counts bytes of contents that are not here
 }
@@ -36,6 +35,9 @@ type Writer struct {
 	Tree, Content *hypercore.Log
 	// Own says that this device writes them.
 	Own bool
+	// UpTo is how much of the tree's log counts, if not all of it: see
+	// tree.Tree.Add.
+	UpTo uint64
 }
 
 // A writer is an open Writer, with what brings its blocks here.
@@ -43,9 +45,7 @@ type writer struct {
 	Writer
 	record writerRecord
 	bee    *hyperbee.Tree
-	// tree and content bring the blocks of the logs here. They are nil if that is
-	// not done.
-	tree, content *download
+	brings *download // of the tree; nil if it is this device's own
 }
 
 // Info returns what the space is.
@@ -93,7 +93,7 @@ func (s *Space) add(r writerRecord, own bool) (err error) {
 		}
 	}()
 	c.permit(r)
-	o := corestore.LogOptions{Session: hypercore.SessionOptions{EncryptionKey: &space, ReadOnly: !own}}
+	o := corestore.LogOptions{Session: hypercore.SessionOptions{EncryptionKey: &space}}
 	open := func(key hypercore.Key, what string) (*hypercore.Log, error) {
 		o := o
 		if own {
@@ -124,9 +124,9 @@ func (s *Space) add(r writerRecord, own bool) (err error) {
 		err = s.tree.Own(w.bee)
 	} else {
 		c.mu.Lock()
-		upTo := limit(c.roster, r.Device, r.Tree)
+		w.UpTo = limit(c.roster, r.Device, r.Tree)
 		c.mu.Unlock()
-		err = s.tree.Add(w.bee, upTo)
+		err = s.tree.Add(w.bee, w.UpTo)
 	}
 	if err != nil {
 		return err
@@ -145,24 +145,13 @@ func (s *Space) add(r writerRecord, own bool) (err error) {
 	return nil
 }
 
-// bring has the blocks of another device's logs come here as they are written.
-// s.mu is held.
+// bring has the blocks of another device's tree come here as they are written.
+// Contents come when somebody wants them. s.mu is held.
 func (s *Space) bring(w *writer) {
-	if w.tree == nil {
-		w.tree = s.cloud.download(w.Tree)
+	if w.brings == nil {
+		w.brings = s.cloud.download(w.Tree)
 	}
-	switch {
-	case w.Content == nil:
-	case s.follow && w.content == nil:
-		w.content = s.cloud.download(w.Content)
-	case !s.follow && w.content != nil:
-		w.content.stop()
-		w.content = nil
-	}
-	w.tree.start()
-	if w.content != nil {
-		w.content.start()
-	}
+	w.brings.start()
 }
 
 // A download brings the blocks of a log here, as they are written, from whatever
@@ -221,22 +210,10 @@ func (d *download) stop() {
 	d.running.Wait()
 }
 
-// setFollow says whether contents are brought here whole, or when they are read.
-func (s *Space) setFollow(follow bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.follow = follow
-	s.bringAll()
-}
-
 // connected is told that there is another peer.
 func (s *Space) connected() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.bringAll()
-}
-
-func (s *Space) bringAll() {
 	for _, w := range s.writers {
 		if !w.Own {
 			s.bring(w)
@@ -273,10 +250,8 @@ func (s *Space) Write(ctx context.Context) error {
 
 // close ends everything about the writer but the tree that reads it.
 func (w *writer) close() (err error) {
-	for _, d := range []*download{w.tree, w.content} {
-		if d != nil {
-			d.stop()
-		}
+	if w.brings != nil {
+		w.brings.stop()
 	}
 	if w.bee != nil {
 		err = errors.Join(err, w.bee.Close())

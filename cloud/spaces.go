@@ -225,9 +225,10 @@ func (c *Cloud) Holdings() map[string]Holding {
 
 // Holding returns what this device has of the space.
 func (s *Space) Holding() Holding {
+	sparse := s.cloud.Keep(s.cloud.Self(), s.Info().ID).Sparse
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h := Holding{Trees: map[hypercore.Key]uint64{}, Sparse: !s.follow}
+	h := Holding{Trees: map[hypercore.Key]uint64{}, Sparse: sparse}
 	for key, w := range s.writers {
 		h.Trees[key] = w.Tree.Contiguous()
 	}

@@ -171,7 +171,6 @@ func (c *Cloud) refresh(ctx context.Context) error {
 				errs = append(errs, fmt.Errorf("open space %s: %w", s.Info().Name, err))
 			}
 		}
-		s.setFollow(!st.keeps[self][id].Sparse && !st.infos[id].Removed)
 	}
 	errs = append(errs, c.setLimits(append(opened, c.control), st.roster), c.roll(ctx, st))
 	c.regard()

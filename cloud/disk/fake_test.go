@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 )
 
 // fakeFolder is a folder of the cloud as one device has it, in memory. What one
@@ -322,6 +323,8 @@ type bomb struct {
 }
 
 var errCrash = errors.New("crashed")
+
+var fakeStart = time.Unix(1_000_000, 0)
 
 func (b *bomb) point() error {
 	if b == nil {

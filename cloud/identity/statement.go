@@ -80,7 +80,7 @@ func (c Certificate) Verify() error {
 }
 
 func (c Certificate) check() error {
-	if !goodName(c.Name) {
+	if !GoodName(c.Name) {
 		return fmt.Errorf("certificate: %w: the name %q", ErrInvalid, c.Name[:min(len(c.Name), MaxName)])
 	}
 	if !goodTime(c.Issued) {
@@ -256,9 +256,9 @@ func verify(key Key, kind byte, body []byte, signature [signatureSize]byte) erro
 	return nil
 }
 
-// goodName tells whether a name can be shown on any terminal without doing
-// something to it.
-func goodName(s string) bool {
+// GoodName reports whether a device can be called that: 1 to MaxName bytes that
+// any terminal can show without harm.
+func GoodName(s string) bool {
 	if s == "" || len(s) > MaxName || !utf8.ValidString(s) {
 		return false
 	}

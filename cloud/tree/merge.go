@@ -96,13 +96,19 @@ func (s *statement) saysSame(other statement) bool {
 	return s.deleted == other.deleted && bytes.Equal(s.value, other.value)
 }
 
-// standing returns the statements that no other one has seen.
+// standing returns the statements that no other one has seen. Those of a writer
+// follow one another in the list.
 func (v *view) standing(ctx context.Context, list []statement) ([]statement, error) {
-	// seen[a*n+b] says that a has seen b.
 	n := len(list)
-	seen := make([]bool, n*n)
+	l := looking{v: v, list: list}
+	for i := range list {
+		if i == 0 || list[i].m != list[i-1].m {
+			l.firsts = append(l.firsts, i)
+		}
+	}
+	seen := make([]bool, n*n) // seen[a*n+b] says that a has seen b
 	for a := range list {
-		if err := v.look(ctx, list, a, seen[a*n:(a+1)*n]); err != nil {
+		if err := l.look(ctx, a, seen[a*n:(a+1)*n]); err != nil {
 			return nil, err
 		}
 	}
@@ -145,57 +151,58 @@ func superseded(seen []bool, n, b int) bool {
 	return false
 }
 
-// look finds out which statements of a list number a has seen.
-func (v *view) look(ctx context.Context, list []statement, a int, seen []bool) error {
-	s := &list[a]
-	if len(s.claims) == 0 {
+// looking finds out which of some statements have seen which.
+type looking struct {
+	v      *view
+	list   []statement
+	firsts []int // the first, which is the newest, of each writer
+}
+
+// look marks what number a of the list has seen.
+func (l *looking) look(ctx context.Context, a int, seen []bool) error {
+	s := &l.list[a]
+	if s.claims == nil {
 		return nil
 	}
 	table, err := s.m.getTable(ctx)
 	if bad(err) {
-		v.s.problem(s.m.w, s.seq, err)
+		l.v.s.problem(s.m.w, s.seq, err)
 	} else if err != nil {
 		return err
 	}
 	for c := range eachClaim(s.claims) {
 		if c.number >= uint64(len(table)) {
-			v.s.problem(s.m.w, s.seq, errWriter)
+			l.v.s.problem(s.m.w, s.seq, errWriter)
 			return nil
 		}
-		v.check(list, s, table[c.number], c.seq, seen)
+		for _, first := range l.firsts {
+			if m := l.list[first].m; m != s.m && m.w.key == table[c.number] {
+				l.mark(s, first, c.seq, seen)
+			}
+		}
 	}
 	return nil
 }
 
-// check marks what of a writer's statements another one has seen: all up to a
-// block.
-func (v *view) check(list []statement, s *statement, w Writer, seq uint64, seen []bool) {
-	last := uint64(0)
-	for i := range list {
-		if list[i].m.w.key == w {
-			last = max(last, list[i].seq)
-		}
-	}
-	if last == 0 || w == s.m.w.key {
+// mark marks what of a writer's statements, the newest of which is given, another
+// one has seen: all up to a block.
+func (l *looking) mark(s *statement, first int, upTo uint64, seen []bool) {
+	m := l.list[first].m
+	here := upTo < m.version
+	if here && upTo > l.list[first].seq {
+		// The block is here and says nothing about the key.
+		l.v.s.problem(s.m.w, s.seq, errClaim)
 		return
 	}
-	for i := range list {
-		b := &list[i]
-		if b.m.w.key != w || b.seq > seq {
+	cut := m.upTo > 0 && m.version == m.upTo
+	for i := first; i < len(l.list) && l.list[i].m == m; i++ {
+		b := &l.list[i]
+		if b.seq > upTo {
 			continue
 		}
-		if seq < b.m.version {
-			// The block is here, so what is said to have been seen must be, too.
-			if seq > last {
-				v.s.problem(s.m.w, s.seq, errClaim)
-				return
-			}
-			seen[i] = true
-			continue
-		}
-		// The block is not here yet, or never was there. What was said before it may
-		// be superseded, but not what is said later.
-		if b.m.cut || b.time < s.time && s.time <= v.now()+uint64(maxDrift) {
+		// A block that is not here may never have been there. What was said before it
+		// may have been seen, but not what is said later.
+		if here || cut || b.time < s.time && s.time <= l.v.now()+uint64(maxDrift) {
 			seen[i] = true
 		}
 	}

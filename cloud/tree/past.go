@@ -41,8 +41,8 @@ func (v *view) checkout(version Version) (*view, error) {
 		if ok {
 			known++
 		}
-		if m.cut {
-			want = min(want, m.version)
+		if m.upTo > 0 {
+			want = min(want, m.upTo)
 		}
 		past, err := m.at(max(1, want))
 		if err != nil {
@@ -58,7 +58,7 @@ func (v *view) checkout(version Version) (*view, error) {
 
 // at returns an earlier version of a member.
 func (m *member) at(version uint64) (*member, error) {
-	past := &member{w: m.w, version: version}
+	past := &member{w: m.w, version: version, upTo: m.upTo}
 	past.users.Add(1)
 	switch {
 	case version == m.version:

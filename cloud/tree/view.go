@@ -25,7 +25,7 @@ type view struct {
 type member struct {
 	w       *writer
 	version uint64
-	cut     bool           // what is beyond the version will never count
+	upTo    uint64         // what is beyond it will never count; 0 is no limit
 	bee     *hyperbee.Tree // a checkout of the version; nil if there is nothing in it
 	read    reader         // bee, or a batch on it
 	users   atomic.Int32
@@ -93,12 +93,11 @@ func (t *Tree) acquire(ctx context.Context) (*view, error) {
 // refresh makes s.view that of now. s.mu is held.
 func (s *shared) refresh(ctx context.Context) error {
 	same := s.view != nil && len(s.view.members) == len(s.writers)
-	for _, w := range s.writers {
-		changed, err := w.refresh(ctx, s)
-		if err != nil {
+	for i, w := range s.writers {
+		if err := w.refresh(ctx, s); err != nil {
 			return err
 		}
-		same = same && !changed
+		same = same && s.view.members[i] == w.last
 	}
 	if same {
 		return nil
@@ -114,9 +113,8 @@ func (s *shared) refresh(ctx context.Context) error {
 	return old.release()
 }
 
-// refresh makes w.last that of now, and reports whether it is another one.
-// shared.mu is held.
-func (w *writer) refresh(ctx context.Context, s *shared) (changed bool, err error) {
+// refresh makes w.last that of now. shared.mu is held.
+func (w *writer) refresh(ctx context.Context, s *shared) error {
 	log := w.bee.Log()
 	head := log.Head()
 	now := state{length: head.Length, here: head.Length, fork: head.Fork, upTo: w.upTo}
@@ -124,32 +122,30 @@ func (w *writer) refresh(ctx context.Context, s *shared) (changed bool, err erro
 		now.here = min(log.Contiguous(), head.Length)
 	}
 	if w.last != nil && now == w.state {
-		return false, nil
+		return nil
 	}
 	version, err := w.complete(ctx, now)
 	if bad(err) {
 		s.problem(w, 0, err)
 	} else if err != nil {
-		return false, err
+		return err
 	}
-	cut := w.upTo > 0 && version == w.upTo
-	if w.last != nil && w.last.version == version && w.last.cut == cut && w.state.fork == now.fork {
+	if w.last != nil && w.last.version == version && w.last.upTo == w.upTo && w.state.fork == now.fork {
 		w.state = now
-		return false, nil
+		return nil
 	}
 	m, err := w.member(version)
 	if err != nil {
-		return false, err
+		return err
 	}
-	m.cut = cut
 	old := w.last
 	w.last, w.state = m, now
-	return true, old.release()
+	return old.release()
 }
 
-// member returns a version of the bee.
+// member returns a version of the bee. shared.mu is held.
 func (w *writer) member(version uint64) (*member, error) {
-	m := &member{w: w, version: version}
+	m := &member{w: w, version: version, upTo: w.upTo}
 	m.users.Add(1)
 	if version <= 1 {
 		return m, nil
@@ -288,14 +284,4 @@ func (v *view) version() Version {
 		}
 	}
 	return out
-}
-
-// own returns the member that this device writes, or nil.
-func (v *view) own() *member {
-	for _, m := range v.members {
-		if m.w.own {
-			return m
-		}
-	}
-	return nil
 }
