@@ -47,7 +47,7 @@ func nodeMain() int {
 	}
 	idle, _ := time.ParseDuration(env["BEVY_TEST_IDLE"])
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // as the command does
+	defer stop()
 	n, err := Open(ctx, Options{Paths: paths, Version: "test", Env: env, Listen: []string{"127.0.0.1:0"}, Idle: idle, Process: true})
 	var running *RunningError
 	if errors.As(err, &running) {
@@ -61,7 +61,9 @@ func nodeMain() int {
 		go func() { panic("a mistake") }()
 	}
 	fmt.Println("ready", n.Address())
-	if err := errors.Join(n.Wait(ctx), n.Close()); err != nil {
+	err = n.Wait(ctx)
+	stop() // from now on a signal ends the process
+	if err := errors.Join(err, n.Close()); err != nil {
 		return fail(err)
 	}
 	return 0
