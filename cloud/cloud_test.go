@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/cloudbevy/bevy/cloud/identity"
+	"github.com/cloudbevy/bevy/cloud/pair"
 	"github.com/cloudbevy/bevy/cloud/tree"
 	"github.com/cloudbevy/bevy/hyper/corestore"
 	"github.com/cloudbevy/bevy/hyper/hypercore"
@@ -90,11 +91,11 @@ func first(t *testing.T) *device {
 func (d *device) admit(name string) *device {
 	d.t.Helper()
 	seed := [32]byte([]byte((name + "................................")[:32]))
-	welcome, err := d.Admit(d.t.Context(), noise.NewKeyPair(seed).Public, name)
+	admission, err := d.Admit(d.t.Context(), pair.Request{Device: noise.NewKeyPair(seed).Public, Name: name})
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	return newDevice(d.t, name, func(o Options) (*Cloud, error) { return Join(d.t.Context(), o, seed, welcome) })
+	return newDevice(d.t, name, func(o Options) (*Cloud, error) { return Join(d.t.Context(), o, seed, admission) })
 }
 
 // link connects two devices, again and again as a swarm does, until cut is called.

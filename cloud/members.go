@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cloudbevy/bevy/cloud/identity"
+	"github.com/cloudbevy/bevy/cloud/pair"
 	"github.com/cloudbevy/bevy/cloud/tree"
 	"github.com/cloudbevy/bevy/hyper/hypercore"
 	"github.com/cloudbevy/bevy/hyper/noise"
@@ -134,54 +135,57 @@ func newCloud(o Options, s *secrets) *Cloud {
 	}
 }
 
-// A Welcome is what a device gets when it is let in. It is secret.
-type Welcome struct {
-	Cloud   hypercore.Key     `json:"cloud"`
-	Chain   [][]byte          `json:"chain"`   // certificates, the new device's last
+// A welcome is what a device gets when it is let in, beside its certificate.
+type welcome struct {
 	Keys    map[string]secret `json:"keys"`    // of the cloud
 	Epoch   string            `json:"epoch"`   // the key for what is written now
 	Control []writerRecord    `json:"control"` // where to read on
 }
 
-// Admit lets a device in. What it returns is for that device alone.
-func (c *Cloud) Admit(ctx context.Context, device noise.Key, name string) ([]byte, error) {
+// Admit lets a device in. What it returns is secret, and for that device alone.
+// It is for pair.InviteOptions.
+func (c *Cloud) Admit(ctx context.Context, r pair.Request) (pair.Admission, error) {
+	fail := func(err error) (pair.Admission, error) {
+		return pair.Admission{}, fmt.Errorf("admit %q: %w", r.Name, err)
+	}
 	cert, err := identity.Certificate{
-		Cloud: c.ID(), Device: device, Name: name, Issued: c.clock.Now(), Admits: true,
-	}.Sign(c.noiseKeys())
+		Cloud: c.ID(), Device: r.Device, Name: r.Name, Issued: c.clock.Now(), Admits: true,
+	}.Sign(c.KeyPair())
 	if err != nil {
-		return nil, fmt.Errorf("admit %q: %w", name, err)
+		return fail(err)
 	}
 	if err := c.put(ctx, certKey(cert), cert.Encode()); err != nil {
-		return nil, fmt.Errorf("admit %q: %w", name, err)
+		return fail(err)
 	}
 	if err := c.refresh(ctx); err != nil {
-		return nil, err
+		return fail(err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	w := Welcome{Cloud: hypercore.Key(c.secrets.Cloud.array()), Keys: c.secrets.Keys, Epoch: c.secrets.Epoch, Control: c.records[controlSpace]}
-	w.Chain = append(slices.Clone(c.secrets.Chain), cert.Encode())
-	return json.Marshal(w)
+	payload, err := json.Marshal(welcome{Keys: c.secrets.Keys, Epoch: c.secrets.Epoch, Control: c.records[controlSpace]})
+	if err != nil {
+		return fail(err)
+	}
+	return pair.Admission{Chain: append(c.roster.Chain(c.KeyPair().Public), cert), Payload: payload}, nil
 }
 
-// Join makes this device one of a cloud that has let it in: device is the key
-// pair that was admitted, and welcome what Admit returned.
-func Join(ctx context.Context, o Options, device [32]byte, welcome []byte) (*Cloud, error) {
+// Join makes this device one of a cloud that has let it in: device is the seed
+// of the key pair that was admitted. What there was in the vault is replaced;
+// only who has nothing to lose in another cloud should join one.
+func Join(ctx context.Context, o Options, device [32]byte, a pair.Admission) (*Cloud, error) {
 	o.fill()
-	if _, err := loadSecrets(o.Vault); !errors.Is(err, ErrNoCloud) {
-		if err == nil {
-			err = ErrCloud
-		}
-		return nil, err
-	}
-	var w Welcome
-	if err := json.Unmarshal(welcome, &w); err != nil {
+	var w welcome
+	if err := json.Unmarshal(a.Payload, &w); err != nil {
 		return nil, fmt.Errorf("read the welcome: %w", err)
 	}
-	id := identity.CloudID(w.Cloud)
+	id := a.Cloud()
 	roster := identity.NewRoster(id)
-	if err := admitAll(roster, w.Chain); err != nil {
-		return nil, fmt.Errorf("read the welcome: %w", err)
+	chain := make([][]byte, 0, len(a.Chain))
+	for _, cert := range a.Chain {
+		if err := roster.Admit(cert); err != nil {
+			return nil, fmt.Errorf("read the welcome: %w", err)
+		}
+		chain = append(chain, cert.Encode())
 	}
 	if !roster.Has(noise.NewKeyPair(device).Public) {
 		return nil, errors.New("read the welcome: it is for another device")
@@ -191,7 +195,7 @@ func Join(ctx context.Context, o Options, device [32]byte, welcome []byte) (*Clo
 		return nil, err
 	}
 	return begin(ctx, o, &secrets{
-		Version: secretsVersion, Cloud: id[:], Device: device[:], Chain: w.Chain,
+		Version: secretsVersion, Cloud: id[:], Device: device[:], Chain: chain,
 		Keys: w.Keys, Epoch: w.Epoch, Writer: writer, Before: w.Control,
 	})
 }
@@ -329,11 +333,9 @@ func (c *Cloud) ID() identity.CloudID { return identity.CloudID(c.secrets.Cloud.
 // Self returns the public key of this device.
 func (c *Cloud) Self() noise.Key { return noise.Key(c.secrets.pair().Public) }
 
-func (c *Cloud) noiseKeys() noise.KeyPair { return noise.NewKeyPair(c.secrets.Device.array()) }
-
 // KeyPair returns the key pair of this device, by which others know it. It is
 // never to be used on another one.
-func (c *Cloud) KeyPair() noise.KeyPair { return c.noiseKeys() }
+func (c *Cloud) KeyPair() noise.KeyPair { return noise.NewKeyPair(c.secrets.Device.array()) }
 
 // Seed returns the owner's seed if this device has it. Shown says that a person
 // has got to see it.
@@ -375,7 +377,7 @@ func (c *Cloud) Devices() []identity.Device {
 // writes from now on does not count, and the others go on with another key. What
 // it has said until now stays.
 func (c *Cloud) Revoke(ctx context.Context, device noise.Key) error {
-	issuer := c.noiseKeys()
+	issuer := c.KeyPair()
 	if seed, here, _ := c.Seed(); here {
 		issuer = identity.NewOwner(seed).KeyPair()
 	}

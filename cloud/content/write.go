@@ -19,9 +19,8 @@ import (
 type Hold struct {
 	s     *Store
 	start uint64 // of the own log
-	refs  []Ref  // guarded by the store's mu, as is released
+	refs  []Ref  // guarded by the store's mu
 
-	released bool
 }
 
 // Hold returns a new hold, to be released once everything written through it is

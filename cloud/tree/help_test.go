@@ -122,11 +122,17 @@ func (p *peer) pull(from *peer, n byte, blocks ...uint64) {
 	apply := func(r merkle.Request) {
 		p.t.Helper()
 		proof, err := src.Prove(ctx, r, true)
+		if errors.Is(err, merkle.ErrNoNode) {
+			return // it has only parts itself
+		}
 		must(p.t, err)
 		errs, err := dst.Apply(ctx, hypercore.Soon, proof)
 		must(p.t, errors.Join(append(errs, err)...))
 	}
 	if have, there := dst.Length(), src.Length(); have < there {
+		if !src.CanUpgrade(have) {
+			return // it has only parts itself
+		}
 		apply(merkle.Request{Upgrade: &merkle.UpgradeRequest{Start: have, Length: there - have}})
 	}
 	if blocks == nil {
