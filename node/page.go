@@ -5,7 +5,6 @@ import (
 	"embed"
 	"encoding/hex"
 	"io/fs"
-	"mime"
 	"net/http"
 	"path"
 )
@@ -14,6 +13,11 @@ import (
 //
 //go:embed page
 var pageFiles embed.FS
+
+// pageTypes are the media types of pageFiles.
+var pageTypes = map[string]string{
+	".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml",
+}
 
 // policy lets the page load what is in pageFiles and nothing else, and nobody
 // put it into a frame.
@@ -41,7 +45,7 @@ func (n *Node) servePage(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("ETag", tag)
 	h.Set("Cache-Control", "no-cache") // asked for each time, sent when it has changed
-	h.Set("Content-Type", mime.TypeByExtension(path.Ext(name)))
+	h.Set("Content-Type", pageTypes[path.Ext(name)])
 	h.Set("Content-Security-Policy", policy)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
