@@ -1,0 +1,361 @@
+// Package dynamodb is a door for programs that speak to Amazon DynamoDB: an
+// [http.Handler] that answers its requests, in its words, from tables that are
+// ordered maps on logs ([Tree]). Every write is durable before it is answered.
+//
+//	trees := dynamodb.NewStore(logs, clock.System)
+//	door, err := dynamodb.New(ctx, dynamodb.Options{Trees: trees})
+//	http.Serve(listener, door)
+//	err = door.Close()
+//
+// A table is one tree: its items, indexes, stream, expiry times and description
+// are ranges of keys in it, and a write with all that follows from it is one
+// append. Writes that come at the same time share one.
+// docs/formats/dynamodb.md says what the keys are.
+//
+// A change of several tables is an intent in the tree of the door itself, which is
+// the moment it is done, and then an append to each table. Readers wait meanwhile,
+// and what a crash leaves undone is done when the door is opened.
+package dynamodb
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cloudbevy/bevy/hyper/clock"
+	"github.com/cloudbevy/bevy/services/dynamodb/item"
+)
+
+// What bounds the memory that clients take.
+const (
+	maxRequest  = 16 << 20
+	maxItem     = 400 << 10
+	maxPage     = 1 << 20
+	idleTables  = 64               // that stay open
+	idleTime    = time.Minute      // after which others are closed, too
+	tokenTime   = 10 * time.Minute // that a transaction is remembered
+	streamTime  = 24 * time.Hour   // that records are kept
+	maxRequests = 256              // at a time
+)
+
+// Options for a door.
+type Options struct {
+	// Trees has the tables.
+	Trees Trees
+	// Authorize says who makes a request, or refuses it with an *Error. body is all
+	// of it. A door without it takes any request that looks signed.
+	Authorize func(r *http.Request, body []byte) (principal string, err error)
+	// Clock is the machine's clock if it is nil.
+	Clock clock.Clock
+	// Region and Account are those in names of tables: us-east-1 and 000000000000.
+	Region, Account string
+	// Log is told what goes wrong inside.
+	Log *slog.Logger
+}
+
+// A Door answers requests. Its methods may be called by any goroutine.
+type Door struct {
+	o     Options
+	slots chan struct{}
+	ctx   context.Context // ends with the door
+	stop  context.CancelFunc
+	busy  sync.WaitGroup // requests, and work that goes on after them
+
+	catalog catalog
+	opening sync.Mutex // one table at a time; taken before mu
+
+	mu      sync.Mutex
+	tables  map[string]*table // that are open, by name; guarded by mu
+	timer   clock.Timer       // closes idle tables; guarded by mu
+	expiry  expiries          // guarded by mu
+	filling map[string]bool   // trees whose indexes are being filled; guarded by mu
+	closed  bool              // guarded by mu
+}
+
+var _ http.Handler = (*Door)(nil)
+
+// New returns a door, once what a crash left undone is done.
+func New(ctx context.Context, o Options) (*Door, error) {
+	if o.Clock == nil {
+		o.Clock = clock.System
+	}
+	if o.Region == "" {
+		o.Region = "us-east-1"
+	}
+	if o.Account == "" {
+		o.Account = "000000000000"
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	d := &Door{o: o, slots: make(chan struct{}, maxRequests), tables: map[string]*table{}, filling: map[string]bool{}}
+	d.ctx, d.stop = context.WithCancel(context.Background())
+	if err := d.start(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open dynamodb: %w", err), d.Close())
+	}
+	return d, nil
+}
+
+// Close waits for requests and closes the tables.
+func (d *Door) Close() error {
+	d.mu.Lock()
+	d.closed = true
+	if d.timer != nil {
+		d.timer.Stop()
+	}
+	d.expiry.stop()
+	d.mu.Unlock()
+	d.stop()
+	d.busy.Wait()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var all []error
+	for name, t := range d.tables {
+		all = append(all, t.tree.Close())
+		delete(d.tables, name)
+	}
+	return errors.Join(append(all, d.catalog.close())...)
+}
+
+// enter reports whether there is room for work, which has to call leave.
+func (d *Door) enter() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return false
+	}
+	d.busy.Add(1)
+	return true
+}
+
+func requestID() string {
+	var b [33]byte
+	rand.Read(b[:])
+	return base32.StdEncoding.EncodeToString(b[:])[:52]
+}
+
+// ServeHTTP implements [http.Handler].
+func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !d.enter() {
+		http.Error(w, "the door is closed", http.StatusServiceUnavailable)
+		return
+	}
+	defer d.busy.Done()
+	select {
+	case d.slots <- struct{}{}:
+		defer func() { <-d.slots }()
+	case <-r.Context().Done():
+		return
+	}
+	body, err := readBody(w, r)
+	if err != nil {
+		status := http.StatusBadRequest
+		if tooBig := new(http.MaxBytesError); errors.As(err, &tooBig) {
+			status = http.StatusRequestEntityTooLarge
+		}
+		w.WriteHeader(status)
+		return
+	}
+	h := w.Header()
+	h.Set("x-amzn-RequestId", requestID())
+	if d.o.Authorize != nil && r.Header.Get("Origin") != "" {
+		h.Set("Access-Control-Allow-Origin", "*")
+		if r.Method == http.MethodOptions {
+			allow(h, r.Header)
+			return
+		}
+	}
+	kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
+	kind = strings.TrimSpace(kind)
+	switch {
+	case r.Method == http.MethodGet:
+		reply(w, http.StatusOK, "", []byte("healthy: dynamodb."+d.o.Region+".amazonaws.com "))
+	case r.Method != http.MethodPost, len(body) > 0 && kind != "application/json" && kind != jsonType:
+		reply(w, http.StatusNotFound, "", []byte("<UnknownOperationException/>\n"))
+	default:
+		if kind != jsonType {
+			kind = "application/json"
+		}
+		d.answer(w, r, body, kind)
+	}
+}
+
+const jsonType = "application/x-amz-json-1.0"
+
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if n := r.ContentLength; n >= 0 && n <= maxRequest {
+		b := make([]byte, n)
+		_, err := io.ReadFull(r.Body, b)
+		return b, err
+	}
+	return io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
+}
+
+// allow answers a browser that asks what it may do.
+func allow(h, asked http.Header) {
+	if v := asked.Get("Access-Control-Request-Headers"); v != "" {
+		h.Set("Access-Control-Allow-Headers", v)
+	}
+	if v := asked.Get("Access-Control-Request-Method"); v != "" {
+		h.Set("Access-Control-Allow-Methods", v)
+	}
+	h.Set("Access-Control-Max-Age", "172800")
+}
+
+func reply(w http.ResponseWriter, status int, kind string, body []byte) {
+	h := w.Header()
+	h.Set("x-amz-crc32", strconv.FormatUint(uint64(crc32.ChecksumIEEE(body)), 10))
+	if kind != "" {
+		h.Set("Content-Type", kind)
+	}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	w.Write(body)
+}
+
+// answer does what a request asks for.
+func (d *Door) answer(w http.ResponseWriter, r *http.Request, body []byte, kind string) {
+	out, err := d.do(r, body)
+	if err == nil {
+		reply(w, http.StatusOK, kind, out)
+		return
+	}
+	e := new(Error)
+	if !errors.As(err, &e) {
+		e = &Error{Type: "InternalServerError", Message: "Internal server error", Status: http.StatusInternalServerError}
+		if r.Context().Err() == nil {
+			d.o.Log.Error("request failed", "target", r.Header.Get("X-Amz-Target"), "err", err)
+		}
+	}
+	status := e.Status
+	if status == 0 {
+		status = http.StatusBadRequest
+	}
+	b := item.AppendString([]byte(`{"__type":`), e.full())
+	if e.Message != "" || e.Type == "ResourceInUseException" {
+		name := `,"message":`
+		if e.capital() {
+			name = `,"Message":`
+		}
+		b = item.AppendString(append(b, name...), e.Message)
+	}
+	if e.extra != nil {
+		b = e.extra(b)
+	}
+	reply(w, status, kind, append(b, '}'))
+}
+
+var errSerialization = &Error{Type: "SerializationException"}
+
+// do does what a request asks for.
+func (d *Door) do(r *http.Request, body []byte) ([]byte, error) {
+	var root *item.Node
+	if len(body) > 0 {
+		var ok bool
+		if root, ok = item.Parse(body); !ok {
+			return nil, errSerialization
+		}
+	}
+	space, name, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
+	op, ok := operations[name]
+	if !ok || space != op.space && space != "DynamoDB_20111205" {
+		return nil, &Error{Type: "UnknownOperationException"}
+	}
+	if err := d.authorize(r, body); err != nil {
+		return nil, err
+	}
+	if root == nil {
+		return nil, errSerialization
+	}
+	if root.Kind != item.Object {
+		return nil, &Error{Type: "SerializationException", Message: "Unexpected value type in payload"}
+	}
+	checked, err := checkStruct(root, op.shape)
+	if err != nil {
+		return nil, &Error{Type: "SerializationException", Message: err.Error()}
+	}
+	if problem := validate(checked, op.shape); problem != "" {
+		return nil, invalid(problem)
+	}
+	req := &request{Node: checked}
+	if op.check != nil {
+		if err := op.check(req); err != nil {
+			return nil, err
+		}
+	}
+	return op.run(d, r.Context(), req)
+}
+
+// authorize refuses requests that nobody may make.
+func (d *Door) authorize(r *http.Request, body []byte) error {
+	if d.o.Authorize != nil {
+		_, err := d.o.Authorize(r, body)
+		return err
+	}
+	return looksSigned(r)
+}
+
+// looksSigned refuses requests that no client of DynamoDB would make.
+func looksSigned(r *http.Request) error {
+	header, query := r.Header.Get("Authorization"), r.URL.Query()
+	var missing strings.Builder
+	switch inQuery := query.Has("X-Amz-Algorithm"); {
+	case header != "" && inQuery:
+		return &Error{Type: "InvalidSignatureException", Message: "Found both 'X-Amz-Algorithm' as a query-string param and 'Authorization' as HTTP header."}
+	case header == "" && !inQuery, header != "" && !strings.HasPrefix(strings.TrimSpace(header), "AWS4-"):
+		return &Error{Type: "MissingAuthenticationTokenException", Message: "Request is missing Authentication Token"}
+	case inQuery:
+		for _, name := range []string{"X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Signature", "X-Amz-SignedHeaders", "X-Amz-Date"} {
+			if query.Get(name) == "" {
+				missing.WriteString("AWS query-string parameters must include '" + name + "'. ")
+			}
+		}
+		if missing.Len() > 0 {
+			missing.WriteString("Re-examine the query-string parameters.")
+		}
+	default:
+		params := map[string]string{}
+		for _, part := range strings.FieldsFunc(header, func(c rune) bool { return c == ',' || c == ' ' }) {
+			key, value, _ := strings.Cut(part, "=")
+			params[key] = value
+		}
+		for _, name := range []string{"Credential", "Signature", "SignedHeaders"} {
+			if params[name] == "" {
+				missing.WriteString("Authorization header requires '" + name + "' parameter. ")
+			}
+		}
+		if r.Header.Get("X-Amz-Date") == "" && r.Header.Get("Date") == "" {
+			missing.WriteString("Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header. ")
+		}
+		if missing.Len() > 0 {
+			missing.WriteString("Authorization=" + header)
+		}
+	}
+	if missing.Len() > 0 {
+		return &Error{Type: "IncompleteSignatureException", Message: missing.String()}
+	}
+	return nil
+}
+
+// An operation is what requests may ask for.
+type operation struct {
+	space string
+	shape []field
+	check func(*request) error
+	run   func(*Door, context.Context, *request) ([]byte, error)
+}
+
+const (
+	tableSpace  = "DynamoDB_20120810"
+	streamSpace = "DynamoDBStreams_20120810"
+)

@@ -1,0 +1,296 @@
+package dynamodb
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"regexp"
+	"strings"
+
+	"github.com/cloudbevy/bevy/hyper/hyperbee"
+	"github.com/cloudbevy/bevy/services/dynamodb/item"
+)
+
+var tokenRange = hyperbee.RangeOptions{Gte: []byte{keyToken}, Lt: []byte{keyToken + 1}}
+
+// operations are all that requests may ask for.
+var operations map[string]operation
+
+func init() {
+	operations = map[string]operation{
+		"PutItem":            {tableSpace, putShape, checkPut, (*Door).putItem},
+		"GetItem":            {tableSpace, getShape, checkGet, (*Door).getItem},
+		"DeleteItem":         {tableSpace, deleteShape, checkDelete, (*Door).deleteItem},
+		"UpdateItem":         {tableSpace, updateShape, checkUpdate, (*Door).updateItem},
+		"Query":              {tableSpace, queryShape, checkQuery, (*Door).query},
+		"Scan":               {tableSpace, scanShape, checkScan, (*Door).scan},
+		"BatchGetItem":       {tableSpace, batchGetShape, checkBatchGet, (*Door).batchGetItem},
+		"BatchWriteItem":     {tableSpace, batchWriteShape, checkBatchWrite, (*Door).batchWriteItem},
+		"TransactWriteItems": {tableSpace, transactWriteShape, checkTransactWrite, (*Door).transactWriteItems},
+		"TransactGetItems":   {tableSpace, transactGetShape, checkTransactGet, (*Door).transactGetItems},
+
+		"CreateTable":   {tableSpace, createTableShape, checkCreateTable, (*Door).createTable},
+		"UpdateTable":   {tableSpace, updateTableShape, checkUpdateTable, (*Door).updateTable},
+		"DescribeTable": {tableSpace, oneTableShape, nil, (*Door).describeTable},
+		"DeleteTable":   {tableSpace, oneTableShape, nil, (*Door).deleteTable},
+		"ListTables":    {tableSpace, listTablesShape, nil, (*Door).listTables},
+
+		"TagResource":        {tableSpace, tagShape, nil, (*Door).tagResource},
+		"UntagResource":      {tableSpace, untagShape, nil, (*Door).untagResource},
+		"ListTagsOfResource": {tableSpace, listTagsShape, nil, (*Door).listTags},
+
+		"DescribeTimeToLive": {tableSpace, oneTableShape, nil, (*Door).describeTTL},
+		"UpdateTimeToLive":   {tableSpace, ttlShape, nil, (*Door).updateTTL},
+		"DescribeLimits":     {tableSpace, nil, nil, (*Door).describeLimits},
+		"DescribeEndpoints":  {tableSpace, nil, nil, (*Door).describeEndpoints},
+
+		"ListStreams":      {streamSpace, listStreamsShape, nil, (*Door).listStreams},
+		"DescribeStream":   {streamSpace, describeStreamShape, nil, (*Door).describeStream},
+		"GetShardIterator": {streamSpace, shardIteratorShape, nil, (*Door).getShardIterator},
+		"GetRecords":       {streamSpace, getRecordsShape, nil, (*Door).getRecords},
+	}
+}
+
+func tagsOf(n *item.Node) map[string]string {
+	if n == nil {
+		return nil
+	}
+	out := map[string]string{}
+	for _, t := range n.List {
+		if key := t.Get("Key"); key != nil {
+			value := ""
+			if v := t.Get("Value"); v != nil {
+				value = v.Str
+			}
+			out[key.Str] = value
+		}
+	}
+	return out
+}
+
+var (
+	anyArn   = regexp.MustCompile(`^.+:.+:.+:.+:.+:.+/.+$`)
+	tableArn = regexp.MustCompile(`^arn:aws:dynamodb:.+:\d+:table/[^/]{2}[^/]+$`)
+)
+
+// tagged returns the table that a request about tags names, to be released. list
+// is the member that says which tags, if any does.
+func (d *Door) tagged(ctx context.Context, r *request, operation, list, none string) (*table, error) {
+	arn := r.str("ResourceArn")
+	switch {
+	case !r.has("ResourceArn"):
+		return nil, invalid("Invalid TableArn")
+	case !anyArn.MatchString(arn):
+		if arn == "" {
+			arn = "*"
+		}
+		return nil, &Error{Type: "AccessDeniedException", Message: "User: arn:aws:iam::" + d.o.Account +
+			":root is not authorized to perform: dynamodb:" + operation + " on resource: " + arn}
+	case list != "" && !r.has(list):
+		return nil, invalid("1 validation error detected: Value null at '" + lowerFirst(list) + "' failed to satisfy constraint: Member must not be null")
+	case !tableArn.MatchString(arn):
+		return nil, invalid("Invalid TableArn: Invalid ResourceArn provided as input " + arn)
+	case list != "" && len(r.Get(list).List) == 0:
+		return nil, invalid(none)
+	}
+	t, err := d.use(ctx, arn[strings.LastIndexByte(arn, '/')+1:])
+	if errors.Is(err, ErrNotFound) {
+		if operation == "UntagResource" {
+			return nil, errNoTable
+		}
+		return nil, notFound("Requested resource not found: ResourcArn: " + arn + " not found")
+	}
+	return t, err
+}
+
+// retag changes the tags of a table.
+func (t *table) retag(ctx context.Context, f func(map[string]string)) ([]byte, error) {
+	return nil, t.write(ctx, func(x *tx) error {
+		tags := map[string]string{}
+		for k, v := range x.s.Tags {
+			tags[k] = v
+		}
+		f(tags)
+		if len(tags) > 50 {
+			return invalid("One or more parameter values were invalid: Too many tags: a resource has 50 at most")
+		}
+		x.setSchema(x.s.with(func(s *schema) { s.Tags = tags }))
+		return nil
+	})
+}
+
+func (d *Door) tagResource(ctx context.Context, r *request) ([]byte, error) {
+	t, err := d.tagged(ctx, r, "TagResource", "Tags", "Atleast one Tag needs to be provided as Input.")
+	if err != nil {
+		return nil, err
+	}
+	defer d.release(t)
+	return t.retag(ctx, func(tags map[string]string) {
+		for k, v := range tagsOf(r.Get("Tags")) {
+			tags[k] = v
+		}
+	})
+}
+
+func (d *Door) untagResource(ctx context.Context, r *request) ([]byte, error) {
+	t, err := d.tagged(ctx, r, "UntagResource", "TagKeys", "Atleast one Tag Key needs to be provided as Input.")
+	if err != nil {
+		return nil, err
+	}
+	defer d.release(t)
+	return t.retag(ctx, func(tags map[string]string) {
+		for _, k := range r.strings("TagKeys") {
+			delete(tags, k)
+		}
+	})
+}
+
+func (d *Door) listTags(ctx context.Context, r *request) ([]byte, error) {
+	t, err := d.tagged(ctx, r, "ListTagsOfResource", "", "")
+	if err != nil {
+		return nil, err
+	}
+	defer d.release(t)
+	list := []struct{ Key, Value string }{}
+	tags := t.now.Load().Tags
+	for _, key := range sortedKeys(tags) {
+		list = append(list, struct{ Key, Value string }{key, tags[key]})
+	}
+	var o object
+	err = o.any("Tags", list)
+	return o.end(), err
+}
+
+var ttlShape = []field{must(fieldStruct("TimeToLiveSpecification", "TimeToLiveSpecification",
+	must(flag("Enabled")), must(least(str("AttributeName"), 1)))), table2}
+
+func (d *Door) describeTTL(ctx context.Context, r *request) ([]byte, error) {
+	t, err := d.useNamed(ctx, r.str("TableName"))
+	if err != nil {
+		return nil, err
+	}
+	defer d.release(t)
+	var in, o object
+	if name := t.now.Load().TTL; name != "" {
+		in.str("AttributeName", name)
+		in.str("TimeToLiveStatus", "ENABLED")
+	} else {
+		in.str("TimeToLiveStatus", "DISABLED")
+	}
+	o.raw("TimeToLiveDescription", in.end())
+	return o.end(), nil
+}
+
+func (d *Door) updateTTL(ctx context.Context, r *request) ([]byte, error) {
+	name := r.str("TableName")
+	t, err := d.useNamed(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer d.release(t)
+	spec := r.Get("TimeToLiveSpecification")
+	attribute, on := spec.Get("AttributeName").Str, spec.Get("Enabled").Bool
+	// The catalog is told before, so that what expires is looked for after a crash.
+	if on {
+		if err := d.listExpiry(ctx, name, t.id); err != nil {
+			return nil, err
+		}
+	}
+	if err := t.write(ctx, func(x *tx) error {
+		switch {
+		case on && x.s.TTL != "":
+			return invalid("TimeToLive is already enabled")
+		case !on && x.s.TTL == "":
+			return invalid("TimeToLive is already disabled")
+		case !on && x.s.TTL != attribute:
+			return invalid("TimeToLive is active on a different AttributeName: current AttributeName is " + x.s.TTL)
+		}
+		return x.setTTL(attribute, on)
+	}); err != nil {
+		return nil, err
+	}
+	var in, o object
+	in.str("AttributeName", attribute)
+	in.name("Enabled")
+	if on {
+		in = append(in, "true"...)
+	} else {
+		in = append(in, "false"...)
+	}
+	o.raw("TimeToLiveSpecification", in.end())
+	return o.end(), nil
+}
+
+// listExpiry notes in the catalog that a table has items that expire.
+func (d *Door) listExpiry(ctx context.Context, name, id string) error {
+	d.catalog.mu.Lock()
+	defer d.catalog.mu.Unlock()
+	return d.catalog.change(ctx, [][]byte{tableKey(name)}, []any{listing{schemaVersion, id, true}})
+}
+
+// setTTL turns expiry on, with the times of all items, or off.
+func (x *tx) setTTL(attribute string, on bool) error {
+	if on {
+		x.setSchema(x.s.with(func(s *schema) { s.TTL = attribute }))
+		return x.each(keyItem, func(e Entry) error {
+			i, err := stored(e.Value).item()
+			if _, has := expiresAt(i, attribute); err != nil || !has {
+				return err
+			}
+			key, part := e.Key, item.Item{attribute: i[attribute]}
+			x.later = append(x.later, func() { x.reexpire(key, nil, part) })
+			return nil
+		})
+	}
+	if err := x.each(keyExpiry, func(e Entry) error {
+		x.later = append(x.later, func() { x.delete(e.Key) })
+		return nil
+	}); err != nil {
+		return err
+	}
+	x.setSchema(x.s.with(func(s *schema) { s.TTL = "" }))
+	return nil
+}
+
+// each calls f for the entries of a kind. What it wants to change has to wait in
+// later until the end, as a batch can't be changed while it is read.
+func (x *tx) each(kind byte, f func(Entry) error) error {
+	x.later = nil
+	for e, err := range x.batch.Range(x.ctx, hyperbee.RangeOptions{Gte: []byte{kind}, Lt: []byte{kind + 1}}) {
+		if err == nil {
+			err = f(e)
+		}
+		if err != nil {
+			x.err = err
+			return err
+		}
+	}
+	for _, change := range x.later {
+		change()
+	}
+	x.later = nil
+	return nil
+}
+
+func (d *Door) describeLimits(context.Context, *request) ([]byte, error) {
+	return json.Marshal(map[string]int{
+		"AccountMaxReadCapacityUnits": 80000, "AccountMaxWriteCapacityUnits": 80000,
+		"TableMaxReadCapacityUnits": 40000, "TableMaxWriteCapacityUnits": 40000,
+	})
+}
+
+func (d *Door) describeEndpoints(context.Context, *request) ([]byte, error) {
+	var in, o object
+	in.str("Address", "dynamodb."+d.o.Region+".amazonaws.com")
+	in.int("CachePeriodInMinutes", 1440)
+	o.raw("Endpoints", append(append([]byte{'['}, in.end()...), ']'))
+	return o.end(), nil
+}
+
+func sortedKeys(m map[string]string) []string {
+	out := make([]string, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	return sorted(out)
+}

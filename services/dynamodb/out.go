@@ -1,0 +1,129 @@
+package dynamodb
+
+import (
+	"encoding/json"
+	"math"
+	"slices"
+	"strconv"
+
+	"github.com/cloudbevy/bevy/services/dynamodb/item"
+)
+
+// An object is a JSON object that is being written.
+type object []byte
+
+func (o *object) name(name string) {
+	if len(*o) == 0 {
+		*o = append(*o, '{')
+	} else {
+		*o = append(*o, ',')
+	}
+	*o = append(append(append(*o, '"'), name...), '"', ':')
+}
+
+func (o *object) raw(name string, b []byte) {
+	o.name(name)
+	*o = append(*o, b...)
+}
+
+func (o *object) item(name string, i item.Item) {
+	o.name(name)
+	*o = i.AppendJSON(*o)
+}
+
+func (o *object) str(name, s string) {
+	o.name(name)
+	*o = item.AppendString(*o, s)
+}
+
+func (o *object) int(name string, n int) {
+	o.name(name)
+	*o = strconv.AppendInt(*o, int64(n), 10)
+}
+
+func (o *object) units(name string, f float64) {
+	o.name(name)
+	*o = appendUnits(*o, f)
+}
+
+func appendUnits(b []byte, f float64) []byte { return strconv.AppendFloat(b, f, 'f', -1, 64) }
+
+// any writes a value by encoding/json.
+func (o *object) any(name string, v any) error {
+	b, err := json.Marshal(v)
+	if err == nil {
+		o.raw(name, b)
+	}
+	return err
+}
+
+func (o object) end() []byte {
+	if len(o) == 0 {
+		return []byte("{}")
+	}
+	return append(o, '}')
+}
+
+// Units of capacity.
+
+// writeUnits is what it costs to write an item of a size.
+func writeUnits(sizes ...int) float64 { return units(1024, sizes...) }
+
+// readUnits is what it costs to read an item of a size.
+func readUnits(size int, consistent bool) float64 {
+	u := units(4096, size)
+	if !consistent {
+		u /= 2
+	}
+	return u
+}
+
+func units(unit int, sizes ...int) float64 {
+	return math.Max(1, math.Ceil(float64(slices.Max(sizes))/float64(unit)))
+}
+
+// consumed writes what a request has cost, if that was asked for.
+func (o *object) consumed(r *request, table string, u float64) {
+	if b := consumed(r, table, u); b != nil {
+		o.raw("ConsumedCapacity", b)
+	}
+}
+
+func consumed(r *request, table string, u float64) []byte {
+	asked := r.str("ReturnConsumedCapacity")
+	if asked != "TOTAL" && asked != "INDEXES" {
+		return nil
+	}
+	var c object
+	c.units("CapacityUnits", u)
+	c.str("TableName", table)
+	if asked == "INDEXES" {
+		var t object
+		t.units("CapacityUnits", u)
+		c.raw("Table", t.end())
+	}
+	return c.end()
+}
+
+// metrics writes those of an item collection, if they were asked for.
+func (o *object) metrics(r *request, s *schema, key item.Item) {
+	if b := collection(r, s, key); b != nil {
+		o.raw("ItemCollectionMetrics", b)
+	}
+}
+
+func collection(r *request, s *schema, key item.Item) []byte {
+	if r.str("ReturnItemCollectionMetrics") != "SIZE" || len(s.Local) == 0 {
+		return nil
+	}
+	hash := s.Keys[0].Name
+	var c object
+	c.item("ItemCollectionKey", item.Item{hash: key[hash]})
+	c.raw("SizeEstimateRangeGB", []byte("[0,1]"))
+	return c.end()
+}
+
+func sorted(list []string) []string {
+	slices.Sort(list)
+	return list
+}

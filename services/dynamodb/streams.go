@@ -1,0 +1,455 @@
+package dynamodb
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/cloudbevy/bevy/hyper/hyperbee"
+	"github.com/cloudbevy/bevy/services/dynamodb/item"
+)
+
+// A record is one of a stream, as it is kept: its items are JSON as clients get it.
+type record struct {
+	Version int             `json:"version"`
+	Time    int64           `json:"time"`
+	Event   string          `json:"event"`
+	Keys    json.RawMessage `json:"keys"`
+	New     json.RawMessage `json:"new,omitempty"`
+	Old     json.RawMessage `json:"old,omitempty"`
+	Size    int             `json:"size"`
+	By      json.RawMessage `json:"by,omitempty"`
+	View    string          `json:"view"`
+}
+
+// record writes what a change is in the stream, if the table has one.
+func (x *tx) record(c change, old item.Item) error {
+	stream := x.s.Stream
+	if stream == nil || !stream.On || c.now != nil && old != nil && c.now.Equal(old) {
+		return nil
+	}
+	r := record{Version: schemaVersion, Time: millis(x.t.door.o.Clock.Now()), View: stream.View, By: json.RawMessage(c.by)}
+	of := c.now
+	switch {
+	case c.now == nil:
+		r.Event, of = "REMOVE", old
+	case old == nil:
+		r.Event = "INSERT"
+	default:
+		r.Event = "MODIFY"
+	}
+	key := x.s.keyOf(of)
+	r.Keys, r.Size = key.AppendJSON(nil), key.Size()
+	if c.now != nil && (stream.View == "NEW_IMAGE" || stream.View == "NEW_AND_OLD_IMAGES") {
+		r.New = c.now.AppendJSON(nil)
+		r.Size += c.now.Size()
+	}
+	if old != nil && (stream.View == "OLD_IMAGE" || stream.View == "NEW_AND_OLD_IMAGES") {
+		r.Old = old.AppendJSON(nil)
+		r.Size += old.Size()
+	}
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	x.put(streamKey(x.t.tree.Writer(), x.state.next), b)
+	x.state.next++
+	return x.trim(r.Time)
+}
+
+// trimAtOnce is how many old records go with each new one.
+const trimAtOnce = 2
+
+// trim removes records that are too old.
+func (x *tx) trim(now int64) error {
+	for range trimAtOnce {
+		if x.state.first+1 >= x.state.next {
+			return nil
+		}
+		key := streamKey(x.t.tree.Writer(), x.state.first)
+		b, err := x.batch.Get(x.ctx, key)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			x.err = err
+			return err
+		}
+		if err == nil {
+			var r struct {
+				Time int64 `json:"time"`
+			}
+			if json.Unmarshal(b, &r) == nil && now-r.Time < streamTime.Milliseconds() {
+				return nil
+			}
+			x.delete(key)
+		}
+		x.state.first++
+	}
+	return nil
+}
+
+// Each writer of a table has one shard in its stream.
+
+func shardID(s *schema, writer [8]byte) string {
+	return fmt.Sprintf("shardId-%020d-%s", s.Created, hex.EncodeToString(writer[:]))
+}
+
+func shardWriter(id string) (w [8]byte, ok bool) {
+	i := strings.LastIndexByte(id, '-')
+	b, err := hex.DecodeString(id[i+1:])
+	if err != nil || len(b) != 8 || !strings.HasPrefix(id, "shardId-") {
+		return w, false
+	}
+	return [8]byte(b), true
+}
+
+func sequence(n uint64) string { return fmt.Sprintf("%021d", n+1) }
+
+func parseSequence(s string) (uint64, bool) {
+	n, err := strconv.ParseUint(strings.TrimLeft(s, "0"), 10, 64)
+	return n - 1, err == nil
+}
+
+// writers are those who have records in the stream, and who writes here.
+func (t *table) writers(ctx context.Context) ([][8]byte, error) {
+	own := t.tree.Writer()
+	out := [][8]byte{own}
+	from := []byte{keyStream}
+	for {
+		var w [8]byte
+		found := false
+		for e, err := range t.tree.Range(ctx, hyperbee.RangeOptions{Gte: from, Lt: []byte{keyStream + 1}, Limit: 1}) {
+			if err != nil {
+				return nil, err
+			}
+			if len(e.Key) == 17 {
+				w, found = [8]byte(e.Key[1:9]), true
+			}
+		}
+		if !found {
+			return out, nil
+		}
+		if w != own {
+			out = append(out, w)
+		}
+		if from = after(append([]byte{keyStream}, w[:]...)); from == nil {
+			return out, nil
+		}
+	}
+}
+
+// streamOf returns the table that a stream belongs to, to be released.
+func (d *Door) streamOf(ctx context.Context, arn string) (*table, error) {
+	rest, ok := strings.CutPrefix(arn, d.arn(""))
+	name, label, ok2 := strings.Cut(rest, "/stream/")
+	gone := notFound("Requested resource not found: Stream: " + arn + " not found")
+	if !ok || !ok2 {
+		return nil, gone
+	}
+	t, err := d.use(ctx, name)
+	if errors.Is(err, ErrNotFound) {
+		return nil, gone
+	}
+	if err != nil {
+		return nil, err
+	}
+	if s := t.now.Load(); s.Stream == nil || s.Stream.Label != label {
+		d.release(t)
+		return nil, gone
+	}
+	return t, nil
+}
+
+type streamEntry struct{ StreamArn, TableName, StreamLabel string }
+
+func (d *Door) listStreams(ctx context.Context, r *request) ([]byte, error) {
+	limit := 100
+	if r.has("Limit") {
+		limit = r.int("Limit")
+	}
+	from := ""
+	if arn := r.str("ExclusiveStartStreamArn"); arn != "" {
+		from, _, _ = strings.Cut(strings.TrimPrefix(arn, d.arn("")), "/stream/")
+	}
+	var all []string
+	if name := r.str("TableName"); name != "" {
+		all = []string{name}
+	} else if err := d.catalog.each(ctx, catTable, from, func(name string, _ []byte) (bool, error) {
+		all = append(all, name)
+		return true, nil
+	}); err != nil {
+		return nil, err
+	}
+	list := []streamEntry{}
+	var o object
+	for _, name := range all {
+		t, err := d.use(ctx, name)
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		s := t.now.Load()
+		d.release(t)
+		if s.Stream == nil {
+			continue
+		}
+		if len(list) == limit {
+			o.str("LastEvaluatedStreamArn", list[limit-1].StreamArn)
+			break
+		}
+		list = append(list, streamEntry{d.streamArn(s), s.Name, s.Stream.Label})
+	}
+	err := o.any("Streams", list)
+	return o.end(), err
+}
+
+type shardDescription struct {
+	ShardId             string
+	SequenceNumberRange struct {
+		StartingSequenceNumber string
+		EndingSequenceNumber   string `json:",omitempty"`
+	}
+}
+
+func (d *Door) describeStream(ctx context.Context, r *request) ([]byte, error) {
+	t, err := d.streamOf(ctx, r.str("StreamArn"))
+	if err != nil {
+		return nil, err
+	}
+	defer d.release(t)
+	s := t.now.Load()
+	writers, err := t.writers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	shards := []shardDescription{}
+	limit := 100
+	if r.has("Limit") {
+		limit = r.int("Limit")
+	}
+	last := ""
+	skip := r.str("ExclusiveStartShardId")
+	for _, w := range writers {
+		sh := shardDescription{ShardId: shardID(s, w)}
+		if skip != "" {
+			if sh.ShardId == skip {
+				skip = ""
+			}
+			continue
+		}
+		if len(shards) == limit {
+			last = shards[limit-1].ShardId
+			break
+		}
+		first := uint64(0)
+		if w == t.tree.Writer() {
+			first = max(t.counts().first, s.Stream.First)
+			if !s.Stream.On {
+				sh.SequenceNumberRange.EndingSequenceNumber = sequence(max(t.counts().next, 1) - 1)
+			}
+		}
+		sh.SequenceNumberRange.StartingSequenceNumber = sequence(first)
+		shards = append(shards, sh)
+	}
+	status := "ENABLED"
+	if !s.Stream.On {
+		status = "DISABLED"
+	}
+	desc := struct {
+		StreamArn, StreamLabel, StreamStatus, StreamViewType string
+		CreationRequestDateTime                              json.Number
+		TableName                                            string
+		KeySchema                                            []keyElement
+		Shards                                               []shardDescription
+		LastEvaluatedShardId                                 string `json:",omitempty"`
+	}{d.streamArn(s), s.Stream.Label, status, s.Stream.View, "", s.Name, keyElements(s.Keys), shards, last}
+	at, err := time.Parse("2006-01-02T15:04:05.000", s.Stream.Label)
+	if err != nil {
+		return nil, err
+	}
+	desc.CreationRequestDateTime = seconds(millis(at))
+	var o object
+	err = o.any("StreamDescription", desc)
+	return o.end(), err
+}
+
+// An iterator is where a client is in a shard. Clients can't look into it, and may
+// as well make one up.
+type iterator struct {
+	Arn    string
+	Writer string
+	Next   uint64
+	Made   int64
+}
+
+// iteratorTime is how long an iterator may be used.
+const iteratorTime = 15 * time.Minute
+
+func (i iterator) String() string {
+	b, err := json.Marshal(i)
+	if err != nil {
+		panic(err) // it has nothing that JSON can't say
+	}
+	return base64.StdEncoding.EncodeToString(b)
+}
+
+func (d *Door) getShardIterator(ctx context.Context, r *request) ([]byte, error) {
+	t, err := d.streamOf(ctx, r.str("StreamArn"))
+	if err != nil {
+		return nil, err
+	}
+	defer d.release(t)
+	s, state := t.now.Load(), t.counts()
+	w, ok := shardWriter(r.str("ShardId"))
+	if !ok || shardID(s, w) != r.str("ShardId") {
+		return nil, notFound("Requested resource not found: Shard does not exist")
+	}
+	next, oldest, err := t.ends(ctx, w, state)
+	if err != nil {
+		return nil, err
+	}
+	it := iterator{Arn: r.str("StreamArn"), Writer: hex.EncodeToString(w[:]), Made: millis(d.o.Clock.Now())}
+	kind := r.str("ShardIteratorType")
+	switch kind {
+	case "LATEST":
+		it.Next = next
+	case "TRIM_HORIZON":
+		it.Next = oldest
+	default:
+		n, ok := parseSequence(r.str("SequenceNumber"))
+		if !ok {
+			return nil, invalid("Invalid SequenceNumber: " + r.str("SequenceNumber"))
+		}
+		if n+1 < oldest+1 {
+			return nil, &Error{Type: "TrimmedDataAccessException", Message: "The operation attempted to read past the oldest stream record in a shard."}
+		}
+		if it.Next = n; kind == "AFTER_SEQUENCE_NUMBER" {
+			it.Next = n + 1
+		}
+	}
+	var o object
+	o.str("ShardIterator", it.String())
+	return o.end(), nil
+}
+
+// ends returns the number of the next record of a shard and of the oldest.
+func (t *table) ends(ctx context.Context, w [8]byte, s state) (next, oldest uint64, err error) {
+	if w == t.tree.Writer() {
+		return s.next, max(s.first, t.now.Load().Stream.First), nil
+	}
+	for _, reverse := range []bool{false, true} {
+		o := hyperbee.RangeOptions{Gte: streamKey(w, 0), Lte: streamKey(w, 1<<64-1), Limit: 1, Reverse: reverse}
+		for e, err := range t.tree.Range(ctx, o) {
+			if err != nil {
+				return 0, 0, err
+			}
+			if n := binary.BigEndian.Uint64(e.Key[9:]); reverse {
+				next = n + 1
+			} else {
+				oldest = n
+			}
+		}
+	}
+	return next, oldest, nil
+}
+
+// maxRecords is the most records of an answer.
+const maxRecords = 1000
+
+func (d *Door) getRecords(ctx context.Context, r *request) ([]byte, error) {
+	var it iterator
+	text, err := base64.StdEncoding.DecodeString(r.str("ShardIterator"))
+	if err != nil || json.Unmarshal(text, &it) != nil {
+		return nil, invalid("Invalid ShardIterator")
+	}
+	if d.o.Clock.Now().Sub(time.UnixMilli(it.Made)) > iteratorTime {
+		return nil, &Error{Type: "ExpiredIteratorException", Message: "Iterator expired: the iterator was created more than 15 minutes ago"}
+	}
+	w, err := hex.DecodeString(it.Writer)
+	if err != nil || len(w) != 8 {
+		return nil, invalid("Invalid ShardIterator")
+	}
+	t, err := d.streamOf(ctx, it.Arn)
+	if err != nil {
+		return nil, err
+	}
+	defer d.release(t)
+	limit := maxRecords
+	if r.has("Limit") {
+		limit = r.int("Limit")
+	}
+	s := t.now.Load()
+	var list []byte
+	from := streamKey([8]byte(w), it.Next)
+	to := streamKey([8]byte(w), 1<<64-1)
+	for e, err := range t.tree.Range(ctx, hyperbee.RangeOptions{Gte: from, Lte: to, Limit: limit}) {
+		if err != nil {
+			return nil, err
+		}
+		seq := binary.BigEndian.Uint64(e.Key[9:])
+		if list != nil {
+			if len(list) > maxPage {
+				break
+			}
+			list = append(list, ',')
+		}
+		if list, err = d.appendRecord(list, s, [8]byte(w), seq, e.Value); err != nil {
+			return nil, err
+		}
+		it.Next = seq + 1
+	}
+	var o object
+	o.raw("Records", append(append([]byte{'['}, list...), ']'))
+	if s.Stream.On || list != nil {
+		it.Made = millis(d.o.Clock.Now())
+		o.str("NextShardIterator", it.String())
+	}
+	return o.end(), nil
+}
+
+// appendRecord appends a record as clients get it.
+func (d *Door) appendRecord(b []byte, s *schema, w [8]byte, seq uint64, value []byte) ([]byte, error) {
+	var r record
+	if err := json.Unmarshal(value, &r); err != nil {
+		return nil, fmt.Errorf("read record %d of stream of %s: %w", seq, s.Name, err)
+	}
+	var in, out object
+	in.raw("ApproximateCreationDateTime", []byte(seconds(r.Time)))
+	in.raw("Keys", r.Keys)
+	if r.New != nil {
+		in.raw("NewImage", r.New)
+	}
+	if r.Old != nil {
+		in.raw("OldImage", r.Old)
+	}
+	in.str("SequenceNumber", sequence(seq))
+	in.int("SizeBytes", r.Size)
+	in.str("StreamViewType", r.View)
+	out.str("eventID", fmt.Sprintf("%x%016x", w, seq))
+	out.str("eventName", r.Event)
+	out.str("eventVersion", "1.1")
+	out.str("eventSource", "aws:dynamodb")
+	out.str("awsRegion", d.o.Region)
+	out.raw("dynamodb", in.end())
+	if r.By != nil {
+		out.raw("userIdentity", r.By)
+	}
+	return append(b, out.end()...), nil
+}
+
+var (
+	listStreamsShape = []field{str("TableName"), {"Limit", shape{kind: kInteger, minValue: ptr(1), maxValue: ptr(100)}},
+		str("ExclusiveStartStreamArn")}
+	describeStreamShape = []field{must(str("StreamArn")), {"Limit", shape{kind: kInteger, minValue: ptr(1), maxValue: ptr(100)}},
+		str("ExclusiveStartShardId")}
+	shardIteratorShape = []field{must(str("StreamArn")), must(str("ShardId")), must(enum("ShardIteratorType",
+		"TRIM_HORIZON", "LATEST", "AT_SEQUENCE_NUMBER", "AFTER_SEQUENCE_NUMBER")), str("SequenceNumber")}
+	getRecordsShape = []field{must(str("ShardIterator")), {"Limit", shape{kind: kInteger, minValue: ptr(1), maxValue: ptr(1000)}}}
+)
