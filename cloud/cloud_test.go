@@ -95,7 +95,12 @@ func (d *device) admit(name string) *device {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	return newDevice(d.t, name, func(o Options) (*Cloud, error) { return Join(d.t.Context(), o, seed, admission) })
+	return newDevice(d.t, name, func(o Options) (*Cloud, error) {
+		if err := Join(o, seed, admission); err != nil {
+			return nil, err
+		}
+		return Open(d.t.Context(), o)
+	})
 }
 
 // link connects two devices, again and again as a swarm does, until cut is called.

@@ -169,35 +169,37 @@ func (c *Cloud) Admit(ctx context.Context, r pair.Request) (pair.Admission, erro
 	return pair.Admission{Chain: append(c.roster.Chain(c.KeyPair().Public), cert), Payload: payload}, nil
 }
 
-// Join makes this device one of a cloud that has let it in: device is the seed
-// of the key pair that was admitted. What there was in the vault is replaced;
-// only who has nothing to lose in another cloud should join one.
-func Join(ctx context.Context, o Options, device [32]byte, a pair.Admission) (*Cloud, error) {
+// Join makes this device one of a cloud that has let it in, for the next Open:
+// device is the seed of the key pair that was admitted. What there was in the
+// vault is replaced; only who has nothing to lose in another cloud may join one.
+// When Join returns, it is on the disk.
+func Join(o Options, device [32]byte, a pair.Admission) error {
 	o.fill()
 	var w welcome
 	if err := json.Unmarshal(a.Payload, &w); err != nil {
-		return nil, fmt.Errorf("read the welcome: %w", err)
+		return fmt.Errorf("read the welcome: %w", err)
 	}
 	id := a.Cloud()
 	roster := identity.NewRoster(id)
 	chain := make([][]byte, 0, len(a.Chain))
 	for _, cert := range a.Chain {
 		if err := roster.Admit(cert); err != nil {
-			return nil, fmt.Errorf("read the welcome: %w", err)
+			return fmt.Errorf("read the welcome: %w", err)
 		}
 		chain = append(chain, cert.Encode())
 	}
 	if !roster.Has(noise.NewKeyPair(device).Public) {
-		return nil, errors.New("read the welcome: it is for another device")
+		return errors.New("read the welcome: it is for another device")
 	}
 	writer, err := newID(o.Random)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return begin(ctx, o, &secrets{
+	next := &secrets{
 		Version: secretsVersion, Cloud: id[:], Device: device[:], Chain: chain,
 		Keys: w.Keys, Epoch: w.Epoch, Writer: writer, Before: w.Control,
-	})
+	}
+	return next.save(o.Vault)
 }
 
 // admitAll gives a roster encoded certificates.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"io"
-	"iter"
 	"math/rand/v2"
 	"testing"
 	"testing/iotest"
@@ -78,7 +77,7 @@ func wantContent(t testing.TB, s *Store, ref Ref, data []byte) {
 
 func TestContentsComeBack(t *testing.T) {
 	s := newStore(t, Options{ChunkSize: 256})
-	for i, size := range []int{0, 1, 63, 255, 256, 257, 5000, 70_000, 3 << 20} {
+	for i, size := range []int{0, 1, 63, 255, 256, 257, 5000, 70_000, 1 << 20} {
 		data := randomBytes(uint64(i), size)
 		ref := write(t, s, Ref{}, data)
 		wantContent(t, s, ref, data)
@@ -88,23 +87,15 @@ func TestContentsComeBack(t *testing.T) {
 		if n, err := s.Verify(t.Context(), ref, false); n != 0 || err != nil {
 			t.Errorf("%d bytes: %d are missing (%v)", size, n, err)
 		}
+		if size > 100_000 {
+			continue
+		}
 		r, err := s.NewReader(t.Context(), ref)
 		must(t, err)
 		must(t, iotest.TestReader(r, data))
 		must(t, r.Close())
 	}
-	if ref := write(t, s, Ref{}, randomBytes(1, 3<<20)); ref.depth < 2 {
+	if ref := write(t, s, Ref{}, randomBytes(1, 1<<20)); ref.depth < 2 {
 		t.Errorf("the largest has %d levels only", ref.depth)
 	}
 }
-
-func keep(refs ...Ref) iter.Seq2[Ref, error] {
-	return func(yield func(Ref, error) bool) {
-		for _, r := range refs {
-			if !yield(r, nil) {
-				return
-			}
-		}
-	}
-}
-

@@ -75,7 +75,7 @@ func (p *peer) bee(n byte) *hyperbee.Tree {
 	log, err := hypercore.Open(p.store, o)
 	must(p.t, err)
 	p.t.Cleanup(func() { log.Close() })
-	bee, err := hyperbee.Open(log, hyperbee.Options{Durability: hypercore.Soon, CacheBytes: 64 << 20})
+	bee, err := hyperbee.Open(log, hyperbee.Options{Durability: hypercore.Soon, CacheBytes: 16 << 20})
 	must(p.t, err)
 	p.logs[n], p.bees[n] = log, bee
 	return bee
@@ -122,7 +122,7 @@ func (p *peer) pull(from *peer, n byte, blocks ...uint64) {
 	apply := func(r merkle.Request) {
 		p.t.Helper()
 		proof, err := src.Prove(ctx, r, true)
-		if errors.Is(err, merkle.ErrNoNode) {
+		if errors.Is(err, merkle.ErrNoNode) || errors.Is(err, merkle.ErrRequest) {
 			return // it has only parts itself
 		}
 		must(p.t, err)

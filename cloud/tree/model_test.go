@@ -161,7 +161,7 @@ func (m *model) seenOf(key string, at cut) map[modelDot]bool {
 }
 
 func TestAllDevicesDeriveTheModelsTree(t *testing.T) {
-	seeds, steps := 6, 120
+	seeds, steps := 4, 90
 	if os.Getenv("BEVY_LONG") != "" {
 		seeds, steps = 60, 600
 	}
