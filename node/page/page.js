@@ -119,12 +119,18 @@ function notices(list) {
   }))
 }
 
+// progress is a bar of what is here, if more is on its way.
+function progress({ name, state, bytes, missingBytes, sparse }) {
+  if (state !== 'syncing' || !missingBytes || sparse) return ''
+  const here = 1 - missingBytes / bytes
+  return make('progress', { max: 1, value: here, 'aria-label': `${name}: ${Math.floor(100 * here)} %` })
+}
+
 function folders(list) {
   if (!list.length) return [make('p', { class: 'soft' }, 'No folder is kept safe yet.'), copy('bevy add ~/Documents')]
   return [table([['Folder'], ['State'], ['Copies', 'n'], ['Files', 'n opt'], ['Size', 'n'], ['Changed', 'opt']], list.map(f => [
     [f.name, f.path && f.path !== f.name ? make('div', { class: 'soft' }, f.path) : ''],
-    [make('span', { class: f.state === 'safe' ? 'good' : 'warn' }, f.state),
-      f.progress ? make('progress', { max: 1, value: f.progress, 'aria-label': `${f.name}: ${Math.round(100 * f.progress)} %` }) : ''],
+    [make('span', { class: f.state === 'safe' ? 'good' : 'warn' }, f.state), f.why ? make('div', { class: 'soft' }, f.why) : '', progress(f)],
     `${f.copies}`, f.files.toLocaleString('en'), size(f.bytes), f.changed ? when(f.changed) : '',
   ])), copy('bevy ls'), copy('bevy add ~/Pictures')]
 }
