@@ -187,7 +187,7 @@ func example(now time.Time) func(context.Context, *client.Status) {
 		}
 		s.Folders = []client.Folder{
 			{ID: "p", Name: "Photos", Path: "/home/lenka/Photos", Files: 3201, Bytes: 8 << 30, State: "safe", Copies: 3, Changed: now.Add(-time.Minute)},
-			{ID: "q", Name: "<b>Notes</b>", Path: "/home/lenka/Notes", Files: 12, Bytes: 20 << 10, State: "syncing", Missing: 12 << 10, Copies: 1, Changed: now},
+			{ID: "q", Name: "<b>Notes</b>", Path: "/home/lenka/Notes", Files: 12, Bytes: 20 << 10, State: "syncing", Copies: 1, Changed: now},
 		}
 	}
 }
