@@ -214,13 +214,32 @@ type Machine struct {
 
 // Folder is a folder that is kept safe.
 type Folder struct {
-	ID       string    `json:"id"`
-	Name     string    `json:"name"`
-	Path     string    `json:"path,omitempty"` // on this machine; "" if it is not kept here
-	Files    uint64    `json:"files"`
-	Bytes    uint64    `json:"bytes"`
-	State    string    `json:"state"` // "safe", "syncing", "scanning", "paused" or "stopped"
+	ID      string    `json:"id"`
+	Name    string    `json:"name"`
+	Path    string    `json:"path,omitempty"` // on this machine; "" if it is not kept here
+	Sparse  bool      `json:"sparse,omitempty"`
+	Files   uint64    `json:"files"`
+	Bytes   uint64    `json:"bytes"`
+	Missing uint64    `json:"missingBytes,omitempty"` // of these, not on this machine
+	State   string    `json:"state"`                  // "safe", "syncing" or "paused"
+	Why     string    `json:"why,omitempty"`          // it is paused
+	Copies  int       `json:"copies"`                 // machines that have all of it
+	Changed time.Time `json:"changed,omitzero"`
+	// Progress is how much of it is where it is to be, 0 to 1, while State is
+	// "syncing".
 	Progress float64   `json:"progress,omitempty"`
-	Copies   int       `json:"copies"`
-	Changed  time.Time `json:"changed,omitzero"`
+	Now      *Progress `json:"now,omitempty"` // if it is kept here
+}
+
+// Progress is what is being done with a folder, or was last.
+type Progress struct {
+	Looked       int64  `json:"looked"` // paths on the disk
+	Sent         int64  `json:"sent"`   // paths put into the cloud
+	SentBytes    int64  `json:"sentBytes"`
+	Written      int64  `json:"written"` // paths put on the disk
+	WrittenBytes int64  `json:"writtenBytes"`
+	Errors       int64  `json:"errors"`
+	Path         string `json:"path,omitempty"` // that is being worked on
+	FilesToGo    int64  `json:"filesToGo,omitempty"`
+	BytesToGo    int64  `json:"bytesToGo,omitempty"`
 }

@@ -69,6 +69,17 @@ func (s *Space) Writers(f func(Writer)) {
 	}
 }
 
+// Open returns the writers of the space that there are now.
+func (s *Space) Open() []Writer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make([]Writer, 0, len(s.writers))
+	for _, w := range s.writers {
+		list = append(list, w.Writer)
+	}
+	return list
+}
+
 // treeCache bounds the memory for the decoded blocks of one writer's tree. They
 // are few: most blocks are read once, to be merged.
 const treeCache = 4 << 20
