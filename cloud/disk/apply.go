@@ -42,45 +42,82 @@ type job struct {
 // remote looks for what has changed in the folder. Conflicts become files of
 // their own, which are changes, too.
 func (r *round) remote(ctx context.Context) error {
+	// From where there are conflicts that could not be resolved yet.
+	since, err := r.x.meta("unresolved")
+	if err != nil {
+		return err
+	}
+	was := since
 	for range 3 {
-		conflicts, err := r.changes(ctx)
-		if err != nil || !conflicts {
+		before, conflicts, err := r.changes(ctx)
+		if err != nil {
 			return err
 		}
-		if err := r.source.resolve(ctx); err != nil {
+		if (conflicts || r.clash) && since == nil {
+			since = append([]byte{}, before...)
+		}
+		if since == nil {
+			break
+		}
+		r.clash = false
+		if err := r.source.resolve(ctx, since); err != nil {
 			return fmt.Errorf("resolve conflicts: %w", err)
 		}
+		left, err := r.conflicts(ctx, since)
+		if err != nil {
+			return err
+		}
+		if !left {
+			since = nil
+		}
 	}
-	return nil
+	switch {
+	case since != nil:
+		r.x.set(spaceMeta, "unresolved", since)
+	case was != nil:
+		r.x.unset(spaceMeta, "unresolved")
+	}
+	return r.x.commit(false)
+}
+
+// conflicts tells whether there are any in what has changed since a version.
+func (r *round) conflicts(ctx context.Context, since []byte) (bool, error) {
+	for c, err := range r.source.changes(ctx, since) {
+		if err != nil || c.now != nil && c.now.conflict {
+			return true, err
+		}
+	}
+	return false, nil
 }
 
 // changes writes what has changed since the cursor.
-func (r *round) changes(ctx context.Context) (conflicts bool, err error) {
+func (r *round) changes(ctx context.Context) (cursor []byte, conflicts bool, err error) {
+	fail := func(err error) ([]byte, bool, error) { return nil, false, err }
 	version, err := r.source.version(ctx)
 	if err != nil {
-		return false, err
+		return fail(err)
 	}
-	cursor, err := r.x.meta("cursor")
+	cursor, err = r.x.meta("cursor")
 	if err != nil || string(version) == string(cursor) {
-		return false, err
+		return cursor, false, err
 	}
 	for c, err := range r.source.changes(ctx, cursor) {
 		if err != nil {
-			return false, fmt.Errorf("read changes: %w", err)
+			return fail(fmt.Errorf("read changes: %w", err))
 		}
 		conflicts = conflicts || c.now != nil && c.now.conflict
 		if err := r.change(ctx, c.path, c.now); err != nil {
-			return false, err
+			return fail(err)
 		}
 	}
 	if err := r.flushOut(ctx); err != nil {
-		return false, err
+		return fail(err)
 	}
 	if err := r.flushIn(ctx); err != nil {
-		return false, err
+		return fail(err)
 	}
 	r.x.set(spaceMeta, "cursor", version)
-	return conflicts, r.x.commit(true)
+	return cursor, conflicts, r.x.commit(true)
 }
 
 // change handles a path that may have changed in the folder.
@@ -163,6 +200,7 @@ func (r *round) postpone(path string, e *entry, err error) error {
 		code = CodeClash
 	case errors.Is(err, errNotDir), errors.Is(err, errIsDir):
 		code = CodeInTheWay
+		r.clash = r.clash || e != nil
 	case errors.Is(err, fs.ErrPermission), isReadOnly(err):
 		code = CodeDenied
 	case errors.Is(err, errDamaged):

@@ -219,7 +219,7 @@ func (f *fakeFolder) notify(call func()) func() {
 }
 
 // resolve gives all but the winner a path that every device would choose.
-func (f *fakeFolder) resolve(ctx context.Context) error {
+func (f *fakeFolder) resolve(ctx context.Context, _ []byte) error {
 	f.mu.Lock()
 	type fix struct {
 		e    entry

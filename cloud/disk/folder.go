@@ -38,8 +38,9 @@ type source interface {
 	missing(ctx context.Context, e *entry) (int64, error)
 	// fetch brings them here.
 	fetch(ctx context.Context, e *entry) error
-	// resolve gives what stands beside others paths of its own.
-	resolve(ctx context.Context) error
+	// resolve gives what stands beside others, and changed since a version, paths of
+	// its own. What that can't be done with yet is left.
+	resolve(ctx context.Context, since []byte) error
 	// batch begins to write.
 	batch(ctx context.Context) (batch, error)
 	// notify has f called after changes, until stop.

@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -98,6 +99,9 @@ func treeOf(t testing.TB, dir string) string {
 	t.Helper()
 	out := map[string]string{}
 	must(t, filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) && p == dir {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -110,6 +114,7 @@ func treeOf(t testing.TB, dir string) string {
 			to, err := os.Readlink(p)
 			out[rel] = "-> " + to
 			return err
+		case !e.Type().IsRegular():
 		default:
 			b, err := os.ReadFile(p)
 			out[rel] = string(b)

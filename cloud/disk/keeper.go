@@ -32,10 +32,11 @@ const (
 )
 
 // The guard asks before it removes from the cloud more than guardFiles files that
-// are more than half of all within guardWindow, or the last guardAll and more.
+// are more than half of all, or guardFew and more that are nine tenths, within
+// guardWindow.
 const (
 	guardFiles  = 100
-	guardAll    = 10
+	guardFew    = 10
 	guardWindow = time.Hour
 )
 
@@ -605,6 +606,7 @@ type round struct {
 	out     outbox
 	in      inbox
 	pause   string
+	clash   bool // a file is where a folder should be
 	waiting int64
 	missing int64
 	gone    int64

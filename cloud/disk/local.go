@@ -667,10 +667,20 @@ func (r *round) removals(ctx context.Context) error {
 			gone++
 		}
 	}
-	if r.guard(gone) {
+	asked, err := r.x.meta("asked")
+	if err != nil {
+		return err
+	}
+	answered := r.k.confirm || r.k.restore
+	// The question stays until it is answered, also if more files come meanwhile.
+	if gone > 0 && !answered && (asked != nil || r.guard(gone)) {
 		r.gone = gone
 		r.pause = CodeMassDelete
-		return r.x.commit(false)
+		r.x.set(spaceMeta, "asked", nil)
+		return r.x.commit(asked == nil)
+	}
+	if asked != nil {
+		r.x.unset(spaceMeta, "asked")
 	}
 	restore := r.k.restore
 	r.k.confirm, r.k.restore = false, false
@@ -697,11 +707,8 @@ func (r *round) guard(gone int64) bool {
 		w.since, w.n, w.of = r.now, 0, 0
 	}
 	w.of = max(w.of, r.x.files.Load()+w.n)
-	if gone == 0 || r.k.confirm || r.k.restore {
-		return false
-	}
 	n := w.n + gone
-	return n > guardFiles && 2*n > w.of || n >= w.of && n >= guardAll
+	return gone > 0 && (n > guardFiles && 2*n > w.of || n >= guardFew && 10*n >= 9*w.of)
 }
 
 func (r *round) removal(ctx context.Context, path string, restore bool) error {
