@@ -12,6 +12,7 @@ import (
 
 // A Record tells which process has a store, or had it last.
 type Record struct {
+	Version int       `json:"version"` // 1 (docs/formats/node.md)
 	PID     int       `json:"pid"`
 	Since   time.Time `json:"since"`
 	Socket  string    `json:"socket,omitempty"`
@@ -56,7 +57,7 @@ func takeLock(p Paths, now time.Time) (l *lock, before Record, err error) {
 		}
 		return nil, before, fmt.Errorf("lock %s: %w", p.lock(), err)
 	}
-	l = &lock{file: f, path: p.record(), Record: Record{PID: os.Getpid(), Since: now}}
+	l = &lock{file: f, path: p.record(), Record: Record{Version: 1, PID: os.Getpid(), Since: now}}
 	return l, before, l.write()
 }
 

@@ -7,6 +7,7 @@ import (
 	"crypto/subtle"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -76,15 +77,25 @@ type bucket struct {
 	since time.Time
 }
 
+// A sessionFile is what is kept (docs/formats/node.md).
+type sessionFile struct {
+	Version  int        `json:"version"`
+	Sessions []*session `json:"sessions"`
+}
+
+var errVersion = errors.New("another version of bevy has written it")
+
 func openSessions(path string, c clock.Clock) (*sessions, error) {
 	s := &sessions{clock: c, path: path, links: map[hash]time.Time{}, tries: map[netip.Prefix]*bucket{}}
 	b, err := readFile(path)
 	if err != nil || b == nil {
 		return s, err
 	}
-	if err := json.Unmarshal(b, &s.all); err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
+	var file sessionFile
+	if err := json.Unmarshal(b, &file); err != nil || file.Version != 1 {
+		return nil, fmt.Errorf("read %s: version %d: %w", path, file.Version, cmp.Or(err, errVersion))
 	}
+	s.all = file.Sessions
 	return s, nil
 }
 
@@ -231,7 +242,7 @@ func (s *sessions) revoke(id string) error {
 }
 
 func (s *sessions) writeLocked() error {
-	b, err := json.Marshal(s.all)
+	b, err := json.Marshal(sessionFile{1, s.all})
 	if err == nil {
 		err = writeFile(s.path, b)
 	}
