@@ -490,8 +490,9 @@ func (w *Writer) Ref() Ref { return w.ref }
 // before, which it reads as the writer goes on, and of what was written so far.
 type base struct {
 	s      *Store
-	todo   []todo // nodes of the base that were not read yet, the next one last
-	bytes  int64  // of the base that were
+	todo   []todo         // nodes of the base that were not read yet, the next one last
+	bytes  int64          // of the base that were
+	seen   map[place]bool // nodes of it that were
 	known  map[known]stored
 	order  []known // in the order in which they came, to be forgotten
 	oldest int
@@ -566,10 +567,15 @@ func (b *base) read(ctx context.Context, upTo int64) error {
 			b.bytes += next.size
 			continue
 		}
-		if !b.s.has(next.pointer) {
+		at := place{next.log, next.index, uint8(next.depth)}
+		if b.seen[at] || !b.s.has(next.pointer) {
 			b.bytes += next.size
 			continue
 		}
+		if b.seen == nil {
+			b.seen = map[place]bool{}
+		}
+		b.seen[at] = true
 		block, err := b.s.block(ctx, next.pointer)
 		if err != nil {
 			return err
