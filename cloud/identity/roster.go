@@ -28,17 +28,18 @@ const (
 //
 // # Which revocations count
 //
-// The owner's all do. Then those of devices, one device after the other: the
-// nearer it is to the owner in the chain the earlier, of devices that are equally
-// near the one with the lower key. A device that was revoked by one before it has
-// no say. So of two that revoke each other the nearer one stays; nobody is brought
-// back by a device that is further from the owner; and if a device that is in
-// revoked another, that one is out, always.
+// The owner's all do. Then those of devices, the nearer ones to the owner in the
+// chain before the others, and those that are equally near together. A device that
+// was revoked by one before it has no say. So of two that revoke each other the
+// nearer one stays, and both are out if neither is: whoever stole a device can't
+// stay by revoking who revoked it. Nobody is brought back by a device that is
+// further from the owner; and if a device that is in revoked another, that one is
+// out, always.
 //
-// A device that was revoked by one before it takes its certificates and
-// revocations with it, as whoever stole it may have signed them: devices that
-// are in by its word alone are out, and those that were out by its word alone are
-// back. Whoever revokes it asks [Roster.Leaning] first and says again what is right.
+// What a device signed is void once one before it has revoked it, as whoever stole
+// it may have signed that: devices that are in by its word alone are out, and those
+// that were out by its word alone are back. Whoever revokes it asks
+// [Roster.Leaning] first and says again what is right.
 type Roster struct {
 	cloud CloudID
 
@@ -289,10 +290,9 @@ func (r *Roster) workOutLocked(supposed *Key) *state {
 		}
 		slices.SortFunc(next, func(a, b Key) int { return bytes.Compare(a[:], b[:]) })
 		level = slices.Compact(next)
+		level = slices.DeleteFunc(level, func(key Key) bool { _, gone := out[key]; return gone })
 		for _, key := range level {
-			if _, gone := out[key]; !gone {
-				hear(key)
-			}
+			hear(key)
 		}
 	}
 	for _, v := range r.revocation {
