@@ -37,6 +37,20 @@ type place struct {
 	n     uint64 // its number among the blob's blocks
 	start int64  // where it begins in the blob
 	data  []byte
+
+	reuse bool   // data is nobody else's: the next block may take its place
+	buf   []byte // for that
+}
+
+// slack is what the storage needs beside a block, at most.
+const slack = 256
+
+// room returns where the next block may lie.
+func (p *place) room() []byte {
+	if p.reuse && len(p.data) > 0 && cap(p.buf) < len(p.data)+slack {
+		p.buf = make([]byte, 0, len(p.data)+slack) // most blocks of a blob are of one size
+	}
+	return p.buf
 }
 
 var (
@@ -99,6 +113,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 	if r.pos >= r.end {
 		return 0, io.EOF
 	}
+	r.here.reuse = true
 	part, err := r.part(&r.here, r.pos, r.end, &r.ahead)
 	if err != nil {
 		return 0, err
@@ -110,6 +125,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 
 // WriteTo implements io.WriterTo: it writes whole blocks.
 func (r *Reader) WriteTo(w io.Writer) (total int64, err error) {
+	r.here.reuse = true
 	for r.pos < r.end {
 		part, err := r.part(&r.here, r.pos, r.end, &r.ahead)
 		if err != nil {
@@ -226,24 +242,26 @@ func (r *Reader) part(at *place, pos, end int64, ahead *ahead) ([]byte, error) {
 			}
 		}
 		ahead.at(r.ctx, n, r.until(n, start, end))
-		data, err := r.block(n)
+		buf := at.room()
+		at.ok = false
+		data, err := r.block(n, buf)
 		if err != nil {
 			return nil, fmt.Errorf("read blob at %d: %w", pos, err)
 		}
-		*at = place{ok: true, n: n, start: start, data: data}
+		at.ok, at.n, at.start, at.data = true, n, start, data
 	}
 }
 
-// block returns block n of the blob.
-func (r *Reader) block(n uint64) ([]byte, error) {
+// block returns block n of the blob, perhaps in buf.
+func (r *Reader) block(n uint64, buf []byte) ([]byte, error) {
 	if !r.id.BlockMap {
 		if n >= r.id.BlockLength {
 			return nil, errShort
 		}
-		return r.b.log.Get(r.ctx, r.id.BlockOffset+n)
+		return r.b.log.GetIn(r.ctx, r.id.BlockOffset+n, buf)
 	}
 	c := r.chunks[n] // there is one: the sum of their lengths is the end
-	data, err := r.b.log.Get(r.ctx, c.Index)
+	data, err := r.b.log.GetIn(r.ctx, c.Index, buf)
 	if err == nil && uint64(len(data)) != c.Length {
 		err = fmt.Errorf("%w: block %d has %d bytes, %d in the block map", ErrInvalid, c.Index, len(data), c.Length)
 	}

@@ -103,15 +103,21 @@ func (l *Log) source() Source {
 // Get returns a block, owned by the caller. A block that is not held is fetched
 // if the log has a source, and ErrNotFound otherwise.
 func (l *Log) Get(ctx context.Context, index uint64) ([]byte, error) {
-	block, err := l.get(ctx, index)
+	return l.GetIn(ctx, index, nil)
+}
+
+// GetIn is Get, but a large block may lie in buf, if that has room for it and a
+// little more.
+func (l *Log) GetIn(ctx context.Context, index uint64, buf []byte) ([]byte, error) {
+	block, err := l.get(ctx, index, buf)
 	if err != nil {
 		return nil, fmt.Errorf("get block %d of log %s: %w", index, l.c.key, err)
 	}
 	return block, nil
 }
 
-func (l *Log) get(ctx context.Context, index uint64) ([]byte, error) {
-	stored, err := l.Stored(ctx, index)
+func (l *Log) get(ctx context.Context, index uint64, buf []byte) ([]byte, error) {
+	stored, err := l.storedIn(ctx, index, buf)
 	if err != nil || l.encryption == nil {
 		return stored, err
 	}
@@ -124,6 +130,10 @@ func (l *Log) get(ctx context.Context, index uint64) ([]byte, error) {
 
 // Stored is Get without decrypting.
 func (l *Log) Stored(ctx context.Context, index uint64) ([]byte, error) {
+	return l.storedIn(ctx, index, nil)
+}
+
+func (l *Log) storedIn(ctx context.Context, index uint64, buf []byte) ([]byte, error) {
 	if err := l.check(); err != nil {
 		return nil, err
 	}
@@ -131,7 +141,7 @@ func (l *Log) Stored(ctx context.Context, index uint64) ([]byte, error) {
 		return nil, err
 	}
 	if l.snap != nil {
-		return l.storedInSnapshot(ctx, index)
+		return l.storedInSnapshot(ctx, index, buf)
 	}
 	for range 2 {
 		l.c.mu.RLock()
@@ -144,7 +154,7 @@ func (l *Log) Stored(ctx context.Context, index uint64) ([]byte, error) {
 			return nil, fmt.Errorf("%w below this draft", ErrTruncated)
 		}
 		if index < length {
-			block, err := r.Block(index)
+			block, err := r.BlockIn(index, buf)
 			if !isMissing(err) {
 				return block, err
 			}
@@ -160,11 +170,11 @@ func (l *Log) Stored(ctx context.Context, index uint64) ([]byte, error) {
 	return nil, fmt.Errorf("it is not stored here: %w", ErrNotFound)
 }
 
-func (l *Log) storedInSnapshot(ctx context.Context, index uint64) ([]byte, error) {
+func (l *Log) storedInSnapshot(ctx context.Context, index uint64, buf []byte) ([]byte, error) {
 	if index >= l.snap.tree.Length {
 		return nil, fmt.Errorf("%w: the snapshot has %d blocks", ErrLength, l.snap.tree.Length)
 	}
-	block, err := l.snap.r.Block(index)
+	block, err := l.snap.r.BlockIn(index, buf)
 	if !isMissing(err) {
 		return block, err
 	}
@@ -178,7 +188,7 @@ func (l *Log) storedInSnapshot(ctx context.Context, index uint64) ([]byte, error
 	if err != nil || !same.Same(l.snap.tree) {
 		return nil, errors.Join(ErrTruncated, err)
 	}
-	return live.Stored(ctx, index)
+	return live.storedIn(ctx, index, buf)
 }
 
 // Update asks the log's source for the latest head. Without a source it does

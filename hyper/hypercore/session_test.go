@@ -1,9 +1,11 @@
 package hypercore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -557,5 +559,46 @@ func TestUserData(t *testing.T) {
 	}
 	if _, err := l.UserData("n"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("removed: %v", err)
+	}
+}
+
+func TestABlockMayLieInABuffer(t *testing.T) {
+	st := &modelStore{open: storage.Disk{Dir: "store", FS: memFS{vfs.NewMem()}}.Open}
+	st.reopen(t)
+	t.Cleanup(func() {
+		if err := st.s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, secret := range []*[32]byte{nil, {5}} {
+		kp := keyPairN(1)
+		if secret != nil {
+			kp = keyPairN(2)
+		}
+		l := testLogIn(t, st.s, Options{KeyPair: &kp, Session: SessionOptions{EncryptionKey: secret}})
+		var want []string
+		for i, size := range []int{64 << 10, 64 << 10, 10, 2 << 10, 0, 40 << 10, 70 << 10} {
+			want = append(want, strings.Repeat(string(rune('a'+i)), size))
+			appendTo(t, l, want[i])
+		}
+		snap, err := l.Snapshot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range []*Log{l, snap} {
+			buf := make([]byte, 0, 64<<10+256)
+			for i := range want {
+				got, err := l.GetIn(t.Context(), uint64(i), buf)
+				if err != nil || string(got) != want[i] {
+					t.Errorf("block %d: got %d bytes and error %v, want %d bytes", i, len(got), err, len(want[i]))
+				}
+				if in := i < 2 && bytes.Contains(buf[:cap(buf)], []byte(want[i])); i < 2 && !in {
+					t.Errorf("block %d does not lie in the buffer", i)
+				}
+			}
+		}
+		if err := snap.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
