@@ -16,8 +16,8 @@
 //
 // # Cost
 //
-// A Handler has no goroutines. What it keeps in memory is small files and
-// compressed ones, up to Options.CacheBytes, and not for long when nobody asks.
+// A Handler has no goroutines. What it keeps in memory is bounded by
+// Options.CacheBytes, and not kept for long when nobody asks.
 package bridge
 
 import (
@@ -125,8 +125,8 @@ type Options struct {
 	// MaxRequests is how many are answered at once, those beyond it are told to come
 	// again; 512 when 0.
 	MaxRequests int
-	// CacheBytes bounds the memory for answers that are kept; 16 MiB when 0, none
-	// when negative.
+	// CacheBytes bounds the memory for answers that are kept; 16 MiB when 0, none when
+	// negative. It is given back when nobody asks.
 	CacheBytes int
 	// Clock is the time seam. The machine's clock when nil.
 	Clock clock.Clock
@@ -200,7 +200,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		q.fail(http.StatusMethodNotAllowed, "Files can be read here, with GET and HEAD, and not be changed.")
 		return
 	}
-	source, release, err := h.o.Resolver.Resolve(q.watch.ctx, r, a.name, a.at)
+	source, release, err := h.o.Resolver.Resolve(q.watch, r, a.name, a.at)
 	if err != nil {
 		q.setHeaders()
 		q.failWith(err)
@@ -251,7 +251,7 @@ func (q *request) failWith(err error) {
 		q.fail(http.StatusNotFound, "What is behind the @ is no version, time or tag of it.")
 	case errors.Is(err, errLoop):
 		q.fail(http.StatusNotFound, "Links lead from one to another and to no file.")
-	case isUnreachable(err), context.Cause(q.watch.ctx) != nil:
+	case isUnreachable(err), context.Cause(q.watch) != nil:
 		q.w.Header().Set("Retry-After", "5")
 		q.fail(http.StatusGatewayTimeout, "Nobody who has it could be reached. See that a machine that has it is switched on and online, and load this page again; `bevy netcheck` looks at the connection of this one.")
 	case errors.Is(err, ErrGone):

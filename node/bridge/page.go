@@ -62,7 +62,7 @@ func (q *request) list(p string, limit int) (listing, error) {
 	if folder == "" {
 		folder = "/"
 	}
-	for i, err := range q.source.List(q.watch.ctx, folder, q.r.URL.Query().Get("after")) {
+	for i, err := range q.source.List(q.watch, folder, q.r.URL.Query().Get("after")) {
 		if err != nil {
 			return listing{}, err
 		}

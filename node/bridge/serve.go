@@ -166,7 +166,7 @@ const maxLinks = 16
 // find returns what a path leads to, with links followed, and where that is. With
 // a slash at the end it looks for a folder, and takes a file if there is only that.
 func (q *request) find(p string) (Info, string, error) {
-	ctx := q.watch.ctx
+	ctx := q.watch
 	for range maxLinks + 1 {
 		if p == "/" {
 			return Info{Kind: Folder}, p, nil
@@ -209,7 +209,7 @@ func (q *request) linkAbove(p string, none error) (Info, string, string, error) 
 		if p[n] != '/' {
 			continue
 		}
-		switch i, err := q.source.Lookup(q.watch.ctx, p[:n]); {
+		switch i, err := q.source.Lookup(q.watch, p[:n]); {
 		case errors.Is(err, fs.ErrNotExist):
 			return Info{}, "", "", none
 		case err != nil:
@@ -345,7 +345,7 @@ func (q *request) read(i Info, n int64) ([]byte, error) {
 	if n == 0 {
 		return nil, nil
 	}
-	r, err := q.source.Open(q.watch.ctx, i, 0, n)
+	r, err := q.source.Open(q.watch, i, 0, n)
 	if err != nil {
 		return nil, err
 	}
@@ -441,7 +441,7 @@ func (q *request) follow(i Info, kind string) error {
 		q.w.WriteHeader(http.StatusOK)
 		return nil
 	}
-	r, err := q.source.Open(q.watch.ctx, i, 0, -1)
+	r, err := q.source.Open(q.watch, i, 0, -1)
 	if err != nil {
 		return err
 	}
@@ -503,39 +503,41 @@ func (w *writer) Write(p []byte) (int, error) {
 func (w *writer) ReadFrom(r io.Reader) (n int64, err error) {
 	if part, ok := r.(*io.LimitedReader); ok {
 		if f, ok := part.R.(*file); ok {
-			f.close()
-			if r, err = w.q.source.Open(w.q.watch.ctx, f.i, f.pos, part.N); err != nil {
-				w.err = err
-				return 0, err
-			}
-			f.r = r.(io.ReadCloser)
+			return w.copyRange(f, part.N)
 		}
 	}
-	out := &toClient{w: w}
+	return w.copy(r)
+}
+
+// copyRange copies n bytes from where a file is.
+func (w *writer) copyRange(f *file, n int64) (int64, error) {
+	f.close()
+	r, err := w.q.source.Open(w.q.watch, f.i, f.pos, n)
+	if err != nil {
+		w.err = err
+		return 0, err
+	}
+	defer r.Close()
+	got, err := w.copy(r)
+	if err == nil && got < n {
+		w.err = io.ErrUnexpectedEOF
+	}
+	return got, w.err
+}
+
+func (w *writer) copy(r io.Reader) (n int64, err error) {
+	out := writeOnly{w}
 	if from, ok := r.(io.WriterTo); ok {
-		n, err = from.WriteTo(out)
+		n, err = from.WriteTo(out) // whole blocks
 	} else {
 		n, err = io.CopyBuffer(out, r, make([]byte, 64<<10))
 	}
-	if err != nil && out.err == nil {
-		w.err = err
-	}
+	w.err = err
 	return n, err
 }
 
-// toClient tells errors of the client from those of the source.
-type toClient struct {
-	w   *writer
-	err error
-}
-
-func (c *toClient) Write(p []byte) (n int, err error) {
-	n, err = c.w.Write(p)
-	if err != nil {
-		c.err = err
-	}
-	return n, err
-}
+// writeOnly hides ReadFrom.
+type writeOnly struct{ io.Writer }
 
 // A file is one of the source's, for http.ServeContent.
 type file struct {
@@ -577,7 +579,7 @@ func (f *file) Read(p []byte) (int, error) {
 		if f.r == nil {
 			f.window = min(max(firstWindow, 2*f.window), lastWindow)
 			var err error
-			if f.r, err = f.q.source.Open(f.q.watch.ctx, f.i, f.pos, min(f.window, f.i.Size-f.pos)); err != nil {
+			if f.r, err = f.q.source.Open(f.q.watch, f.i, f.pos, min(f.window, f.i.Size-f.pos)); err != nil {
 				return 0, err
 			}
 		}
