@@ -193,10 +193,23 @@ func (n *Node) openState() (err error) {
 	n.events = newHub(n.clock)
 	n.Notices = &Notices{clock: n.clock, publish: n.events.publish, all: map[noticeID]client.Notice{}}
 	n.super = &supervisor{clock: n.clock, log: n.Log, notices: n.Notices, publish: n.events.publish}
-	if n.sessions, err = openSessions(filepath.Join(p.State, "sessions.json"), n.clock); err != nil {
+	if err := n.openSessions(filepath.Join(p.State, "sessions.json")); err != nil {
 		return err
 	}
 	return n.keepCrashes()
+}
+
+// openSessions reads who is signed in. If that can't be read, nobody is.
+func (n *Node) openSessions(path string) (err error) {
+	if n.sessions, err = openSessions(path, n.clock); err == nil {
+		return nil
+	}
+	n.Log.Warn("nobody is signed in any more", "err", err)
+	if err := os.Rename(path, path+".bad"); err != nil {
+		return err
+	}
+	n.sessions, err = openSessions(path, n.clock)
+	return err
 }
 
 // keepCrashes has the runtime write to a file what it says when it ends the

@@ -84,22 +84,20 @@ func (s *supervisor) keep(ctx context.Context, one *service) {
 	for wait := firstWait; ; wait = min(2*wait, lastWait) {
 		began := s.clock.Now()
 		s.turn(one, "running")
+		calm := s.clock.AfterFunc(healthy, func() { s.recovered(one) })
 		err := runSafely(ctx, one.run)
+		calm.Stop()
 		if ctx.Err() != nil || err == nil {
 			s.turn(one, "ended")
 			s.notices.Clear("service-crashes", one.name)
 			return
 		}
-		now := s.clock.Now()
-		recovered := now.Sub(began) >= healthy
-		if recovered {
+		if s.clock.Now().Sub(began) >= healthy {
 			wait = firstWait
 		}
-		s.failed(one, err, now, recovered, wait)
+		s.failed(one, err, wait)
 		again := make(chan struct{})
 		t := s.clock.AfterFunc(wait, func() { close(again) })
-		// A service that goes on this time has recovered, and nobody may ever see it
-		// fail again: the notice goes then.
 		select {
 		case <-again:
 		case <-ctx.Done():
@@ -118,15 +116,21 @@ func (s *supervisor) turn(one *service, state string) {
 	s.publish(client.Serviced, info)
 }
 
-func (s *supervisor) failed(one *service, err error, now time.Time, recovered bool, wait time.Duration) {
+// recovered is called when a service has lived long.
+func (s *supervisor) recovered(one *service) {
+	s.mu.Lock()
+	one.failures = 0
+	s.mu.Unlock()
+	s.notices.Clear("service-crashes", one.name)
+}
+
+func (s *supervisor) failed(one *service, err error, wait time.Duration) {
+	now := s.clock.Now()
 	crash := &client.Crash{Time: now, Error: err.Error()}
 	if p, ok := err.(*panicError); ok {
 		crash.Stack = string(p.stack)
 	}
 	s.mu.Lock()
-	if recovered {
-		one.failures = 0
-	}
 	one.failures++
 	one.restarts++
 	one.crash, one.state, one.since = crash, "waiting", now

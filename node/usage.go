@@ -164,9 +164,10 @@ func readProfile(r io.Reader) (map[string]time.Duration, error) {
 			words = append(words, string(part))
 		case 2:
 			var s sample
-			if err := protoFields(part, func(number int, _ uint64, part []byte) error {
+			if err := protoFields(part, func(number int, v uint64, part []byte) error {
 				switch number {
-				case 2: // packed: how often, and nanoseconds
+				case 2: // how often, and nanoseconds: packed or not
+					s.took = int64(v)
 					for len(part) > 0 {
 						v, n := binary.Uvarint(part)
 						if n <= 0 {
