@@ -354,6 +354,7 @@ func (k *Keeper) begin(full bool) ([]string, error) {
 	if full {
 		k.full = false
 		k.scan = notices{}
+		k.unwatch = false
 		targets = nil
 	} else {
 		slices.Sort(targets)
