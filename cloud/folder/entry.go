@@ -169,8 +169,6 @@ const (
 	tagLink    = 4 // text
 	tagLive    = 5 // 8 bytes that name the writing, and 1 while it goes on
 	tagOrigin  = 6 // who said this before a conflict was resolved: a log's key and 8 bytes of time
-
-	lastTag = tagOrigin
 )
 
 // encode returns the bytes of an entry.

@@ -243,7 +243,7 @@ func (f *Folder) copy(ctx context.Context, from *Folder, path, to string, fail f
 				return fail(err)
 			}
 			if ok && !wanted[key] && CheckPath(key) == nil {
-				if err := t.Delete(ctx, []byte(key)); err != nil {
+				if err := w.delete(ctx, key); err != nil {
 					return fail(err)
 				}
 				n++
