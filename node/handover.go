@@ -11,6 +11,13 @@ import (
 // (sd_listen_fds(3)).
 const firstHandedFile = 3
 
+// Activated reports whether a service manager has started this process and has
+// its sockets. Who connects to them then, before the node answers, waits for
+// itself.
+func Activated(env map[string]string) bool {
+	return env["LISTEN_FDS"] != "" && env["LISTEN_PID"] == strconv.Itoa(os.Getpid())
+}
+
 // handed returns the listeners that a service manager has opened for this
 // process, as sd_listen_fds(3) has it: the process is started when someone
 // connects.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -143,8 +144,10 @@ func (a *app) serviceOptions(ctx context.Context) (o service.Options, err error)
 	if err != nil {
 		return o, fail(err, "cannot find this program")
 	}
+	env := maps.Clone(a.env)
+	env["BEVY_HOME"] = paths.Home // as it is from any folder
 	o = service.Options{
-		System: runtime.GOOS, Env: a.env, UID: os.Getuid(), Program: program, Home: paths.Home, State: paths.State, Socket: paths.Socket(),
+		System: runtime.GOOS, Env: env, UID: os.Getuid(), Program: program, State: paths.State, Socket: paths.Socket(),
 	}
 	o.Port, o.IPv6 = node.FreePort(ctx)
 	return o, nil

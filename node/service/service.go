@@ -29,10 +29,9 @@ import (
 // Options say what is to be installed.
 type Options struct {
 	System  string            // as runtime.GOOS has it
-	Env     map[string]string // tells where units belong
+	Env     map[string]string // tells where units belong; the node gets what it has to know of it
 	UID     int               // of the user
 	Program string            // the path of bevy
-	Home    string            // BEVY_HOME for the node, if it is set
 	State   string            // the node's folder for state
 	Socket  string            // the path of the control socket
 	Port    int               // of the page, if no unit that is there has one
@@ -275,6 +274,17 @@ func unitDir(o Options) (string, error) {
 	return "", errors.New("HOME is not set: it says where units belong")
 }
 
+// environment is what decides where the node's folders are: a service manager
+// does not know what was set in a shell.
+func (o Options) environment() (list [][2]string) {
+	for _, name := range []string{"BEVY_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"} {
+		if filepath.IsAbs(o.Env[name]) {
+			list = append(list, [2]string{name, o.Env[name]})
+		}
+	}
+	return list
+}
+
 func systemctl(args ...string) []string { return append([]string{"systemctl", "--user"}, args...) }
 
 func domain(o Options) string { return "gui/" + strconv.Itoa(o.UID) }
@@ -321,13 +331,14 @@ func serviceText(o Options) string {
 		"StartLimitIntervalSec=60", "StartLimitBurst=5", "",
 		"[Service]", "Type=notify", "ExecStart=" + quote(o.Program) + " up",
 	}
-	if o.Home != "" {
-		lines = append(lines, "Environment="+quote("BEVY_HOME="+o.Home))
+	for _, v := range o.environment() {
+		lines = append(lines, "Environment="+quote(v[0]+"="+v[1]))
 	}
 	lines = append(lines,
-		"Restart=on-failure", "RestartSec=1", "TimeoutStopSec=40", "UMask=0077",
-		// What a manager of a user's can do without help from the system's.
-		"NoNewPrivileges=yes", "LockPersonality=yes", "RestrictRealtime=yes", "RestrictSUIDSGID=yes", "RestrictNamespaces=yes",
+		"Restart=on-failure", "RestartSec=1", "TimeoutStopSec=40",
+		// What a manager of a user's can do without help from the system's, and what
+		// does not change how folders are kept: RestrictSUIDSGID and UMask would.
+		"NoNewPrivileges=yes", "LockPersonality=yes", "RestrictRealtime=yes", "RestrictNamespaces=yes",
 		"RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK", "SystemCallArchitectures=native", "",
 		"[Install]", "WantedBy=default.target", "Also="+socketUnit)
 	return made + strings.Join(lines, "\n") + "\n"
@@ -343,8 +354,8 @@ func quote(s string) string {
 
 func plist(o Options) string {
 	env := ""
-	if o.Home != "" {
-		env = "\t<key>EnvironmentVariables</key>\n\t<dict><key>BEVY_HOME</key><string>" + xmlText(o.Home) + "</string></dict>\n"
+	for _, v := range o.environment() {
+		env += "<key>" + v[0] + "</key><string>" + xmlText(v[1]) + "</string>"
 	}
 	return `<?xml version="1.0" encoding="UTF-8"?>
 <!DOCTYPE plist PUBLIC "-//Apple//DTD PLIST 1.0//EN" "http://www.apple.com/DTDs/PropertyList-1.0.dtd">
@@ -354,10 +365,10 @@ func plist(o Options) string {
 	<key>Label</key><string>` + agent + `</string>
 	<key>ProgramArguments</key>
 	<array><string>` + xmlText(o.Program) + `</string><string>up</string></array>
-` + env + `	<key>RunAtLoad</key><true/>
+	<key>EnvironmentVariables</key><dict>` + env + `</dict>
+	<key>RunAtLoad</key><true/>
 	<key>KeepAlive</key><dict><key>SuccessfulExit</key><false/></dict>
 	<key>ProcessType</key><string>Background</string>
-	<key>Umask</key><integer>63</integer>
 	<key>StandardErrorPath</key><string>` + xmlText(filepath.Join(o.State, "launchd.log")) + `</string>
 </dict>
 </plist>
