@@ -98,7 +98,7 @@ type Resolver interface {
 	// Resolve returns the source of a name, a drive's key or another, as it was at
 	// at, if that is not empty, and what to call when the request is done. It
 	// decides whether whoever asks may see it. Errors that are fs.ErrNotExist,
-	// fs.ErrPermission, ErrGone, ErrUnreachable and ErrBadTime have their own
+	// fs.ErrPermission, ErrGone, ErrUnreachable, ErrBusy and ErrBadTime have their own
 	// answers.
 	Resolve(ctx context.Context, r *http.Request, name, at string) (Source, func(), error)
 }
@@ -109,6 +109,8 @@ var (
 	ErrGone = errors.New("it was taken away")
 	// ErrUnreachable: nobody who has it could be found.
 	ErrUnreachable = errors.New("nobody who has it could be reached")
+	// ErrBusy: too much is being read.
+	ErrBusy = errors.New("too much is being read")
 	// ErrBadTime: what comes behind the @ is no version, time or tag of the source.
 	ErrBadTime = errors.New("no such version, time or tag")
 )
@@ -188,8 +190,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer func() { <-h.places }()
 	default:
 		q.setHeaders()
-		w.Header().Set("Retry-After", "1")
-		q.fail(http.StatusServiceUnavailable, "Too much is asked for at once. Come again in a moment.")
+		q.failWith(ErrBusy)
 		return
 	}
 	switch r.Method {
@@ -247,6 +248,9 @@ func (q *request) failWith(err error) {
 		panic(http.ErrAbortHandler)
 	case q.r.Context().Err() != nil:
 		return // nobody is there any more
+	case errors.Is(err, ErrBusy):
+		q.w.Header().Set("Retry-After", "1")
+		q.fail(http.StatusServiceUnavailable, "Too much is asked for at once. Come again in a moment.")
 	case errors.Is(err, ErrBadTime):
 		q.fail(http.StatusNotFound, "What is behind the @ is no version, time or tag of it.")
 	case errors.Is(err, errLoop):

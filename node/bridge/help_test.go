@@ -34,7 +34,7 @@ func openStore(t testing.TB, c byte) *corestore.Store {
 	return s
 }
 
-func openDrive(t testing.TB, s *corestore.Store, o hyperdrive.Options) *hyperdrive.Drive {
+func driveIn(t testing.TB, s *corestore.Store, o hyperdrive.Options) *hyperdrive.Drive {
 	t.Helper()
 	o.Durability = hypercore.Soon
 	d, err := hyperdrive.Open(s, o)
@@ -45,7 +45,7 @@ func openDrive(t testing.TB, s *corestore.Store, o hyperdrive.Options) *hyperdri
 
 func newDrive(t testing.TB) *hyperdrive.Drive {
 	t.Helper()
-	return openDrive(t, openStore(t, 'c'), hyperdrive.Options{})
+	return driveIn(t, openStore(t, 'c'), hyperdrive.Options{})
 }
 
 func put(t testing.TB, d *hyperdrive.Drive, path string, data []byte, o hyperdrive.PutOptions) {
