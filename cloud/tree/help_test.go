@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -111,7 +112,14 @@ func entries(t testing.TB, tree *Tree, o hyperbee.RangeOptions) (out []Entry) {
 }
 
 // keyOf is the key of device n's log.
-func keyOf(n byte) Writer { return hypercore.SingleSigner(keyPairN(n).Public).Key() }
+func keyOf(n byte) Writer { return testKeys()[n] }
+
+var testKeys = sync.OnceValue(func() (keys [20]Writer) {
+	for n := range keys {
+		keys[n] = hypercore.SingleSigner(keyPairN(byte(n)).Public).Key()
+	}
+	return keys
+})
 
 // pull brings some blocks of device n's bee from another peer, all if none is
 // named, and its head.

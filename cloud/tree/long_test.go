@@ -14,7 +14,7 @@ import (
 // is asked for. A million with BEVY_LONG.
 func TestLargeTrees(t *testing.T) {
 	ctx := context.Background()
-	entries := 20_000
+	entries := 10_000
 	if os.Getenv("BEVY_LONG") != "" {
 		entries = 1_000_000
 	}
