@@ -57,23 +57,37 @@ func (a *app) rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "bevy",
 		Short: "A personal cloud on signed logs",
-		Long: `Bevy is a personal cloud on signed append-only logs. What works today is the
-toolbox for those logs: "bevy hyper".`,
+		Long: `Bevy is a personal cloud on signed append-only logs: folders that are the same on
+all of your machines and lose nothing. "bevy up" runs it; "bevy hyper" is the
+toolbox for the logs.`,
 		Args:          noSuchWord,
 		RunE:          a.overview,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	root.PersistentFlags().Var((*homeFlag)(a), "home", "keep everything in this `folder`")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON, one object a line")
 	root.PersistentFlags().BoolP("help", "h", false, "say what a command does")
 	root.CompletionOptions.DisableDefaultCmd = true // ours says the same in 80 columns
 	root.SetFlagErrorFunc(wrongFlag)
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { a.help(cmd) })
 	root.SetUsageFunc(func(cmd *cobra.Command) error { a.help(cmd); return nil })
+	root.AddCommand(a.upCommand(), a.downCommand(), a.statusCommand(), a.noticesCommand(), a.pingCommand(),
+		a.addCommand(), a.folderCommand(), a.joinCommand(), a.machinesCommand(), a.keysCommand())
 	root.AddCommand(a.hyperCommand(), a.serviceCommand(), a.versionCommand(), a.completionCommand())
 	root.AddCommand(topics()...)
 	root.SetHelpCommand(a.helpCommand())
 	return root
+}
+
+// A homeFlag is --home, which is BEVY_HOME said at the command line.
+type homeFlag app
+
+func (h *homeFlag) String() string { return "" }
+func (h *homeFlag) Type() string   { return "folder" }
+func (h *homeFlag) Set(s string) error {
+	h.env["BEVY_HOME"] = s
+	return nil
 }
 
 // say tells the person at the command line something. It is no data.

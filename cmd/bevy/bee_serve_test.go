@@ -47,8 +47,8 @@ func serveBee(t *testing.T, env []string, n int, args ...string) (events []door)
 	return events
 }
 
-// A client talks to a door.
-func client(t *testing.T, d door) func(request string) (reply string) {
+// levelClient talks to a door.
+func levelClient(t *testing.T, d door) func(request string) (reply string) {
 	t.Helper()
 	ws, _, err := websocket.Dial(t.Context(), d.Address, &websocket.DialOptions{Subprotocols: []string{"bevy-level", "bevy-token." + d.Token}})
 	if err != nil {
@@ -81,7 +81,7 @@ func TestBeeIsServed(t *testing.T) {
 	if len(here.Token) < 20 {
 		t.Errorf("the token is %q, which is short", here.Token)
 	}
-	ask := client(t, here)
+	ask := levelClient(t, here)
 	if got := ask(`{"id":2,"op":"put","key":"name","value":"lenka"}`); got != `{"id":2}` {
 		t.Fatalf("put: got %s", got)
 	}
@@ -95,7 +95,7 @@ func TestBeeIsServed(t *testing.T) {
 	if there.Token != "of-our-own" {
 		t.Errorf("got the token %q, want the one that was given", there.Token)
 	}
-	follow := client(t, there)
+	follow := levelClient(t, there)
 	if got := follow(`{"id":2,"op":"get","key":"s\u0000name"}`); got != `{"id":2,"value":"lenka"}` {
 		t.Errorf("get at the other door: got %s", got)
 	}

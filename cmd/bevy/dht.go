@@ -106,7 +106,7 @@ func (d *dht) join(ctx context.Context, f func(context.Context) error) error {
 
 // joinAs is join for a node that others know by a key: that of the store.
 func (d *dht) joinAs(ctx context.Context, f func(context.Context) error) error {
-	return d.withStore(making, func(s *corestore.Store) error { return d.open(ctx, identity(s), f) })
+	return d.withStore(making, func(s *corestore.Store) error { return d.open(ctx, storeKeys(s), f) })
 }
 
 // reach calls f with a way to peers, known by any key.
@@ -128,7 +128,7 @@ func (d *dht) reach(ctx context.Context, keys noise.KeyPair, f func(context.Cont
 // reachAs is reach for those whom others know by a key: that of the store.
 func (d *dht) reachAs(ctx context.Context, f func(context.Context, noise.Key, reach) error) error {
 	return d.withStore(making, func(s *corestore.Store) error {
-		keys := identity(s)
+		keys := storeKeys(s)
 		return d.reach(ctx, keys, func(ctx context.Context, r reach) error { return f(ctx, keys.Public, r) })
 	})
 }

@@ -40,8 +40,8 @@ func (h *hyper) checkPeers() error {
 	return nil
 }
 
-// identity is what this store is known by among peers. It stays the same.
-func identity(s *corestore.Store) noise.KeyPair {
+// storeKeys is what this store is known by among peers. It stays the same.
+func storeKeys(s *corestore.Store) noise.KeyPair {
 	return noise.NewKeyPair([32]byte(s.Namespace("bevy hyper").KeyPair("peer").Seed()))
 }
 
@@ -115,7 +115,7 @@ func (n *network) shares(l hypercore.Key) bool {
 // connect connects to the peers that were given. At least one must answer; to
 // the others it goes on trying.
 func (h *hyper) connect(ctx context.Context, s *corestore.Store, l hypercore.Key) (*network, error) {
-	n := &network{h: h, store: s, log: l, keys: identity(s),
+	n := &network{h: h, store: s, log: l, keys: storeKeys(s),
 		muxes: map[*protomux.Mux]bool{}, came: make(chan struct{}), shared: map[hypercore.Key]bool{}}
 	n.share(l)
 	n.ctx, n.stop = context.WithCancel(ctx)

@@ -132,7 +132,7 @@ func TestReaderSharesWhatItReadsAlone(t *testing.T) {
 			ended <- err
 			return
 		}
-		stream, err := secretstream.Server(ctx, conn, secretstream.Options{KeyPair: identity(peer)})
+		stream, err := secretstream.Server(ctx, conn, secretstream.Options{KeyPair: storeKeys(peer)})
 		if err == nil {
 			err = peer.Replicate(ctx, stream, corestore.ReplicateOptions{})
 		}
@@ -284,7 +284,7 @@ func TestPeersAreAskedAgain(t *testing.T) {
 			if err != nil {
 				return
 			}
-			stream, err := secretstream.Server(context.Background(), conn, secretstream.Options{KeyPair: identity(peer)})
+			stream, err := secretstream.Server(context.Background(), conn, secretstream.Options{KeyPair: storeKeys(peer)})
 			switch {
 			case err != nil:
 				t.Error(err)

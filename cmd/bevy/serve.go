@@ -100,7 +100,7 @@ type served struct {
 
 // start listens and serves in the background, until stop.
 func (s *server) start(ctx context.Context, h *hyper, store *corestore.Store) error {
-	s.hyper, s.store, s.keys, s.slots = h, store, identity(store), make(chan struct{}, maxConnections)
+	s.hyper, s.store, s.keys, s.slots = h, store, storeKeys(store), make(chan struct{}, maxConnections)
 	ctx, s.cancel = context.WithCancel(ctx)
 	if err := s.listen(ctx); err != nil {
 		s.stop()

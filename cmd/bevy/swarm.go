@@ -44,7 +44,7 @@ func (h *hyper) joinSwarm(s *corestore.Store, stays bool, serve func(*hyperswarm
 	if stays {
 		h.routerPort(&o)
 	}
-	o.KeyPair = identity(s)
+	o.KeyPair = storeKeys(s)
 	var joined atomic.Pointer[hyperswarm.Swarm]
 	o.Notify = func(e dhtrpc.Event) {
 		if s := joined.Load(); s != nil && e == dhtrpc.InterfacesChanged {

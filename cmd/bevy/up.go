@@ -1,0 +1,230 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/cloudbevy/bevy/client"
+	"github.com/cloudbevy/bevy/cloud/identity"
+	"github.com/cloudbevy/bevy/cloud/words"
+	"github.com/cloudbevy/bevy/node"
+	"github.com/cloudbevy/bevy/node/home"
+	"github.com/spf13/cobra"
+)
+
+// An up is one run of "bevy up".
+type up struct {
+	*app
+	swarmFlags
+	listen  []string
+	hosts   []string
+	name    string
+	offline bool
+	restore bool
+	open    bool
+	idle    time.Duration
+}
+
+func (a *app) upCommand() *cobra.Command {
+	u := &up{app: a}
+	cmd := &cobra.Command{
+		Use:   "up [flags]",
+		Short: "Run this machine's part of your cloud",
+		Long: `Opens the cloud that is kept on this machine, and makes one if there is none. It
+stays until it is told to end: by "bevy down", or ctrl-C. "bevy service install"
+has the system run it when it is needed.
+
+It needs no flag, no file and no account. The page and the doors are at one port,
+7070 or the next that is free, and are for this machine alone unless --listen says
+otherwise.`,
+		Example: `bevy up
+bevy up --restore
+bevy up --listen :7070 --host cloud.example.org`,
+		Args: wants(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error { return u.run(cmd.Context()) },
+	}
+	f := cmd.Flags()
+	f.StringSliceVar(&u.listen, "listen", nil, "serve the page and doors at these `addresses`, such as :7070")
+	f.StringSliceVar(&u.hosts, "host", nil, "answer to these `names`, too")
+	f.StringVar(&u.name, "name", "", "call this machine by this `name`, when it is new")
+	f.BoolVar(&u.offline, "offline", false, "stay away from all networks")
+	f.BoolVar(&u.restore, "restore", false, "make the cloud again from its owner's 24 words, which are read from stdin")
+	f.BoolVar(&u.open, "open", false, "open the page in a browser")
+	f.DurationVar(&u.idle, "idle", 0, "end after this `time` with nothing to do; never, unless the system started it")
+	u.bootstrapFlags(cmd)
+	u.bindFlag(cmd)
+	return cmd
+}
+
+// A started is what --json prints.
+type started struct {
+	Event   string `json:"event"` // "ready", or "running" if another process was already
+	Cloud   string `json:"cloud"`
+	Name    string `json:"name"`
+	Data    string `json:"data"`
+	Address string `json:"address"`
+	Page    string `json:"page"` // signs in once
+	PID     int    `json:"pid"`
+	Took    string `json:"took,omitempty"`
+}
+
+func (u *up) run(ctx context.Context) error {
+	began := u.clock.Now()
+	p, err := u.paths()
+	if err != nil {
+		return err
+	}
+	if c, err := client.Dial(ctx, node.Control(p)); err == nil {
+		defer c.Close()
+		return u.running(ctx, c, p)
+	}
+	o := home.Options{Name: u.name, Offline: u.offline}
+	if o.DHT, err = u.options(u.app); err != nil {
+		return err
+	}
+	if u.restore {
+		if o.Seed, err = u.readWords(); err != nil {
+			return err
+		}
+	}
+	h := home.New(o)
+	n, err := node.Open(ctx, node.Options{
+		Paths: p, Version: versionNow().Version, Env: u.env, Listen: u.listen, Hosts: u.hosts, Idle: u.idle,
+		Clock: u.clock, Process: true, Wire: h.Wire,
+	})
+	if err != nil {
+		return asked(err, "cannot start the node")
+	}
+	var st client.Status
+	c, err := client.Dial(ctx, node.Control(p))
+	if err == nil {
+		st, err = c.Status(ctx)
+		c.Close()
+	}
+	if err != nil {
+		return errors.Join(asked(err, "cannot start the node"), n.Close())
+	}
+	took := u.clock.Now().Sub(began)
+	if err := u.print("ready", st, n.Link().URL, p, took); err != nil {
+		return errors.Join(err, n.Close())
+	}
+	if err := errors.Join(n.Wait(ctx), n.Close()); err != nil && !errors.Is(err, context.Canceled) {
+		return asked(err, "the node has ended")
+	}
+	return nil
+}
+
+// running says that a node runs already.
+func (u *up) running(ctx context.Context, c *client.Client, p node.Paths) error {
+	if u.restore {
+		return &failure{code: codeConflict, what: "a cloud runs here already", cause: "its words are not the ones to be typed", try: "bevy down, or --home <another folder>"}
+	}
+	st, err := c.Status(ctx)
+	if err != nil {
+		return asked(err, "cannot ask the node")
+	}
+	link, err := c.Link(ctx)
+	if err != nil {
+		return asked(err, "cannot ask the node")
+	}
+	return u.print("running", st, link.URL, p, 0)
+}
+
+// print says where the node is, and what to do next.
+func (u *up) print(event string, st client.Status, link string, p node.Paths, took time.Duration) error {
+	s := started{Event: event, Data: p.Data, Address: st.Node.Address, Page: link, PID: st.Node.PID}
+	if st.Cloud != nil {
+		s.Cloud, s.Name = st.Cloud.ID, st.Cloud.Name
+	}
+	if took > 0 {
+		s.Took = took.Round(time.Millisecond).String()
+	}
+	opened := u.open && openPage(link) == nil
+	if u.json {
+		return written(u.printJSON(s))
+	}
+	var b strings.Builder
+	key := s.Cloud
+	if len(key) > 8 {
+		key = key[:8]
+	}
+	fmt.Fprintf(&b, "Bevy %s  cloud %q  key %s  data %s\n", st.Node.Version, s.Name, key, p.Data)
+	state := "runs already"
+	if event == "ready" {
+		state = fmt.Sprintf("ready in %.2f s", took.Seconds())
+	}
+	if opened {
+		link += "   (opened)"
+	}
+	fmt.Fprintf(&b, "%s   page  %s\n", state, link)
+	next := [][2]string{{"bevy add <folder>", "keep a folder safe"}, {"bevy join", "add another machine"}, {"bevy keys show", "write down the words that bring all of it back"}}
+	if event == "running" {
+		next = [][2]string{{"bevy status", "see how it is"}, {"bevy down", "stop it"}}
+	}
+	for i, n := range next {
+		label := "next:"
+		if i > 0 {
+			label = "     "
+		}
+		fmt.Fprintf(&b, "%s  %-19s %s\n", label, n[0], n[1])
+	}
+	return written(u.printLine(strings.TrimSuffix(b.String(), "\n")))
+}
+
+// readWords reads the owner's words.
+func (u *up) readWords() (*identity.Seed, error) {
+	if isTerminal(u.stdin) {
+		u.say("type the 24 words, then enter:")
+	}
+	line, err := bufio.NewReaderSize(u.stdin, 4<<10).ReadString('\n')
+	if err != nil && line == "" {
+		return nil, wrong("bevy up --restore < words.txt", err.Error(), "there are no words on stdin")
+	}
+	seed, err := words.ParseSeed(line)
+	if err != nil {
+		return nil, wrong("the words that bevy keys show has printed, in their order", err.Error(), "these are not the words of a cloud")
+	}
+	s := identity.Seed(seed)
+	return &s, nil
+}
+
+// openPage opens a page in the person's browser.
+func openPage(url string) error {
+	switch runtime.GOOS {
+	case "darwin":
+		return exec.Command("open", url).Start()
+	case "windows":
+		return exec.Command("rundll32", "url.dll,FileProtocolHandler", url).Start()
+	}
+	return exec.Command("xdg-open", url).Start()
+}
+
+func (a *app) downCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "down [flags]",
+		Short: "Stop this machine's part of your cloud",
+		Long: `Has the node that runs on this machine end what it is doing and stop. What was
+acknowledged is on the disk.`,
+		Example: `bevy down`,
+		Args:    wants(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := cmd.Context()
+			c, err := a.control(ctx)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			if err := c.Stop(ctx); err != nil {
+				return asked(err, "cannot stop the node")
+			}
+			a.say("stopped\nundo:  bevy up")
+			return nil
+		},
+	}
+}

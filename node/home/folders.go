@@ -1,0 +1,369 @@
+package home
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cloudbevy/bevy/client"
+	"github.com/cloudbevy/bevy/cloud"
+	"github.com/cloudbevy/bevy/cloud/content"
+	"github.com/cloudbevy/bevy/cloud/disk"
+	"github.com/cloudbevy/bevy/cloud/folder"
+	"github.com/cloudbevy/bevy/cloud/tree"
+	"github.com/cloudbevy/bevy/hyper/hypercore"
+	"github.com/cloudbevy/bevy/hyper/noise"
+)
+
+// A kept is a folder of the cloud while the session lasts.
+type kept struct {
+	session *session
+	space   *cloud.Space
+	folder  *folder.Folder
+	deaf    func() // ends the folder's notifications
+	stop    context.CancelFunc
+	ctx     context.Context
+	work    sync.WaitGroup
+	grown   chan struct{}
+
+	mu       sync.Mutex
+	writers  map[tree.Writer]hypercore.Key // who writes which log
+	keeper   *disk.Keeper                  // nil if there is no folder on this disk
+	keep     cloud.Keep                    // as it is carried out
+	fetching bool
+	stats    folder.Stats
+	measured bool
+	changed  time.Time
+}
+
+// openFolders opens the folders that are new in the cloud, closes those that are
+// gone, and does for each what this device is to do with it.
+func (s *session) openFolders() error {
+	wanted := map[string]bool{}
+	var errs []error
+	for _, info := range s.cloud.Spaces(cloud.Folder) {
+		wanted[info.ID] = true
+		k, err := s.folderOf(info.ID)
+		if err == nil {
+			err = k.carryOut(s.cloud.Keep(s.cloud.Self(), info.ID))
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("folder %q: %w", info.Name, err))
+		}
+	}
+	s.mu.Lock()
+	var gone []*kept
+	for id, k := range s.folders {
+		if !wanted[id] {
+			gone = append(gone, k)
+			delete(s.folders, id)
+		}
+	}
+	s.mu.Unlock()
+	for _, k := range gone {
+		errs = append(errs, k.close())
+	}
+	return errors.Join(errs...)
+}
+
+// folderOf returns an open folder, and opens it if it is not.
+func (s *session) folderOf(id string) (*kept, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if k := s.folders[id]; k != nil {
+		return k, nil
+	}
+	if s.folders == nil {
+		return nil, errors.New("the cloud is closed")
+	}
+	space, err := s.cloud.Space(id)
+	if err != nil {
+		return nil, err
+	}
+	clk := s.home.node.Clock()
+	k := &kept{session: s, space: space, writers: map[tree.Writer]hypercore.Key{}, grown: make(chan struct{}, 1)}
+	k.ctx, k.stop = context.WithCancel(s.ctx)
+	contents := content.New(content.Options{Clock: clk})
+	k.folder = folder.New(space.Tree(), contents, folder.Options{Device: k.deviceOf, Clock: clk})
+	space.Writers(func(w cloud.Writer) {
+		k.mu.Lock()
+		k.writers[w.Tree.Key()] = w.Device
+		k.mu.Unlock()
+		if w.Content == nil {
+			return
+		}
+		var err error
+		if w.Own {
+			err = contents.Own(w.Content)
+		} else {
+			err = contents.Add(w.Content, 0)
+		}
+		if err != nil {
+			s.home.node.Log.Error("cannot use a log of contents", "log", w.Content.Key(), "err", err)
+		}
+	})
+	space.SetMissing(k.missing)
+	k.deaf = k.folder.Notify(k.grow)
+	k.work.Go(k.measure)
+	k.grow()
+	s.folders[id] = k
+	return k, nil
+}
+
+// deviceOf returns what people call the device that writes a log.
+func (k *kept) deviceOf(w tree.Writer) string {
+	k.mu.Lock()
+	device, ok := k.writers[w]
+	k.mu.Unlock()
+	if !ok {
+		return ""
+	}
+	return k.session.cloud.DeviceName(noise.Key(device))
+}
+
+func (k *kept) grow() {
+	select {
+	case k.grown <- struct{}{}:
+	default:
+	}
+}
+
+// measureShare is the part of the time that may be spent on counting what there
+// is.
+const measureShare = 20
+
+// measure counts what there is, and what of it is not here, when that has
+// changed.
+func (k *kept) measure() {
+	clk := k.session.home.node.Clock()
+	for {
+		select {
+		case <-k.grown:
+		case <-k.ctx.Done():
+			return
+		}
+		began := clk.Now()
+		st, err := k.folder.Stats(k.ctx, "/")
+		if err != nil {
+			if k.ctx.Err() == nil {
+				k.session.home.node.Log.Warn("cannot count a folder", "folder", k.space.Info().Name, "err", err)
+			}
+			continue
+		}
+		took := clk.Now().Sub(began)
+		k.mu.Lock()
+		if k.measured && (st.Bytes != k.stats.Bytes || st.Files != k.stats.Files) {
+			k.changed = clk.Now()
+		}
+		k.stats, k.measured = st, true
+		k.mu.Unlock()
+		k.session.poke()
+		if !sleep(k.ctx, clk, max(calm, measureShare*took)) {
+			return
+		}
+	}
+}
+
+// missing is how many bytes of the folder are not here, as far as is known.
+func (k *kept) missing() int64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.measured {
+		return 1 // nobody may count on it
+	}
+	return k.stats.Missing
+}
+
+// carryOut does what this device is to do with the folder.
+func (k *kept) carryOut(keep cloud.Keep) error {
+	k.fetch(keep)
+	k.mu.Lock()
+	old, same := k.keeper, k.keep == keep
+	k.mu.Unlock()
+	if same {
+		return nil
+	}
+	if old != nil {
+		if err := old.Close(); err != nil {
+			return err
+		}
+	}
+	k.mu.Lock()
+	k.keeper, k.keep = nil, keep
+	k.mu.Unlock()
+	if keep.Path == "" {
+		return nil
+	}
+	if err := k.space.Write(k.ctx); err != nil {
+		return err
+	}
+	h := k.session.home
+	keeper, err := disk.Open(disk.Options{
+		Dir: keep.Path, Folder: k.folder, Index: h.index, ID: k.space.Info().ID,
+		Clock: h.node.Clock(), Watcher: h.watcher, Sparse: keep.Sparse, Changed: k.session.poke,
+	})
+	if err != nil {
+		return err
+	}
+	k.mu.Lock()
+	k.keeper = keeper
+	k.mu.Unlock()
+	k.work.Go(func() {
+		if err := keeper.Run(k.ctx); err != nil && k.ctx.Err() == nil {
+			h.node.Log.Error("a folder is not kept any more", "folder", keep.Path, "err", err)
+		}
+	})
+	return nil
+}
+
+// fetch brings the contents of the folder here while there is another device, if
+// this one is to have them all. A keeper does so by itself.
+func (k *kept) fetch(keep cloud.Keep) {
+	if keep.Sparse || len(k.session.cloud.Peers()) == 0 {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.fetching || k.ctx.Err() != nil {
+		return
+	}
+	k.fetching = true
+	k.work.Go(func() {
+		// What could not be had comes with the next device, or the next change.
+		_ = k.folder.Fetch(k.ctx)
+		k.mu.Lock()
+		k.fetching = false
+		k.mu.Unlock()
+		k.grow()
+	})
+}
+
+// close ends all that is done with the folder.
+func (k *kept) close() (err error) {
+	k.deaf()
+	k.stop()
+	k.mu.Lock()
+	keeper := k.keeper
+	k.mu.Unlock()
+	if keeper != nil {
+		err = keeper.Close()
+	}
+	k.work.Wait()
+	return errors.Join(err, k.folder.Close())
+}
+
+// findFolder finds a folder by its name or id, or by where it is on this disk.
+func (s *session) findFolder(word string) (*kept, error) {
+	if filepath.IsAbs(word) {
+		for _, info := range s.cloud.Spaces(cloud.Folder) {
+			if s.cloud.Keep(s.cloud.Self(), info.ID).Path == filepath.Clean(word) {
+				return s.folderOf(info.ID)
+			}
+		}
+	}
+	info, err := s.cloud.Find(cloud.Folder, "", word)
+	if err != nil {
+		return nil, &client.Error{Code: client.CodeNotFound, Message: fmt.Sprintf("there is no folder %q", word), Cause: "none of the cloud has that name", Try: "bevy folder ls"}
+	}
+	return s.folderOf(info.ID)
+}
+
+// addFolder has a folder on the disk kept the same as one of the cloud, which is
+// made if there is none of that name.
+func (s *session) addFolder(ctx context.Context, path, name string, sparse bool) (*kept, error) {
+	path = filepath.Clean(path)
+	if !filepath.IsAbs(path) {
+		return nil, &client.Error{Code: client.CodeUsage, Message: fmt.Sprintf("%q is no place on the disk", path), Cause: "it must begin at the root", Try: "the whole path"}
+	}
+	st, err := os.Stat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		if _, ferr := s.cloud.Find(cloud.Folder, "", named(path, name)); ferr != nil {
+			return nil, &client.Error{Code: client.CodeNotFound, Message: fmt.Sprintf("there is no folder %s", path), Cause: "it is not on this disk, and the cloud has none of that name", Try: "mkdir " + path}
+		}
+		err = os.MkdirAll(path, 0o755)
+	case err == nil && !st.IsDir():
+		return nil, &client.Error{Code: client.CodeUsage, Message: fmt.Sprintf("%s is no folder", path), Cause: "only folders are kept", Try: "the folder that it is in"}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := s.overlaps(path); err != nil {
+		return nil, err
+	}
+	name = named(path, name)
+	info, err := s.cloud.Find(cloud.Folder, "", name)
+	if err != nil {
+		space, err := s.cloud.Make(ctx, cloud.SpaceInfo{Kind: cloud.Folder, Name: name})
+		if err != nil {
+			return nil, err
+		}
+		info = space.Info()
+	}
+	if have := s.cloud.Keep(s.cloud.Self(), info.ID); have.Path != "" && have.Path != path {
+		return nil, &client.Error{Code: client.CodeConflict, Message: fmt.Sprintf("%q is kept already", name), Cause: "it is at " + have.Path, Try: "bevy add " + path + " --as <another name>"}
+	}
+	if err := s.cloud.SetKeep(ctx, info.ID, cloud.Keep{Path: path, Sparse: sparse}); err != nil {
+		return nil, err
+	}
+	k, err := s.folderOf(info.ID)
+	if err != nil {
+		return nil, err
+	}
+	return k, k.carryOut(cloud.Keep{Path: path, Sparse: sparse})
+}
+
+// named is what a folder is called: what was said, or what it is called on the
+// disk.
+func named(path, name string) string {
+	if name != "" {
+		return name
+	}
+	return filepath.Base(path)
+}
+
+// overlaps tells whether a folder on the disk is in one that is kept, or one that
+// is kept is in it: what would be kept twice would go around in circles.
+func (s *session) overlaps(path string) error {
+	data := s.home.node.Paths().Data
+	within := func(a, b string) bool {
+		return a == b || strings.HasPrefix(a, strings.TrimSuffix(b, string(filepath.Separator))+string(filepath.Separator))
+	}
+	if within(data, path) || within(path, data) {
+		return &client.Error{Code: client.CodeUsage, Message: fmt.Sprintf("%s can't be kept", path), Cause: "the cloud's own data are in " + data, Try: "another folder"}
+	}
+	for _, info := range s.cloud.Spaces(cloud.Folder) {
+		have := s.cloud.Keep(s.cloud.Self(), info.ID).Path
+		if have != "" && have != path && (within(have, path) || within(path, have)) {
+			return &client.Error{Code: client.CodeConflict, Message: fmt.Sprintf("%s can't be kept", path), Cause: fmt.Sprintf("%q is kept at %s already", info.Name, have), Try: "another folder"}
+		}
+	}
+	return nil
+}
+
+// dropFolder ends keeping a folder on this disk, where all stays as it is. The
+// cloud keeps it, unless everywhere says that it is to go there, too.
+func (s *session) dropFolder(ctx context.Context, k *kept, everywhere bool) error {
+	id := k.space.Info().ID
+	k.mu.Lock()
+	keeper := k.keeper
+	k.keeper, k.keep = nil, cloud.Keep{}
+	k.mu.Unlock()
+	if keeper != nil {
+		if err := errors.Join(keeper.Forget(), keeper.Close()); err != nil {
+			return err
+		}
+	}
+	if err := s.cloud.SetKeep(ctx, id, cloud.Keep{}); err != nil {
+		return err
+	}
+	if !everywhere {
+		return nil
+	}
+	return s.cloud.Update(ctx, id, func(i *cloud.SpaceInfo) { i.Removed = true })
+}

@@ -1,0 +1,190 @@
+package home
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/cloudbevy/bevy/client"
+	"github.com/cloudbevy/bevy/cloud"
+	"github.com/cloudbevy/bevy/cloud/identity"
+	"github.com/cloudbevy/bevy/cloud/pair"
+	"github.com/cloudbevy/bevy/cloud/words"
+	"github.com/cloudbevy/bevy/hyper/hyperswarm"
+	"github.com/cloudbevy/bevy/hyper/noise"
+)
+
+// An invited is an invitation while its words are shown.
+type invited struct {
+	*pair.Invitation
+	swarm *hyperswarm.Swarm
+	ended chan struct{} // closed when it is over
+	got   pair.Request  // who came, once ended
+	err   error
+}
+
+// meeting makes a swarm that finds the other side of a code, and nobody else.
+func (s *session) meeting(ctx context.Context, code words.Code, serve func(*hyperswarm.Conn)) (*hyperswarm.Swarm, error) {
+	if s.swarm == nil {
+		return nil, &client.Error{Code: client.CodeOffline, Message: "machines can't be paired", Cause: "this node has no network", Try: "bevy up without --offline"}
+	}
+	var seed [32]byte
+	rand.Read(seed[:]) // which never fails
+	sw, err := s.swarm.open(noise.NewKeyPair(seed), s.home.node.Clock(), serve)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := sw.Join(hyperswarm.Topic(pair.Topic(code)), hyperswarm.JoinOptions{}); err != nil {
+		return nil, errors.Join(err, sw.Close())
+	}
+	return sw, nil
+}
+
+// invite shows words, for one device to join by. Words that were shown before
+// are dead then.
+func (h *Home) invite(ctx context.Context) (*invited, error) {
+	h.stopInviting()
+	v := &invited{ended: make(chan struct{})}
+	err := h.use(func(s *session) (err error) {
+		v.Invitation, err = pair.NewInvitation(pair.InviteOptions{Admit: s.cloud.Admit, Clock: h.node.Clock()})
+		if err != nil {
+			return err
+		}
+		v.swarm, err = s.meeting(ctx, v.Code(), func(c *hyperswarm.Conn) {
+			if err := v.Serve(s.ctx, c.Stream); err != nil {
+				h.node.Log.Info("somebody came to join", "err", err)
+			}
+		})
+		if err != nil {
+			return errors.Join(err, v.Close())
+		}
+		s.work.Go(func() {
+			defer h.node.Busy("pairing")()
+			v.got, v.err = v.Wait(s.ctx)
+			if v.err == nil {
+				h.node.Say("%s has joined", v.got.Name)
+			}
+			_ = errors.Join(v.Close(), v.swarm.Close()) // it is over, whatever they say
+			close(v.ended)
+			s.poke()
+		})
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	h.mu.Lock()
+	h.invited = v
+	h.mu.Unlock()
+	return v, nil
+}
+
+// stopInviting ends an invitation that is shown.
+func (h *Home) stopInviting() {
+	h.mu.Lock()
+	v := h.invited
+	h.invited = nil
+	h.mu.Unlock()
+	if v != nil {
+		_ = v.Close() // the words are dead
+		<-v.ended
+	}
+}
+
+// joiningFile, in the folder of the cloud, has the seed of the key pair that this
+// device joins another cloud with, until it has.
+const joiningFile = "joining"
+
+// joiningKeys returns the seed for joining, the same until it was used.
+func (h *Home) joiningKeys() (seed [32]byte, err error) {
+	v := cloud.FileVault(filepath.Join(h.dir, joiningFile))
+	if b, err := v.Load(); err == nil && len(b) == len(seed) {
+		return [32]byte(b), nil
+	}
+	rand.Read(seed[:])
+	return seed, v.Save(seed[:])
+}
+
+// joinCloud makes this device one of the cloud that shows the words.
+func (h *Home) joinCloud(ctx context.Context, text, name string) (a pair.Admission, err error) {
+	code, err := words.ParseCode(text)
+	if err != nil {
+		return a, &client.Error{Code: client.CodeUsage, Message: "these are not the words that bevy join shows", Cause: err.Error(), Try: "bevy join <word>-<word>-<word>-<word>-<word>-<word>"}
+	}
+	seed, err := h.joiningKeys()
+	if err != nil {
+		return a, err
+	}
+	if name == "" {
+		name = h.deviceName()
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var once sync.Once
+	var s *session
+	err = h.use(func(now *session) error {
+		s = now
+		if why := s.inUse(); why != "" {
+			return &client.Error{Code: client.CodeConflict, Message: "this machine has a cloud of its own already", Cause: why, Try: "bevy join here, and the words on the other machine"}
+		}
+		j, err := pair.NewJoiner(pair.JoinOptions{
+			Code: code, Device: noise.NewKeyPair(seed), Name: name, Clock: h.node.Clock(),
+			Keep: func(a pair.Admission) error {
+				o := h.cloudOptions()
+				return cloud.Join(o, seed, a)
+			},
+		})
+		if err != nil {
+			return err
+		}
+		result := make(chan error, 1)
+		sw, err := s.meeting(ctx, code, func(c *hyperswarm.Conn) {
+			got, err := j.Join(ctx, c.Stream)
+			switch {
+			case err == nil:
+				once.Do(func() { a = got; result <- nil })
+			case errors.Is(err, pair.ErrWords), errors.Is(err, pair.ErrTries), errors.Is(err, pair.ErrDeclined), errors.Is(err, pair.ErrUsed), errors.Is(err, pair.ErrExpired):
+				once.Do(func() { result <- err })
+			}
+		})
+		if err != nil {
+			return err
+		}
+		defer sw.Close()
+		select {
+		case err := <-result:
+			return err
+		case <-ctx.Done():
+			return &client.Error{Code: client.CodeOffline, Message: "nobody with these words was found", Cause: context.Cause(ctx).Error(), Try: "bevy join on the other machine, and bevy netcheck on both"}
+		case <-s.ctx.Done():
+			return errors.New("the node is ending")
+		}
+	})
+	if err != nil {
+		if _, told := errors.AsType[*client.Error](err); !told {
+			err = &client.Error{Code: client.CodeDenied, Message: "the other machine did not let this one in", Cause: err.Error(), Try: "bevy join there, for new words"}
+		}
+		return a, err
+	}
+	close(s.replaced)
+	return a, os.Remove(filepath.Join(h.dir, joiningFile))
+}
+
+// inUse says why what is in the cloud can't be given up; "" if nothing is.
+func (s *session) inUse() string {
+	for _, kind := range []cloud.Kind{cloud.Folder, cloud.Table} {
+		if n := len(s.cloud.Spaces(kind)); n > 0 {
+			return fmt.Sprintf("there is something in it: %s", s.cloud.Spaces(kind)[0].Name)
+		}
+	}
+	for _, d := range s.cloud.Devices() {
+		if d.Status == identity.In && d.Key != s.cloud.Self() {
+			return d.Name + " is in it"
+		}
+	}
+	return ""
+}

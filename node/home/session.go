@@ -1,0 +1,130 @@
+package home
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/cloudbevy/bevy/client"
+	"github.com/cloudbevy/bevy/cloud"
+	"github.com/cloudbevy/bevy/hyper/clock"
+	"github.com/cloudbevy/bevy/hyper/noise"
+)
+
+// A session is a cloud while it is open, with all that depends on it.
+type session struct {
+	home  *Home
+	cloud *cloud.Cloud
+	swarm *swarm // nil if there is none
+
+	ctx      context.Context
+	stop     context.CancelFunc
+	work     sync.WaitGroup
+	users    sync.WaitGroup // of calls that use it
+	again    chan struct{}  // something has changed
+	replaced chan struct{}  // closed when another cloud is to be opened
+
+	mu       sync.Mutex
+	folders  map[string]*kept                       // by the ids of their spaces
+	seen     map[string]time.Time                   // when devices were connected last
+	holdings map[noise.Key]map[string]cloud.Holding // what devices said last
+	raised   map[[2]string]bool                     // notices of folders, by code and name
+	counted  time.Time                              // when counts were taken
+	counts   map[string][2]uint64                   // bytes up and down, by device
+	speeds   map[string]rate
+}
+
+// open opens the cloud with its folders and connections.
+func (h *Home) open(ctx context.Context) (s *session, err error) {
+	c, err := h.openCloud(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("open the cloud: %w", err)
+	}
+	s = &session{home: h, cloud: c, again: make(chan struct{}, 1), replaced: make(chan struct{}), folders: map[string]*kept{},
+		seen: map[string]time.Time{}, holdings: map[noise.Key]map[string]cloud.Holding{}, speeds: map[string]rate{}}
+	s.ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	if err := s.openFolders(); err != nil {
+		return nil, err
+	}
+	if !h.options.Offline {
+		if s.swarm, err = s.join(); err != nil {
+			return nil, err
+		}
+	}
+	s.work.Go(s.follow)
+	s.poke()
+	return s, nil
+}
+
+// poke has follow look at what has changed.
+func (s *session) poke() {
+	select {
+	case s.again <- struct{}{}:
+	default:
+	}
+}
+
+// calm is how long changes are collected before others are told of them.
+const calm = 300 * time.Millisecond
+
+// follow does what changes of the cloud ask for, until the session ends.
+func (s *session) follow() {
+	for {
+		select {
+		case <-s.again:
+		case <-s.ctx.Done():
+			return
+		}
+		if err := s.openFolders(); err != nil {
+			s.home.node.Log.Warn("cannot open a folder", "err", err)
+		}
+		s.meet()
+		s.notices()
+		// What this device has is on the disk before others hear of it.
+		if err := s.home.store.Sync(); err == nil {
+			s.cloud.Told()
+		}
+		s.home.node.Publish(client.Changed, nil)
+		if !sleep(s.ctx, s.home.node.Clock(), calm) {
+			return
+		}
+	}
+}
+
+// sleep waits, and tells whether the context has not ended meanwhile.
+func sleep(ctx context.Context, c clock.Clock, d time.Duration) bool {
+	woken := make(chan struct{})
+	timer := c.AfterFunc(d, func() { close(woken) })
+	defer timer.Stop()
+	select {
+	case <-woken:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// close ends the session, once nobody uses it any more.
+func (s *session) close() (err error) {
+	s.stop()
+	s.users.Wait()
+	if s.swarm != nil {
+		err = s.swarm.close()
+	}
+	s.work.Wait()
+	s.mu.Lock()
+	folders := s.folders
+	s.folders = nil
+	s.mu.Unlock()
+	for _, k := range folders {
+		err = errors.Join(err, k.close())
+	}
+	return errors.Join(err, s.cloud.Close())
+}
