@@ -167,8 +167,8 @@ func (f *Folder) eachOf(ctx context.Context, v *Folder, give func(*Entry) bool) 
 	return nil
 }
 
-// refs returns the contents of what is at a path and in it, each part of up to n of
-// them.
+// refs returns the contents of what is at a path and in it, and of what stands
+// beside that, in parts of about n.
 func (f *Folder) refs(ctx context.Context, path string, n int) iter.Seq2[[]content.Ref, error] {
 	return func(yield func([]content.Ref, error) bool) {
 		if err := checkFolder(path); err != nil {
@@ -181,10 +181,13 @@ func (f *Folder) refs(ctx context.Context, path string, n int) iter.Seq2[[]conte
 				yield(nil, err)
 				return
 			}
-			if e := read(raw); e.Kind == File {
-				list = append(list, e.Content)
+			e := read(raw)
+			for _, o := range append([]*Entry{&e}, pointers(e.Others)...) {
+				if o.Kind == File {
+					list = append(list, o.Content)
+				}
 			}
-			if len(list) == n {
+			if len(list) >= n {
 				if !yield(list, nil) {
 					return
 				}
@@ -203,17 +206,19 @@ const refsAtOnce = 1024
 // Missing returns how many bytes of the files at a path and in it are not held here.
 func (f *Folder) Missing(ctx context.Context, path string) (int64, error) {
 	var total int64
-	for refs, err := range f.refs(ctx, path, 1) {
+	for refs, err := range f.refs(ctx, path, refsAtOnce) {
 		if err != nil {
 			return 0, fmt.Errorf("missing contents in %q: %w", path, err)
 		}
-		n, err := f.content.Missing(ctx, refs...)
-		if errors.Is(err, ErrInvalid) {
-			n = refs[0].Size
-		} else if err != nil {
-			return 0, fmt.Errorf("missing contents in %q: %w", path, err)
+		for _, r := range refs {
+			n, err := f.content.Missing(ctx, r)
+			if errors.Is(err, ErrInvalid) {
+				n = r.Size
+			} else if err != nil {
+				return 0, fmt.Errorf("missing contents in %q: %w", path, err)
+			}
+			total += n
 		}
-		total += n
 	}
 	return total, nil
 }
