@@ -41,13 +41,17 @@ func appendEscaped(b []byte, s string) []byte {
 
 // skipPart returns what follows a part of a type.
 func skipPart(b []byte, t item.Type) []byte {
+	if t == item.N {
+		// The first byte, an exponent, may be 0.
+		if i := bytes.IndexByte(b[min(1, len(b)):], 0); i >= 0 {
+			return b[i+2:]
+		}
+		return nil
+	}
 	for {
 		i := bytes.IndexByte(b, 0)
-		if i < 0 || t != item.N && i+1 == len(b) {
+		if i < 0 || i+1 == len(b) {
 			return nil
-		}
-		if t == item.N {
-			return b[i+1:]
 		}
 		if b[i+1] == 1 {
 			return b[i+2:]

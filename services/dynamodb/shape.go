@@ -84,7 +84,7 @@ func checkStruct(n *item.Node, fields []field) (*item.Node, error) {
 
 // check looks at the type of a member.
 func (s *shape) check(n *item.Node) (*item.Node, error) {
-	if n.Kind == item.Null {
+	if n.Kind == item.Null && s.kind != kValue {
 		return n, nil
 	}
 	var err error
@@ -250,13 +250,18 @@ func (v *validator) many(n *item.Node, s *shape, path string) {
 	switch s.kind {
 	case kStruct, kFieldStruct:
 		v.fields(n, s.fields, path)
-	case kList, kParamList:
-		for i, e := range n.List {
-			v.member("member", e, s.of, path+"."+strconv.Itoa(i+1))
+	case kList, kParamList, kMap, kParamMap:
+		if s.of.kind == kValue {
+			return
 		}
-	case kMap, kParamMap:
+		of := *s.of
+		of.notNull = true
 		for i, e := range n.List {
-			v.member("member", e, s.of, path+"."+n.Keys[i])
+			name := strconv.Itoa(i + 1)
+			if n.Kind == item.Object {
+				name = n.Keys[i]
+			}
+			v.member("member", e, &of, path+"."+name)
 		}
 	}
 }

@@ -347,6 +347,9 @@ func (p *conditionParser) bounds(low, high *Node) {
 
 // show is a value in a complaint.
 func show(v item.Value) string {
+	if v.Type == item.S || v.Type == item.N {
+		return v.Text
+	}
 	text := string(v.AppendJSON(nil))
 	_, text, _ = strings.Cut(text, ":")
 	return strings.Trim(strings.TrimSuffix(text, "}"), `"`)
@@ -494,9 +497,9 @@ func Compare(op string, x item.Value, more []item.Value) bool {
 	}
 	switch op {
 	case "=", "EQ":
-		return x.Equal(y)
+		return x.Type != item.None && x.Equal(y)
 	case "<>", "NE":
-		return !x.Equal(y)
+		return x.Type == item.None || !x.Equal(y)
 	case "<", "LT":
 		return ordered(func(c int) bool { return c < 0 })
 	case "<=", "LE":
