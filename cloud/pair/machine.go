@@ -1,6 +1,7 @@
 package pair
 
 import (
+	"crypto/hmac"
 	"fmt"
 	"io"
 
@@ -62,10 +63,11 @@ func newInviting(code words.Code, l link, random io.Reader) (*inviting, error) {
 // step takes a message. After an error the attempt is over. ErrWords means that
 // the other side tried other words.
 func (s *inviting) step(number int, payload []byte) (out []message, what event, err error) {
-	if number != s.next {
-		return nil, nothing, fmt.Errorf("%w: message %d in place of %d", ErrProtocol, number, s.next)
+	next := s.next
+	s.next = messages // none, unless this one is in order
+	if number != next {
+		return nil, nothing, fmt.Errorf("%w: message %d in place of %d", ErrProtocol, number, next)
 	}
-	s.next = messages // none, unless it is in order
 	switch number {
 	case messageHello:
 		share, err := readHello(payload)
@@ -79,7 +81,7 @@ func (s *inviting) step(number int, payload []byte) (out []message, what event, 
 		return []message{{messageShare, s.exchange.share[:]}}, nothing, nil
 
 	case messageRequest:
-		plain, err := s.keys.open(keyRequestTag, keyRequestSeal, payload)
+		plain, err := s.keys.open(keyRequestTag, keyRequestSeal, payload, maxRequest)
 		if err != nil {
 			return nil, nothing, err
 		}
@@ -89,7 +91,7 @@ func (s *inviting) step(number int, payload []byte) (out []message, what event, 
 		return nil, proven, nil
 
 	case messageDone:
-		if string(payload) != string(s.keys.tag(keyDone, nil)) {
+		if !hmac.Equal(payload, s.keys.tag(keyDone, nil)) {
 			return nil, nothing, fmt.Errorf("%w: bad tag", ErrProtocol)
 		}
 		return nil, confirmed, nil
@@ -125,14 +127,14 @@ func newJoining(code words.Code, l link, device noise.KeyPair, name string, rand
 
 // step takes a message. After an error the attempt is over.
 func (s *joining) step(number int, payload []byte) (out []message, what event, err error) {
+	next := s.next
+	s.next = messages
 	if number == messageRefused {
-		s.next = messages
 		return nil, nothing, readReason(payload)
 	}
-	if number != s.next {
-		return nil, nothing, fmt.Errorf("%w: message %d in place of %d", ErrProtocol, number, s.next)
+	if number != next {
+		return nil, nothing, fmt.Errorf("%w: message %d in place of %d", ErrProtocol, number, next)
 	}
-	s.next = messages
 	switch number {
 	case messageShare:
 		if s.keys, err = s.exchange.key(true, payload, saidJoiner, saidInviter); err != nil {
@@ -143,7 +145,7 @@ func (s *joining) step(number int, payload []byte) (out []message, what event, e
 		return []message{{messageRequest, request}}, proving, nil
 
 	case messageAdmission:
-		plain, err := s.keys.open(keyAdmissionTag, keyAdmissionSeal, payload)
+		plain, err := s.keys.open(keyAdmissionTag, keyAdmissionSeal, payload, maxAdmission)
 		if err != nil {
 			return nil, nothing, err
 		}

@@ -33,6 +33,9 @@ const (
 	// MaxPayload is the most bytes of [Admission.Payload].
 	MaxPayload     = 256 << 10
 	maxCertificate = 512
+
+	maxRequest   = 1 << 10
+	maxAdmission = MaxPayload + 16<<10
 )
 
 // purposes of keys that both sides make of the one they agreed on.
@@ -98,9 +101,9 @@ func (k keys) seal(tag, seal string, plain []byte) []byte {
 
 // open fails with ErrWords if the tag is not of this key. The tag comes first
 // because the seal alone does not commit to one key.
-func (k keys) open(tag, seal string, b []byte) ([]byte, error) {
-	if len(b) < tagLen {
-		return nil, fmt.Errorf("%w: %d bytes", ErrProtocol, len(b))
+func (k keys) open(tag, seal string, b []byte, most int) ([]byte, error) {
+	if len(b) < tagLen || len(b) > most {
+		return nil, fmt.Errorf("%w: a message of %d bytes", ErrProtocol, len(b))
 	}
 	if !hmac.Equal(k.tag(tag, b[tagLen:]), b[:tagLen]) {
 		return nil, ErrWords
