@@ -84,10 +84,49 @@ type (
 		To     string `json:"to"`
 	}
 
+	// CopyRequest copies something in a folder, also from another moment.
+	CopyRequest struct {
+		Folder  string `path:"folder"`
+		From    string `json:"from"`
+		At      string `json:"at,omitempty" doc:"a moment; now when empty"`
+		To      string `json:"to" doc:"where nothing is yet"`
+		Replace bool   `json:"replace,omitempty" doc:"a file may replace a file"`
+	}
+
 	// MkdirRequest makes a folder in a folder.
 	MkdirRequest struct {
+		Folder  string `path:"folder"`
+		Path    string `json:"path"`
+		Mode    string `json:"mode,omitempty" doc:"permissions, such as 0755"`
+		ModTime string `json:"modTime,omitempty" doc:"RFC 3339; now when empty"`
+	}
+
+	// LinkRequest makes a symbolic link in a folder.
+	LinkRequest struct {
 		Folder string `path:"folder"`
 		Path   string `json:"path"`
+		Target string `json:"target" doc:"where it leads, which need not be there"`
+	}
+
+	// Stats say how much is at a path and in it.
+	Stats struct {
+		Files   int   `json:"files"`
+		Folders int   `json:"folders"`
+		Links   int   `json:"links"`
+		Bytes   int64 `json:"bytes"`        // of files
+		Missing int64 `json:"missingBytes"` // of these, not on this machine
+	}
+
+	// Moment is a moment of a folder that stays the same: a tag, or else a time.
+	Moment struct {
+		Tag  string    `json:"tag,omitempty"`
+		Time time.Time `json:"time"` // when the tag was given, if it is one
+	}
+
+	// Freed says how much room there is again on the disk.
+	Freed struct {
+		Files int   `json:"files"`
+		Bytes int64 `json:"bytes"`
 	}
 
 	// RemoveRequest removes something in a folder.
@@ -113,7 +152,8 @@ type (
 		Path   string `query:"path"`
 		From   string `query:"from" doc:"a moment"`
 		To     string `query:"to" doc:"a moment; now when empty"`
-		Limit  int    `query:"limit"`
+		After  string `query:"after" doc:"go on behind this path"`
+		Limit  int    `query:"limit" doc:"the most to return; 1000 when 0, and at most 10000"`
 	}
 
 	// Change is a path that is not what it was.
@@ -138,10 +178,9 @@ type (
 		To     string `json:"to,omitempty" doc:"another path, where nothing is yet"`
 	}
 
-	// Restored says what was done.
+	// Restored says how many entries were changed.
 	Restored struct {
-		Changed int       `json:"changed"`
-		At      time.Time `json:"at,omitzero"`
+		Changed int `json:"changed"`
 	}
 
 	// TagRequest names a moment.

@@ -33,7 +33,11 @@ func (h *Home) routes() {
 		node.Raw("GET", "/folders/{folder}/content", "Read a file", "", "application/octet-stream", h.read),
 		unbounded(node.Raw("PUT", "/folders/{folder}/content", "Write a file", "application/octet-stream", "", h.write)),
 		onFolder(h, "POST", "/folders/{folder}/moves", "Move a file or folder", h.move),
+		onFolder(h, "POST", "/folders/{folder}/copies", "Copy a file or folder, also from another moment", h.copy),
 		onFolder(h, "POST", "/folders/{folder}/dirs", "Make a folder in a folder", h.mkdir),
+		onFolder(h, "POST", "/folders/{folder}/links", "Make a symbolic link", h.link),
+		onFolder(h, "GET", "/folders/{folder}/stats", "Count what is at a path and in it", h.stats),
+		onFolder(h, "GET", "/folders/{folder}/moment", "Find a moment, as one that stays the same", h.findMoment),
 		onFolder(h, "DELETE", "/folders/{folder}/entry", "Remove a file or folder", h.remove),
 		onFolder(h, "POST", "/folders/{folder}/contents", "Bring contents to this machine's disk", h.get),
 		onFolder(h, "DELETE", "/folders/{folder}/contents", "Free contents of this machine's disk", h.free),
@@ -91,7 +95,11 @@ func folderName(in any) string {
 		return in.Folder
 	case client.MoveRequest:
 		return in.Folder
+	case client.CopyRequest:
+		return in.Folder
 	case client.MkdirRequest:
+		return in.Folder
+	case client.LinkRequest:
 		return in.Folder
 	case client.RemoveRequest:
 		return in.Folder
@@ -221,10 +229,7 @@ func (k *kept) moment(ctx context.Context, text string) (*folder.Folder, error) 
 	}
 	t, err := parseTime(text, k.session.home.node.Clock().Now())
 	if err != nil {
-		return nil, &client.Error{
-			Code: client.CodeNotFound, Message: fmt.Sprintf("there is no moment %q", text),
-			Cause: "it is no tag of " + k.space.Info().Name + " and no time", Try: "2026-11-23, 2026-11-23T15:04:05Z, 15:04, yesterday, 2h, 3d, or bevy tag",
-		}
+		return nil, noMoment(k, text)
 	}
 	return k.folder.At(ctx, t)
 }
@@ -367,18 +372,9 @@ func (h *Home) write(w http.ResponseWriter, r *http.Request, in client.WriteRequ
 		if err != nil {
 			return err
 		}
-		o := folder.PutOptions{ModTime: h.node.Clock().Now()}
-		if in.Mode != "" {
-			mode, err := strconv.ParseUint(in.Mode, 8, 9)
-			if err != nil {
-				return &client.Error{Code: client.CodeUsage, Message: fmt.Sprintf("%q are no permissions", in.Mode), Cause: "they are three or four octal digits", Try: "0644"}
-			}
-			o.Mode = fs.FileMode(mode)
-		}
-		if in.ModTime != "" {
-			if o.ModTime, err = time.Parse(time.RFC3339Nano, in.ModTime); err != nil {
-				return &client.Error{Code: client.CodeUsage, Message: fmt.Sprintf("%q is no time", in.ModTime), Cause: "it is not in the form of RFC 3339", Try: "2026-11-23T15:04:05Z"}
-			}
+		o, err := h.putOptions(in.Mode, in.ModTime)
+		if err != nil {
+			return err
 		}
 		if err := k.space.Write(r.Context()); err != nil {
 			return err
@@ -399,10 +395,14 @@ func (h *Home) move(ctx context.Context, _ *session, k *kept, in client.MoveRequ
 }
 
 func (h *Home) mkdir(ctx context.Context, _ *session, k *kept, in client.MkdirRequest) (node.None, error) {
-	if err := k.space.Write(ctx); err != nil {
+	o, err := h.putOptions(in.Mode, in.ModTime)
+	if err == nil {
+		err = k.space.Write(ctx)
+	}
+	if err != nil {
 		return node.None{}, err
 	}
-	return node.None{}, k.folder.Mkdir(ctx, rooted(in.Path), folder.PutOptions{ModTime: h.node.Clock().Now()})
+	return node.None{}, k.folder.Mkdir(ctx, rooted(in.Path), o)
 }
 
 func (h *Home) remove(ctx context.Context, _ *session, k *kept, in client.RemoveRequest) (node.None, error) {
@@ -410,32 +410,6 @@ func (h *Home) remove(ctx context.Context, _ *session, k *kept, in client.Remove
 		return node.None{}, err
 	}
 	return node.None{}, k.folder.Remove(ctx, rooted(in.Path), folder.RemoveOptions{All: in.Recursive})
-}
-
-func (h *Home) get(ctx context.Context, _ *session, k *kept, in client.PathRequest) (node.None, error) {
-	k.mu.Lock()
-	keeper := k.keeper
-	k.mu.Unlock()
-	if keeper == nil {
-		return node.None{}, k.folder.Download(ctx, rooted(in.Path))
-	}
-	return node.None{}, keeper.Get(ctx, rooted(in.Path))
-}
-
-func (h *Home) free(ctx context.Context, s *session, k *kept, in client.PathRequest) (node.None, error) {
-	if s.copies(k) < 2 {
-		return node.None{}, &client.Error{Code: client.CodeDenied, Message: "nothing was freed", Cause: "no other machine is known to have all of it", Try: "bevy status"}
-	}
-	k.mu.Lock()
-	keeper := k.keeper
-	k.mu.Unlock()
-	if keeper != nil {
-		if err := keeper.Free(ctx, rooted(in.Path)); err != nil {
-			return node.None{}, err
-		}
-	}
-	_, err := k.folder.Evict(ctx, rooted(in.Path))
-	return node.None{}, err
 }
 
 func (h *Home) history(ctx context.Context, _ *session, k *kept, in client.HistoryRequest) (out client.Entries, err error) {
@@ -469,6 +443,9 @@ func (h *Home) diff(ctx context.Context, _ *session, k *kept, in client.DiffRequ
 			for c, err := range now.Diff(ctx, old, rooted(in.Path)) {
 				if err != nil {
 					return err
+				}
+				if c.Path <= in.After {
+					continue
 				}
 				if len(out.Changes) == n {
 					out.More = true
