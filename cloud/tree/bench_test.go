@@ -30,8 +30,9 @@ func benchBee(b *testing.B) *hyperbee.Tree {
 	return bee
 }
 
-// benchTree is a tree of n bees, that each have a part of the entries.
-func benchTree(b testing.TB, n, entries int) *peer {
+// benchTree is a tree of n bees, that each have a part of the entries. Those that are
+// written one after the other are stride apart.
+func benchTree(b testing.TB, n, entries, stride int) *peer {
 	b.Helper()
 	ctx := context.Background()
 	list, writers := peers(b, n)
@@ -39,7 +40,7 @@ func benchTree(b testing.TB, n, entries int) *peer {
 		for at := 0; at < entries; {
 			p.change(func(batch *Batch) {
 				for end := min(at+10_000, entries); at < end; at++ {
-					if k := at * 7919 % entries; k%n == i {
+					if k := at * stride % entries; k%n == i {
 						must(b, batch.Put(ctx, benchKey(nil, k), fmt.Append(nil, "value ", at)))
 					}
 				}
@@ -74,7 +75,7 @@ func BenchmarkGet(b *testing.B) {
 	})
 	for _, n := range []int{1, 3, 10} {
 		b.Run(fmt.Sprint("Writers", n), func(b *testing.B) {
-			p := benchTree(b, n, benchEntries)
+			p := benchTree(b, n, benchEntries, 7919)
 			run(b, func(key []byte) error { _, err := p.tree.Get(ctx, key); return err })
 		})
 	}
@@ -100,7 +101,7 @@ func BenchmarkScan(b *testing.B) {
 	})
 	for _, n := range []int{1, 3, 10} {
 		b.Run(fmt.Sprint("Writers", n), func(b *testing.B) {
-			p := benchTree(b, n, benchEntries)
+			p := benchTree(b, n, benchEntries, 7919)
 			b.ReportAllocs()
 			for b.Loop() {
 				n := 0
@@ -145,7 +146,7 @@ func BenchmarkBatchOf1000(b *testing.B) {
 	})
 	for _, n := range []int{1, 3} {
 		b.Run(fmt.Sprint("Writers", n), func(b *testing.B) {
-			p := benchTree(b, n, 10_000)
+			p := benchTree(b, n, 10_000, 7919)
 			run(b, func(f func(func(key, value []byte) error)) {
 				p.change(func(batch *Batch) {
 					f(func(key, value []byte) error { return batch.Put(ctx, key, value) })

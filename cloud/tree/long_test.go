@@ -10,8 +10,8 @@ import (
 	"github.com/cloudbevy/bevy/hyper/hyperbee"
 )
 
-// A tree of many entries, by three writers: what is read is in proportion to what
-// is asked for. A million with BEVY_LONG.
+// A tree of many entries, by three writers: the work is in proportion to what is
+// asked for. A million with BEVY_LONG.
 func TestLargeTrees(t *testing.T) {
 	ctx := context.Background()
 	entries := 10_000
@@ -24,7 +24,7 @@ func TestLargeTrees(t *testing.T) {
 		t.Logf("%s: %v", what, time.Since(begin).Round(time.Millisecond))
 	}
 	var p *peer
-	took("write and replicate", func() { p = benchTree(t, 3, entries) })
+	took("write and replicate", func() { p = benchTree(t, 3, entries, 1) })
 	count := func(o hyperbee.RangeOptions) (n int) {
 		for _, err := range p.tree.Range(ctx, o) {
 			must(t, err)
@@ -75,7 +75,7 @@ func TestLargeTrees(t *testing.T) {
 		}
 	})
 	took("at a time", func() {
-		past, err := p.tree.At(ctx, start)
+		past, err := p.tree.At(ctx, start.Add(time.Second))
 		must(t, err)
 		defer past.Close()
 		if _, err := past.Get(ctx, benchKey(nil, entries-1)); err != nil {
