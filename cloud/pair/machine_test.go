@@ -4,7 +4,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
+	"flag"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -267,4 +271,39 @@ func FuzzSides(f *testing.F) {
 			t.Errorf("admitted a key without a secret half: %v", a)
 		}
 	})
+}
+
+var rewrite = flag.Bool("rewrite", false, "write testdata/run.json again")
+
+// Two versions of the program have to understand each other: with the same
+// randomness the same is said.
+func TestRunKeepsItsBytes(t *testing.T) {
+	const file = "testdata/run.json"
+	c := code(t, frog)
+	inviting, err1 := newInviting(c, linkOf(1), bytes.NewReader(bytes.Repeat([]byte{1}, 64)))
+	joining, out, err2 := newJoining(c, linkOf(1), identity.Seed{3}.KeyPair(), "laptop", bytes.NewReader(bytes.Repeat([]byte{2}, 64)))
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	r := &run{inviting, joining, out}
+	if err := r.play(newHome(t)); err != nil {
+		t.Fatal(err)
+	}
+	var got, want []string
+	for _, m := range r.said {
+		got = append(got, hex.EncodeToString(m.payload))
+	}
+	if *rewrite {
+		b, err := json.MarshalIndent(got, "", "\t")
+		if err := errors.Join(err, os.WriteFile(file, append(b, '\n'), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := os.ReadFile(file)
+	if err := errors.Join(err, json.Unmarshal(b, &want)); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("said\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
 }
