@@ -226,8 +226,18 @@ func (f *fakeFolder) resolve(ctx context.Context, _ []byte) error {
 		over string
 	}
 	var fixes []fix
+	var away []fix
 	for p := range f.at {
 		e := f.statLocked(p)
+		if e != nil && e.kind != kindDir && f.hasInLocked(p) {
+			copied := *e
+			copied.path = copyName(p, strings.ReplaceAll(e.stamp, ",", " "))
+			if f.statLocked(copied.path) == nil {
+				fixes = append(fixes, fix{copied, ""})
+			}
+			away = append(away, fix{*e, e.stamp})
+			continue
+		}
 		if e == nil || !e.conflict {
 			continue
 		}
@@ -237,8 +247,7 @@ func (f *fakeFolder) resolve(ctx context.Context, _ []byte) error {
 				continue
 			}
 			copied := s.e
-			ext := path.Ext(p)
-			copied.path = strings.TrimSuffix(p, ext) + " (conflict from " + s.id + ")" + ext
+			copied.path = copyName(p, s.id)
 			if f.statLocked(copied.path) == nil {
 				fixes = append(fixes, fix{copied, ""})
 			}
@@ -251,8 +260,27 @@ func (f *fakeFolder) resolve(ctx context.Context, _ []byte) error {
 			return err
 		}
 	}
+	for _, x := range away {
+		if err := b.remove(ctx, x.e.path, x.over); err != nil {
+			return err
+		}
+	}
 	_, err := b.flush(ctx)
 	return err
+}
+
+func copyName(p, id string) string {
+	ext := path.Ext(p)
+	return strings.TrimSuffix(p, ext) + " (conflict from " + id + ")" + ext
+}
+
+func (f *fakeFolder) hasInLocked(dir string) bool {
+	for p := range f.at {
+		if strings.HasPrefix(p, dir+"/") && f.statLocked(p) != nil {
+			return true
+		}
+	}
+	return false
 }
 
 type fakeBatch struct {

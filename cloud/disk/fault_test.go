@@ -724,7 +724,6 @@ func TestNothingIsWrittenThroughLinks(t *testing.T) {
 	}
 	a.cloud.mu.Unlock()
 	a.sync()
-	a.wantNotice(CodeInTheWay)
 	names, err := os.ReadDir(outside)
 	must(t, err)
 	b, err := os.ReadFile(outside + "/secret")

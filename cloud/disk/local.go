@@ -422,7 +422,7 @@ func (r *round) put(ctx context.Context, path string, disk *stat, known *row, e 
 		}
 	}
 	if known != nil && known.kind == kindFile && known.size == disk.size {
-		if done, err := r.touched(ctx, now, disk, known, over); done || err != nil {
+		if done, err := r.touched(ctx, now, disk, known, e); done || err != nil {
 			return err
 		}
 	}
@@ -561,8 +561,9 @@ func (r *round) moved(ctx context.Context, now entry, disk *stat) (bool, error) 
 	return true, nil
 }
 
-// touched handles a file whose content is the same although its stat is not.
-func (r *round) touched(ctx context.Context, now entry, disk *stat, known *row, over string) (bool, error) {
+// touched handles a file whose content is the same although its stat is not. If
+// the folder has news, they count: permissions and times are no edit.
+func (r *round) touched(ctx context.Context, now entry, disk *stat, known *row, e *entry) (bool, error) {
 	in, err := r.reading(ctx, now.path, disk)
 	if err != nil {
 		return true, r.unread(now.path, err)
@@ -576,9 +577,14 @@ func (r *round) touched(ctx context.Context, now entry, disk *stat, known *row, 
 	if hash != known.hash {
 		return false, nil
 	}
+	r.rested(now.path)
 	then := &row{stat: in.before, hash: hash, stamp: known.stamp, racy: r.isRacy(in.before)}
+	if e == nil || e.stamp != known.stamp {
+		sure := *then
+		sure.racy = false
+		return true, r.do(ctx, now.path, plan(&in.before, &sure, e), &in.before, &sure, e)
+	}
 	if in.before.mode == known.mode && in.before.mtime == known.mtime && known.stamp != "" {
-		r.rested(now.path)
 		r.x.put(now.path, then)
 		return true, r.commitSome()
 	}
@@ -589,9 +595,8 @@ func (r *round) touched(ctx context.Context, now entry, disk *stat, known *row, 
 	if was == nil || was.kind != kindFile || was.hash != hash {
 		return false, nil
 	}
-	r.rested(now.path)
 	now.own, now.hash, now.mode = was.own, was.hash, in.before.mode
-	return true, r.state(ctx, now, nil, over, then)
+	return true, r.state(ctx, now, nil, known.stamp, then)
 }
 
 // agree looks whether what is new on both sides is equal. If not, that of the

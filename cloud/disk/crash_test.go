@@ -1,0 +1,165 @@
+package disk
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/cloudbevy/bevy/hyper/clock"
+	"github.com/cloudbevy/bevy/hyper/storage"
+	"github.com/cloudbevy/bevy/hyper/storage/storagetest"
+)
+
+// crashWorld is two devices that have met, and have different news: a is the one
+// that will crash.
+func crashWorld(t *testing.T, b *bomb, engine storage.Engine) (w *world, before string) {
+	w = &world{t: t}
+	for _, name := range []string{"a", "b"} {
+		d := newDevice(t, name, func(c *config) {
+			c.clock = clock.NewFake(fakeStart) // all is racy, and so compared once more
+			if name == "a" {
+				onFaulty(&faulty{bomb: b})(c)
+				c.engine = shaky{engine, b}
+			}
+		})
+		if name == "a" {
+			d.cloud.bomb = b
+			d.engine = engine
+		}
+		w.fakes = append(w.fakes, d.cloud)
+		w.devices = append(w.devices, d)
+	}
+	x, y := w.devices[0], w.devices[1]
+	for _, p := range []string{"/same", "/edit a", "/edit b", "/edit both", "/gone a", "/gone b", "/dir a/x", "/dir b/x", "/move a", "/move b", "/gone a, edit b", "/gone b, edit a", "/kind", "/deep/er/x"} {
+		x.write(p, "old "+p)
+	}
+	w.rest()
+	x.write("/edit a", "new of a")
+	x.write("/edit both", "new of a, both")
+	x.write("/gone b, edit a", "edited by a")
+	x.write("/new a/deep/x", "made by a")
+	x.write("/big a", strings.Repeat("big of a", 50_000))
+	x.remove("/gone a")
+	x.remove("/gone a, edit b")
+	x.remove("/dir a")
+	x.rename("/move a", "/moved/a")
+	y.write("/edit b", "new of b")
+	y.write("/edit both", "new of b, both the same time")
+	y.write("/gone a, edit b", "edited by b")
+	y.write("/new b/deep/x", "made by b")
+	y.remove("/gone b")
+	y.remove("/gone b, edit a")
+	y.remove("/dir b")
+	y.rename("/move b", "/moved too/b")
+	y.remove("/kind")
+	y.write("/kind/in/x", "in a folder now")
+	must(t, os.Symlink("nowhere", y.at("/link")))
+	y.sync()
+	// It has reached a, which has not looked since.
+	b.mu.Lock()
+	b.left = 1 << 30
+	b.mu.Unlock()
+	w.meet(0, 1)
+	return w, x.tree()
+}
+
+var crashWant = []string{
+	"old /same", "new of a", "new of a, both", "new of b", "new of b, both the same time", "edited by a", "edited by b",
+	"made by a", "made by b", "old /move a", "old /move b", "big of a", "in a folder now", "old /deep/er/x", "-> nowhere",
+}
+
+var crashGone = []string{"/gone a \"", "/gone b \"", "/dir a", "/dir b", "/move a \"", "/move b \"", "old /kind"}
+
+// TestACrashAtAnyStepLosesNothing stops device a at each step of a round: each
+// change of the disk, each write of a log or of the index. Then it starts again,
+// with the index as it was, as a power cut may leave it, or with none.
+func TestACrashAtAnyStepLosesNothing(t *testing.T) {
+	for _, index := range []string{"kept", "power cut", "none"} {
+		t.Run(index, func(t *testing.T) {
+			step := 1
+			if !long {
+				step = map[string]int{"kept": 5, "power cut": 7, "none": 9}[index]
+			}
+			crashed := 0
+			for n := 0; ; n += step {
+				done := crashAt(t, n, index)
+				if t.Failed() {
+					t.Fatalf("at step %d", n)
+				}
+				if done {
+					break
+				}
+				crashed++
+			}
+			if crashed < 7 {
+				t.Errorf("it crashed at %d steps only", crashed)
+			}
+		})
+	}
+}
+
+func crashAt(t *testing.T, n int, index string) (done bool) {
+	b := &bomb{left: 1 << 30}
+	faulty := storagetest.NewFaulty()
+	engine, err := faulty.Disk().Open()
+	must(t, err)
+	w, _ := crashWorld(t, b, engine)
+	a := w.devices[0]
+	b.left = n
+	err = a.k.Sync(t.Context())
+	if err == nil && !b.dead {
+		must(t, engine.Close())
+		return true
+	}
+	if err != nil && !errors.Is(err, errCrash) {
+		t.Fatal(err)
+	}
+	_ = a.k.Close()
+	switch index {
+	case "power cut":
+		faulty = faulty.PowerCut(uint64(n))
+	case "none":
+		faulty = storagetest.NewFaulty()
+	}
+	if index != "kept" {
+		_ = engine.Close()
+		engine, err = storage.Disk{Dir: "store", FS: faulty.FS(), Adopt: true}.Open()
+		must(t, err)
+	}
+	b.mu.Lock()
+	b.left, b.dead = 1<<30, false
+	b.mu.Unlock()
+	a.c.engine = shaky{engine, b}
+	a.open()
+	w.rest()
+	got := a.tree()
+	same(t, "both", w.devices[1].tree(), got)
+	if t.Failed() {
+		t.Logf("%+v", a.k.Status())
+	}
+	for _, want := range crashWant {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q is lost:\n%s", want, got)
+		}
+	}
+	conflicts := strings.Count(got, "conflict from")
+	if strings.Contains(got, tempPrefix) {
+		t.Errorf("a temporary file is left:\n%s", got)
+	}
+	if index == "none" {
+		// Without what was known, all that is different is kept.
+		return false
+	}
+	for _, gone := range crashGone {
+		if strings.Contains(got, gone) {
+			t.Errorf("%q is back:\n%s", gone, got)
+		}
+	}
+	if conflicts != 1 {
+		t.Errorf("%d conflicts:\n%s", conflicts, got)
+	}
+	must(t, a.k.Close())
+	must(t, engine.Close())
+	return false
+}
