@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 )
@@ -98,6 +99,15 @@ type Device struct {
 // NewRoster returns a roster without devices.
 func NewRoster(cloud CloudID) *Roster {
 	return &Roster{cloud: cloud, certificate: map[pair]Certificate{}, revocation: map[pair]Revocation{}}
+}
+
+// Clone returns a roster with the same statements, to see what others would lead
+// to. A device that revokes one by whose word it is in itself, for example, would
+// be out.
+func (r *Roster) Clone() *Roster {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return &Roster{cloud: r.cloud, certificate: maps.Clone(r.certificate), revocation: maps.Clone(r.revocation), state: r.state}
 }
 
 // Cloud returns the id of the cloud.

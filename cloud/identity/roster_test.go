@@ -210,6 +210,24 @@ func TestLengthsAreThoseOfWhoIsNearest(t *testing.T) {
 	}
 }
 
+func TestCloneIsOnItsOwn(t *testing.T) {
+	o := owner.KeyPair()
+	r := feed(t, nil, certificate(t, o, device(1), true, 0), certificate(t, device(1), device(2), true, 0))
+	check(t, "before", r, []byte{1, 2}, nil)
+	preview := r.Clone()
+	// The device is out with the one that has let it in.
+	if err := preview.Revoke(revocation(t, device(2), device(1), 0)); err != nil {
+		t.Fatal(err)
+	}
+	check(t, "preview", preview, nil, []byte{1})
+	check(t, "after", r, []byte{1, 2}, nil)
+	if err := r.Admit(certificate(t, o, device(3), true, 0)); err != nil {
+		t.Fatal(err)
+	}
+	check(t, "the original goes on", r, []byte{1, 2, 3}, nil)
+	check(t, "and the preview doesn't", preview, nil, []byte{1})
+}
+
 func TestRosterIsBounded(t *testing.T) {
 	r := NewRoster(owner.Cloud())
 	for i := range MaxStatements {
