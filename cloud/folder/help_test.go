@@ -41,6 +41,7 @@ type device struct {
 	contents *content.Store
 	logs     map[string]*hypercore.Log
 	bees     map[byte]*hyperbee.Tree
+	all      map[byte]*device
 }
 
 // keyPair is that of a log of device n.
@@ -96,12 +97,15 @@ func (d *device) close() {
 	must(d.t, d.store.Close())
 }
 
-func newDevices(t testing.TB, all byte, chunk int) (list []*device) {
+func newDevices(t testing.TB, count byte, chunk int) (list []*device) {
 	t.Helper()
-	for n := byte(1); n <= all; n++ {
-		d := openDevice(t, storage.NewMemory(), n, all, chunk)
+	all := map[byte]*device{}
+	for n := byte(1); n <= count; n++ {
+		d := openDevice(t, storage.NewMemory(), n, count, chunk)
 		t.Cleanup(d.close)
 		list = append(list, d)
+		all[n] = d
+		d.all = all
 	}
 	return list
 }
@@ -127,13 +131,14 @@ func (d *device) log(m byte, what string) *hypercore.Log {
 }
 
 // A peer is a source of a log's blocks: another device of the same process.
-type peer struct{ log, from *hypercore.Log }
+// Proofs are made by the log's writer, who has all that they take.
+type peer struct{ log, from, writer *hypercore.Log }
 
 func (p *peer) FetchBlock(_ context.Context, i uint64) error {
 	if !p.from.Has(i) {
 		return hypercore.ErrNotFound
 	}
-	return pullBlock(p.log, p.from, i)
+	return pullBlock(p.log, p.writer, i)
 }
 
 func (p *peer) FetchSeek(context.Context, uint64, uint64, hypercore.Range) error {
@@ -151,7 +156,7 @@ func (p *peer) FetchRange(ctx context.Context, r hypercore.DownloadRange) error 
 	return nil
 }
 
-func (p *peer) FetchHead(context.Context) error { return pullHead(p.log, p.from) }
+func (p *peer) FetchHead(context.Context) error { return pullHead(p.log, p.writer) }
 
 func pullHead(dst, src *hypercore.Log) error {
 	have, there := dst.Length(), src.Length()
@@ -195,7 +200,7 @@ func (d *device) hear(from *device) {
 				}
 			}
 			log := d.log(m, "content")
-			log.SetSource(&peer{log, from.log(m, "content")})
+			log.SetSource(&peer{log, from.log(m, "content"), d.all[m].log(m, "content")})
 		}
 	}
 }
@@ -214,8 +219,9 @@ func meet(list ...*device) {
 			for _, from := range list {
 				if d != from {
 					d.hear(from)
-					// Not all of it may be there, in the first round.
-					_ = d.Download(d.t.Context(), "/")
+					if err := d.Download(d.t.Context(), "/"); err != nil {
+						d.t.Fatalf("device %d from %d: %v", d.n, from.n, err)
+					}
 				}
 			}
 		}
