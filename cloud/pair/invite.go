@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -254,20 +255,27 @@ func (v *Invitation) wrongLocked(a *attempt) {
 
 // provenLocked deals with a device that knows the words.
 func (v *Invitation) provenLocked(a *attempt) {
-	a.proven = true
 	a.timer.Stop()
-	switch {
-	case v.chosen == nil:
+	if v.chosen == nil {
 		v.chosen = &a.side.request
 		v.asking.Go(v.ask)
-	case v.chosen.Device != a.side.request.Device:
+	}
+	if v.chosen.Device != a.side.request.Device {
 		v.refuseLocked(a, ErrUsed)
-	case v.answer != nil: // it lost the connection after that
+		return
+	}
+	for _, b := range slices.Clone(v.attempts) {
+		if b.proven { // it has come back over another connection
+			v.refuseLocked(b, ErrBusy)
+		}
+	}
+	a.proven = true
+	if v.answer != nil {
 		a.send(a.side.admit(*v.answer))
 	}
 }
 
-// ask asks about the device, and answers all attempts of it.
+// ask asks about the device, and answers its attempt, if it is still there.
 func (v *Invitation) ask() {
 	answer, err := v.o.Admit(v.ctx, *v.chosen)
 	if err == nil {
@@ -313,14 +321,7 @@ func (v *Invitation) tooSlow(a *attempt) {
 	}
 }
 
-func (v *Invitation) has(a *attempt) bool {
-	for _, b := range v.attempts {
-		if a == b {
-			return true
-		}
-	}
-	return false
-}
+func (v *Invitation) has(a *attempt) bool { return slices.Contains(v.attempts, a) }
 
 func (v *Invitation) drop(a *attempt) {
 	v.mu.Lock()
@@ -329,12 +330,7 @@ func (v *Invitation) drop(a *attempt) {
 }
 
 func (v *Invitation) dropLocked(a *attempt) {
-	for i, b := range v.attempts {
-		if a == b {
-			v.attempts = append(v.attempts[:i:i], v.attempts[i+1:]...)
-			break
-		}
-	}
+	v.attempts = slices.DeleteFunc(v.attempts, func(b *attempt) bool { return a == b })
 	if a.timer != nil {
 		a.timer.Stop()
 	}
@@ -359,7 +355,7 @@ func (v *Invitation) endLocked(err error) {
 	if why == nil {
 		why = ErrUsed
 	}
-	for _, a := range append([]*attempt(nil), v.attempts...) {
+	for _, a := range slices.Clone(v.attempts) {
 		if err == nil && a.proven {
 			v.dropLocked(a)
 			continue

@@ -102,6 +102,33 @@ func TestOneOfTwoIsLetIn(t *testing.T) {
 	})
 }
 
+// A device that comes again while a person is asked is answered where it is now.
+func TestDeviceComesBackWhileAPersonIsAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHome(t)
+		answer := make(chan bool)
+		v := h.invite(InviteOptions{Admit: func(ctx context.Context, r Request) (Admission, error) {
+			<-answer
+			return h.admit(ctx, r)
+		}})
+		errs := make([]error, 3)
+		var all sync.WaitGroup
+		for i := range errs {
+			j := newJoiner(t, JoinOptions{Code: v.Code()})
+			all.Go(func() { _, errs[i] = meet(t, v, j) })
+			synctest.Wait()
+		}
+		if len(v.attempts) != 1 {
+			t.Errorf("%d attempts are kept", len(v.attempts))
+		}
+		close(answer)
+		all.Wait()
+		if !errors.Is(errs[0], ErrBusy) || !errors.Is(errs[1], ErrBusy) || errs[2] != nil {
+			t.Errorf("they ended with %v", errs)
+		}
+	})
+}
+
 // A cut ends a connection once so many bytes were written, of both sides together.
 type cut struct {
 	transport.Conn
