@@ -118,6 +118,9 @@ func TestOnlyTheNextMessageIsTaken(t *testing.T) {
 	for reached := range 5 { // messages that go well before
 		for number := range messages + 1 {
 			for i, payload := range bad {
+				if number != reached && i%5 != number%5 && os.Getenv("BEVY_LONG") == "" {
+					continue // what is in a message of another number makes no difference
+				}
 				r := newRun(t, c, c, linkOf(1), linkOf(1))
 				got := earlyRun(t, h, r, reached)
 				side, step := "inviter", r.inviting.step
