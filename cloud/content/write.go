@@ -9,6 +9,7 @@ import (
 	"hash"
 	"io"
 	"slices"
+	"sync"
 
 	"github.com/cloudbevy/bevy/hyper/hypercore"
 )
@@ -162,6 +163,7 @@ type Writer struct {
 	size int64
 
 	buf    []byte      // what is not cut yet
+	hashed int         // of buf, how much is in hash
 	chunks []chunk     // to be appended, or found already, in order
 	bytes  int         // in chunks
 	spare  [][]byte    // to be used again
@@ -252,7 +254,6 @@ func (w *Writer) room() []byte {
 
 // took is told that n bytes were put there.
 func (w *Writer) took(n int) {
-	w.hash.Write(w.buf[len(w.buf) : len(w.buf)+n])
 	w.size += int64(n)
 	w.buf = w.buf[:len(w.buf)+n]
 	if len(w.buf) == cap(w.buf) && len(w.buf) >= 4*w.h.s.cutter.Max() {
@@ -264,6 +265,13 @@ func (w *Writer) took(n int) {
 func (w *Writer) cut(end bool) {
 	c := &w.h.s.cutter
 	rest := w.buf
+	whole := sync.WaitGroup{} // the hash of all of it is made beside those of chunks
+	fresh := rest[w.hashed:]
+	if len(fresh) > w.h.s.o.ChunkSize {
+		whole.Go(func() { w.hash.Write(fresh) })
+	} else {
+		w.hash.Write(fresh)
+	}
 	for w.err == nil && (len(rest) >= c.Max() || end && len(rest) > 0) {
 		n := c.Cut(rest)
 		if end && int(w.size) == len(rest) && len(rest) <= w.h.s.o.ChunkSize {
@@ -272,7 +280,9 @@ func (w *Writer) cut(end bool) {
 		w.add(rest[:n])
 		rest = rest[n:]
 	}
+	whole.Wait()
 	w.buf = w.buf[:copy(w.buf, rest)]
+	w.hashed = len(w.buf)
 }
 
 // add takes the next chunk. It does not keep data.
@@ -438,7 +448,7 @@ func (w *Writer) Flush() (Ref, error) {
 		levels[i] = slices.Clone(level)
 	}
 	ref, err := w.end()
-	w.buf, w.levels = append(w.buf[:0], buf...), levels
+	w.buf, w.hashed, w.levels = append(w.buf[:0], buf...), len(buf), levels
 	w.fail(err)
 	return ref, w.err
 }
