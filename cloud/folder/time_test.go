@@ -10,6 +10,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/cloudbevy/bevy/hyper/hypercore"
+	"github.com/cloudbevy/bevy/hyper/storage"
 )
 
 func TestFoldersAreMovedWhole(t *testing.T) {
@@ -331,5 +334,38 @@ func TestScrubFindsAndRepairsWhatIsBad(t *testing.T) {
 	}
 	b.hear(a)
 	want(t, "from a", len(b.read("/big")), len(big))
+
+	// A block on b's disk goes bad: first nobody can help, then a can.
+	damaged := b.log(1, "content")
+	id, err := b.store.Find(damaged.Discovery())
+	must(t, err)
+	small, err := b.Stat(ctx, "/small")
+	must(t, err)
+	for _, tx := range []storage.Tx{
+		{Clear: []hypercore.Range{{Start: damaged.Length() - 1, End: damaged.Length()}}},
+		{Blocks: []hypercore.Block{{Index: damaged.Length() - 1, Data: []byte("0123456789abc")}}},
+	} {
+		tx.Log, tx.Base = id, damaged.Length()
+		must(t, b.store.Commit(storage.Soon, &tx))
+	}
+	for _, helped := range []bool{false, true} {
+		b.alone()
+		if helped {
+			b.hear(a)
+		}
+		var found []Problem
+		s, err = b.Scrub(ctx, ScrubOptions{Repair: true, Report: func(p Problem) { found = append(found, p) }})
+		must(t, err)
+		if len(found) == 0 || found[0].Log != damaged.Key() || found[0].Repaired != helped || s.Problems != len(found) {
+			t.Errorf("helped is %v: %+v: %v", helped, s, found)
+		}
+		if helped && (len(found) != 1 || s.Repaired != 1) {
+			t.Errorf("it was not repaired: %+v: %v", s, found)
+		}
+	}
+	want(t, "after the repair", b.read("/small"), "small")
+	if n, err := b.contents.Verify(ctx, small.Content, false); n != 0 || err != nil {
+		t.Errorf("%d bytes are missing (%v)", n, err)
+	}
 	want(t, "from a", maps.Equal(files(t, a.Folder), files(t, b.Folder)), true)
 }

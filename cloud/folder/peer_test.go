@@ -1,0 +1,111 @@
+package folder
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/cloudbevy/bevy/cloud/content"
+	"github.com/cloudbevy/bevy/cloud/tree"
+	"github.com/cloudbevy/bevy/hyper/corestore"
+	"github.com/cloudbevy/bevy/hyper/hyperbee"
+	"github.com/cloudbevy/bevy/hyper/hypercore"
+	"github.com/cloudbevy/bevy/hyper/noise"
+	"github.com/cloudbevy/bevy/hyper/secretstream"
+	"github.com/cloudbevy/bevy/hyper/storage"
+	"github.com/cloudbevy/bevy/hyper/transport"
+)
+
+// A connected device has its logs in a corestore that replicates.
+type connected struct {
+	*Folder
+	store *corestore.Store
+}
+
+// newConnected opens device n of 2.
+func newConnected(t *testing.T, n byte) *connected {
+	t.Helper()
+	store, err := corestore.Open(storage.NewMemory(), corestore.Options{})
+	must(t, err)
+	t.Cleanup(func() { must(t, store.Close()) })
+	log := func(m byte, what string) *hypercore.Log {
+		kp := keyPair(m, what)
+		o := corestore.LogOptions{Manifest: hypercore.SingleSigner(kp.Public), Session: hypercore.SessionOptions{EncryptionKey: &secret}}
+		if m == n {
+			o = corestore.LogOptions{KeyPair: &kp, Session: o.Session}
+		}
+		l, err := store.Get(o)
+		must(t, err)
+		t.Cleanup(func() { must(t, l.Close()) })
+		return l
+	}
+	entries, contents := tree.New(tree.Options{}), content.New(content.Options{})
+	for m := byte(1); m <= 2; m++ {
+		bee, err := hyperbee.Open(log(m, "tree"), hyperbee.Options{CacheBytes: 1 << 20})
+		must(t, err)
+		if m == n {
+			must(t, entries.Own(bee))
+			must(t, contents.Own(log(m, "content")))
+			continue
+		}
+		must(t, entries.Add(bee, 0))
+		must(t, contents.Add(log(m, "content"), 0))
+	}
+	t.Cleanup(func() { must(t, entries.Close()) })
+	return &connected{New(entries, contents, Options{Device: nameOf}), store}
+}
+
+// Two devices that are connected have each other's files by themselves, one all of
+// their contents, the other what it reads.
+func TestConnectedDevicesExchangeFiles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newConnected(t, 1), newConnected(t, 2)
+		ctx, cancel := context.WithCancel(context.Background())
+		var running sync.WaitGroup
+		t.Cleanup(func() { // before the stores are closed
+			cancel()
+			running.Wait()
+		})
+		x, y := transport.Pipe()
+		running.Go(func() {
+			o := secretstream.Options{KeyPair: noise.NewKeyPair([32]byte{1}), KeepAlive: -1}
+			if stream, err := secretstream.Server(ctx, x, o); err == nil {
+				_ = a.store.Replicate(ctx, stream, corestore.ReplicateOptions{}) // it ends with the test
+			}
+		})
+		running.Go(func() {
+			o := secretstream.Options{KeyPair: noise.NewKeyPair([32]byte{2}), KeepAlive: -1}
+			if stream, err := secretstream.Client(ctx, y, o); err == nil {
+				_ = b.store.Replicate(ctx, stream, corestore.ReplicateOptions{}) // it ends with the test
+			}
+		})
+		for _, d := range []*connected{a, b} {
+			running.Go(func() { _ = d.tree.Download(ctx) })
+		}
+		running.Go(func() { _ = b.Fetch(ctx) })
+
+		big := strings.Repeat("all work and no play ", 50_000)
+		must(t, a.Put(ctx, "/big", strings.NewReader(big), PutOptions{}))
+		must(t, a.Put(ctx, "/small", strings.NewReader("small"), PutOptions{}))
+		synctest.Wait()
+		if n, err := b.Missing(ctx, "/"); n != 0 || err != nil {
+			t.Errorf("%d bytes are missing (%v)", n, err)
+		}
+		want(t, "b's /big", read2(t, b, "/big") == big, true)
+		must(t, b.Put(ctx, "/big", strings.NewReader("x"+big), PutOptions{}))
+		synctest.Wait()
+		if n, err := a.Missing(ctx, "/big"); n == 0 || err != nil {
+			t.Errorf("%d bytes are missing at a, which does not fetch (%v)", n, err)
+		}
+		want(t, "a's /big", read2(t, a, "/big") == "x"+big, true)
+	})
+}
+
+func read2(t *testing.T, d *connected, path string) string {
+	t.Helper()
+	data, err := d.ReadFile(t.Context(), path, 1<<30)
+	must(t, err)
+	return string(data)
+}
