@@ -119,9 +119,12 @@ type shared struct {
 	hints  atomic.Pointer[hints]
 }
 
-// A pin holds a snapshot of the log for the trees of one checkout.
+// A pin holds a snapshot of the log for the trees of one checkout, or the log
+// itself as it is while its fork is the same.
 type pin struct {
-	log *hypercore.Log
+	log  *hypercore.Log
+	fork uint64
+	live bool // log is the tree's own
 
 	mu    sync.Mutex
 	users int    // guarded by mu
@@ -191,7 +194,7 @@ func (p *pin) release() error {
 	p.users--
 	last := p.users == 0
 	p.mu.Unlock()
-	if !last {
+	if !last || p.live {
 		return nil
 	}
 	return p.log.Close()
@@ -295,7 +298,7 @@ func (t *Tree) checkout(version uint64) (*Tree, error) {
 			return fail(err)
 		}
 		newest = max(1, log.Length())
-		view.pin = &pin{log: log, users: 1}
+		view.pin = &pin{log: log, fork: log.Fork(), users: 1}
 	} else {
 		view.pin = t.pin.with()
 	}
@@ -305,6 +308,28 @@ func (t *Tree) checkout(version uint64) (*Tree, error) {
 	if version > newest {
 		view.Close()
 		return fail(fmt.Errorf("%w: the newest is %d", hypercore.ErrLength, newest))
+	}
+	return view, nil
+}
+
+// Pinned is Checkout without a snapshot of the log: it costs next to nothing, keeps
+// no space from being freed, and need not be closed. It can't be read any more
+// once the log is truncated (ErrTruncated).
+func (t *Tree) Pinned(version uint64) (*Tree, error) {
+	version = max(1, version)
+	head := t.s.log.Head()
+	newest := max(1, head.Length)
+	view := &Tree{s: t.s, prefix: t.prefix, version: version}
+	if t.pin != nil {
+		newest, view.pin = t.version, &pin{log: t.pin.log, fork: t.pin.fork, live: true, users: 1}
+	} else {
+		view.pin = &pin{log: t.s.log, fork: head.Fork, live: true, users: 1}
+	}
+	switch {
+	case t.isClosed():
+		return nil, fmt.Errorf("pin version %d of log %s: %w", version, t.s.log.Key(), ErrClosed)
+	case version > newest:
+		return nil, fmt.Errorf("pin version %d of log %s: %w: the newest is %d", version, t.s.log.Key(), hypercore.ErrLength, newest)
 	}
 	return view, nil
 }

@@ -33,7 +33,7 @@ func (t *Tree) view(ctx context.Context) (view, error) {
 	}
 	v := view{s: t.s, log: t.s.log, cache: t.s.cache}
 	if t.pin != nil {
-		v.log, v.version, v.fork = t.pin.log, t.version, t.pin.log.Head().Fork
+		v.log, v.version, v.fork = t.pin.log, t.version, t.pin.fork
 		if !v.cache.turn(v.fork) {
 			v.cache = t.pin.ownCache(v.fork, t.s.o.CacheBytes)
 		}
