@@ -18,8 +18,8 @@ import (
 // closed.
 type Batch struct {
 	t       *Tree
-	v       *view // of t
-	now     view  // v with what the batch changes
+	open    bool
+	now     view // what there was when it began, with what it changes
 	own     member
 	bee     *hyperbee.Batch
 	base    uint64 // the version of the bee that it began with
@@ -43,7 +43,7 @@ func (t *Tree) batch(ctx context.Context) (*Batch, error) {
 	own, closed := t.s.own, t.s.closed
 	t.s.mu.Unlock()
 	switch {
-	case t.past || own == nil:
+	case t.past != nil || own == nil:
 		return nil, ErrReadOnly
 	case closed:
 		return nil, ErrClosed
@@ -52,7 +52,7 @@ func (t *Tree) batch(ctx context.Context) (*Batch, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Batch{t: t, bee: bee, base: own.bee.Version()}
+	b := &Batch{t: t, bee: bee, base: own.bee.Version(), open: true}
 	if err := b.begin(ctx); err != nil {
 		b.Close()
 		return nil, err
@@ -61,11 +61,10 @@ func (t *Tree) batch(ctx context.Context) (*Batch, error) {
 }
 
 func (b *Batch) begin(ctx context.Context) error {
-	v, err := b.t.acquire(ctx)
+	v, err := b.t.now(ctx)
 	if err != nil {
 		return err
 	}
-	b.v = v
 	b.now.s = v.s
 	b.now.members = slices.Clone(v.members)
 	for i, m := range v.members {
@@ -117,10 +116,7 @@ func (v *view) nextTime(ctx context.Context) (uint64, error) {
 // Close ends the batch. What was not flushed is forgotten.
 func (b *Batch) Close() {
 	b.bee.Close()
-	if b.v != nil {
-		_ = b.v.release() // a checkout that was only read
-		b.v = nil
-	}
+	b.open = false
 }
 
 // Len returns how many changes there are in the batch.
@@ -131,7 +127,7 @@ func (b *Batch) Time() time.Time { return timeOf(b.time) }
 
 // Get is Tree.Get, with the changes of the batch.
 func (b *Batch) Get(ctx context.Context, key []byte) (Entry, error) {
-	if b.v == nil {
+	if !b.open {
 		return Entry{}, fmt.Errorf("get: %w", ErrClosed)
 	}
 	return found(b.view().get(ctx, key))
@@ -160,7 +156,7 @@ func (b *Batch) RangeAll(ctx context.Context, o hyperbee.RangeOptions) iter.Seq2
 func (b *Batch) ranging(ctx context.Context, o hyperbee.RangeOptions, deleted bool) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		err := ErrClosed
-		if b.v != nil {
+		if b.open {
 			err = b.view().ranging(ctx, o, deleted, yield)
 		}
 		if err != nil {
@@ -210,7 +206,7 @@ func (b *Batch) DeleteOver(ctx context.Context, key []byte, seen Entry) error {
 // over makes a statement about a key, over what was seen, or all there is if that
 // is nil.
 func (b *Batch) over(ctx context.Context, r record, key []byte, seen *Entry) error {
-	if b.v == nil {
+	if !b.open {
 		return ErrClosed
 	}
 	if len(key) == 0 {
@@ -264,10 +260,15 @@ func (b *Batch) overSeen(r *record, list []statement, seen *Entry) error {
 	}
 	var kept []keptRecord
 	for i := range list {
-		if s := &list[i]; s.m == &b.own && s.seq > c.last[b.own.w.key] {
+		s := &list[i]
+		switch {
+		case s.m != &b.own:
+		case s.seq > c.last[b.own.w.key]:
 			alone := s.record
 			alone.kept = nil
 			kept = append(kept, keptRecord{s.seq, alone.append(nil)})
+		default:
+			c.sees(s.dot()) // who saw it saw what it has seen
 		}
 	}
 	if len(kept) > maxKept {
@@ -351,7 +352,7 @@ func (b *Batch) Flush(ctx context.Context) error {
 }
 
 func (b *Batch) flush(ctx context.Context) error {
-	if b.v == nil {
+	if !b.open {
 		return ErrClosed
 	}
 	defer b.Close()

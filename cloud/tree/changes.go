@@ -28,16 +28,14 @@ func (t *Tree) Changes(ctx context.Context, from Version, o hyperbee.RangeOption
 }
 
 func (t *Tree) changes(ctx context.Context, from Version, o hyperbee.RangeOptions, yield func(Change, error) bool) error {
-	now, err := t.acquire(ctx)
+	now, err := t.now(ctx)
 	if err != nil {
 		return err
 	}
-	defer now.release()
 	old, err := t.checkout(ctx, from)
 	if err != nil {
 		return err
 	}
-	defer old.release()
 	limit := o.Limit
 	o.Limit, o.Reverse = 0, false
 	w := walk{v: now}

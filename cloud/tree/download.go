@@ -18,7 +18,7 @@ const retryAfter = 5 * time.Second
 // are added meanwhile, until the context ends, with its error, or the tree is
 // closed.
 func (t *Tree) Download(ctx context.Context) error {
-	if t.past {
+	if t.past != nil {
 		return fmt.Errorf("download: %w", ErrReadOnly)
 	}
 	type bring struct {

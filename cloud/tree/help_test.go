@@ -76,7 +76,7 @@ func (p *peer) bee(n byte) *hyperbee.Tree {
 	log, err := hypercore.Open(p.store, o)
 	must(p.t, err)
 	p.t.Cleanup(func() { log.Close() })
-	bee, err := hyperbee.Open(log, hyperbee.Options{Durability: hypercore.Soon, CacheBytes: 16 << 20})
+	bee, err := hyperbee.Open(log, hyperbee.Options{Durability: hypercore.Soon})
 	must(p.t, err)
 	p.logs[n], p.bees[n] = log, bee
 	return bee

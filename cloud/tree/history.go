@@ -44,11 +44,10 @@ func (t *Tree) history(ctx context.Context, o HistoryOptions, yield func(Entry, 
 	if o.Key != nil && len(o.Key) == 0 {
 		return ErrKey
 	}
-	v, err := t.acquire(ctx)
+	v, err := t.now(ctx)
 	if err != nil {
 		return err
 	}
-	defer v.release()
 	var lines []*line
 	defer func() {
 		for _, l := range lines {
@@ -225,10 +224,9 @@ func (v *view) saidOf(ctx context.Context, m *member, from, to uint64, o *Histor
 
 // get returns what a version of the bee has of a key.
 func (m *member) get(ctx context.Context, version uint64, key []byte) (hyperbee.Entry, error) {
-	bee, err := m.bee.Checkout(version)
+	bee, err := m.bee.Pinned(version)
 	if err != nil {
 		return hyperbee.Entry{}, err
 	}
-	defer bee.Close()
 	return bee.Get(ctx, key)
 }

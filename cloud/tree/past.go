@@ -2,7 +2,6 @@ package tree
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sort"
 	"time"
@@ -10,7 +9,7 @@ import (
 	"github.com/cloudbevy/bevy/hyper/hypercore"
 )
 
-// Checkout returns the tree as it was at a version, read-only. It must be closed.
+// Checkout returns the tree as it was at a version, read-only. It need not be closed.
 // All of the version must be here (hypercore.ErrLength), and its writers must have
 // been added (ErrWriter).
 func (t *Tree) Checkout(ctx context.Context, version Version) (*Tree, error) {
@@ -18,23 +17,21 @@ func (t *Tree) Checkout(ctx context.Context, version Version) (*Tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("checkout: %w", err)
 	}
-	return &Tree{s: t.s, past: true, view: v}, nil
+	return &Tree{s: t.s, past: v}, nil
 }
 
 // checkout returns a version of the tree, whichever t is of.
 func (t *Tree) checkout(ctx context.Context, version Version) (*view, error) {
-	now, err := (&Tree{s: t.s}).acquire(ctx)
+	now, err := (&Tree{s: t.s}).now(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer now.release()
 	return now.checkout(version)
 }
 
-// checkout returns another version of a view.
+// checkout returns an earlier version of a view.
 func (v *view) checkout(version Version) (*view, error) {
 	out := &view{s: v.s}
-	out.users.Add(1)
 	known := 0
 	for _, m := range v.members {
 		want, ok := version[m.w.key]
@@ -46,44 +43,34 @@ func (v *view) checkout(version Version) (*view, error) {
 		}
 		past, err := m.at(max(1, want))
 		if err != nil {
-			return nil, errors.Join(err, out.release())
+			return nil, err
 		}
 		out.members = append(out.members, past)
 	}
 	if known < len(version) {
-		return nil, errors.Join(fmt.Errorf("%w: the version has %d more", ErrWriter, len(version)-known), out.release())
+		return nil, fmt.Errorf("%w: the version has %d more", ErrWriter, len(version)-known)
 	}
 	return out, nil
 }
 
 // at returns an earlier version of a member.
 func (m *member) at(version uint64) (*member, error) {
-	past := &member{w: m.w, version: version, upTo: m.upTo}
-	past.users.Add(1)
-	switch {
-	case version == m.version:
-		m.users.Add(1)
+	if version == m.version {
 		return m, nil
-	case version > m.version:
-		return nil, fmt.Errorf("writer %s: %w: of version %d is here %d", m.w.key, hypercore.ErrLength, version, m.version)
-	case version > 1:
-		bee, err := m.bee.Checkout(version)
-		if err != nil {
-			return nil, err
-		}
-		past.bee, past.read = bee, bee
 	}
-	return past, nil
+	if version > m.version {
+		return nil, fmt.Errorf("writer %s: %w: of version %d is here %d", m.w.key, hypercore.ErrLength, version, m.version)
+	}
+	return newMember(m.w, m.bee, version, m.upTo)
 }
 
 // At returns the tree as it was at a time, read-only: with all that was said until
-// then, by the clocks of those who said it. It must be closed.
+// then, by the clocks of those who said it.
 func (t *Tree) At(ctx context.Context, when time.Time) (*Tree, error) {
-	now, err := t.acquire(ctx)
+	now, err := t.now(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("tree at %v: %w", when, err)
 	}
-	defer now.release()
 	version := Version{}
 	for _, m := range now.members {
 		seq, err := now.since(ctx, m, when.Add(1))
@@ -96,7 +83,7 @@ func (t *Tree) At(ctx context.Context, when time.Time) (*Tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tree at %v: %w", when, err)
 	}
-	return &Tree{s: t.s, past: true, view: v}, nil
+	return &Tree{s: t.s, past: v}, nil
 }
 
 // since returns the first block that is not before a time: the version with all

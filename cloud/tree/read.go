@@ -13,11 +13,10 @@ import (
 // Get returns the entry of a key. With ErrNotFound, it returns what was said about
 // the key if it is deleted, which PutOver can be told.
 func (t *Tree) Get(ctx context.Context, key []byte) (Entry, error) {
-	v, err := t.acquire(ctx)
+	v, err := t.now(ctx)
 	if err != nil {
 		return Entry{}, fmt.Errorf("get: %w", err)
 	}
-	defer v.release()
 	return found(v.get(ctx, key))
 }
 
@@ -78,12 +77,11 @@ func (t *Tree) RangeAll(ctx context.Context, o hyperbee.RangeOptions) iter.Seq2[
 
 func (t *Tree) ranging(ctx context.Context, o hyperbee.RangeOptions, deleted bool) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		v, err := t.acquire(ctx)
+		v, err := t.now(ctx)
 		if err != nil {
 			yield(Entry{}, fmt.Errorf("range: %w", err))
 			return
 		}
-		defer v.release()
 		if err := v.ranging(ctx, o, deleted, yield); err != nil {
 			yield(Entry{}, fmt.Errorf("range: %w", err))
 		}
@@ -237,10 +235,9 @@ func (w *walk) push(s *source) error {
 
 // Version returns the version of the tree: what of each bee is read now.
 func (t *Tree) Version(ctx context.Context) (Version, error) {
-	v, err := t.acquire(ctx)
+	v, err := t.now(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("version: %w", err)
 	}
-	defer v.release()
 	return v.version(), nil
 }

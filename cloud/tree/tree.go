@@ -122,9 +122,9 @@ type statement struct {
 
 // A Tree is the map, as it is or as it was.
 type Tree struct {
-	s    *shared
-	past bool  // it was checked out
-	view *view // of the past; guarded by s.mu: nil once it is closed
+	s      *shared
+	past   *view // what it is, if it was checked out
+	closed bool  // guarded by s.mu; of one that was checked out
 }
 
 // shared is what a tree and what was checked out of it have in common.
@@ -179,7 +179,7 @@ func (t *Tree) add(bee *hyperbee.Tree, upTo uint64, own bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case t.past:
+	case t.past != nil:
 		return fail(ErrReadOnly)
 	case s.closed:
 		return fail(ErrClosed)
@@ -255,35 +255,25 @@ func (s *shared) problem(w *writer, seq uint64, err error) {
 func (t *Tree) Writable() bool {
 	t.s.mu.Lock()
 	defer t.s.mu.Unlock()
-	return !t.past && t.s.own != nil
+	return t.past == nil && t.s.own != nil
 }
 
-// Close ends the tree. The bees are left open. What was checked out has to be
-// closed for itself.
+// Close ends the tree. The bees are left open. What was checked out is closed for
+// itself.
 func (t *Tree) Close() error {
 	s := t.s
 	s.mu.Lock()
-	if t.past {
-		v := t.view
-		t.view = nil
-		s.mu.Unlock()
-		return v.release()
-	}
-	if s.closed {
+	if t.past != nil || s.closed {
+		t.closed = true
 		s.mu.Unlock()
 		return nil
 	}
-	s.closed = true
-	v := s.view
-	s.view = nil
+	s.closed, s.view = true, nil
 	writers := s.writers
 	s.announce()
 	s.mu.Unlock()
-	err := v.release()
 	for _, w := range writers {
 		w.stop()
-		err = errors.Join(err, w.last.release())
-		w.last = nil
 	}
-	return err
+	return nil
 }

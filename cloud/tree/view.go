@@ -6,18 +6,16 @@ import (
 	"fmt"
 	"iter"
 	"sync"
-	"sync/atomic"
 
 	"github.com/cloudbevy/bevy/hyper/hyperbee"
 	"github.com/cloudbevy/bevy/hyper/hypercore"
 )
 
 // A view is one state of all bees. It has a member for each writer, in the order
-// in which they were added.
+// in which they were added. It keeps nothing that would have to be given back.
 type view struct {
 	s       *shared
 	members []*member
-	users   atomic.Int32
 }
 
 // A member is a version of a writer's bee. Views that follow one another share
@@ -26,9 +24,8 @@ type member struct {
 	w       *writer
 	version uint64
 	upTo    uint64         // what is beyond it will never count; 0 is no limit
-	bee     *hyperbee.Tree // a checkout of the version; nil if there is nothing in it
+	bee     *hyperbee.Tree // pinned at the version; nil if there is nothing in it
 	read    reader         // bee, or a batch on it
-	users   atomic.Int32
 
 	mu    sync.Mutex
 	table []Writer // guarded by mu
@@ -47,47 +44,24 @@ type state struct {
 	length, here, fork, upTo uint64
 }
 
-// release gives back a view that acquire returned.
-func (v *view) release() (err error) {
-	if v == nil || v.users.Add(-1) > 0 {
-		return nil
-	}
-	for _, m := range v.members {
-		err = errors.Join(err, m.release())
-	}
-	return err
-}
-
-func (m *member) release() error {
-	if m == nil || m.users.Add(-1) > 0 || m.bee == nil {
-		return nil
-	}
-	return m.bee.Close()
-}
-
-// acquire returns what the tree is made of now. It must be released.
-func (t *Tree) acquire(ctx context.Context) (*view, error) {
+// now returns what the tree is made of now.
+func (t *Tree) now(ctx context.Context) (*view, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	s := t.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	v := t.view
-	if !t.past {
-		if s.closed {
-			return nil, ErrClosed
-		}
-		if err := s.refresh(ctx); err != nil {
-			return nil, err
-		}
-		v = s.view
-	}
-	if v == nil {
+	switch {
+	case t.past != nil && t.closed || t.past == nil && s.closed:
 		return nil, ErrClosed
+	case t.past != nil:
+		return t.past, nil
 	}
-	v.users.Add(1)
-	return v, nil
+	if err := s.refresh(ctx); err != nil {
+		return nil, err
+	}
+	return s.view, nil
 }
 
 // refresh makes s.view that of now. s.mu is held.
@@ -102,15 +76,11 @@ func (s *shared) refresh(ctx context.Context) error {
 	if same {
 		return nil
 	}
-	v := &view{s: s}
-	v.users.Add(1)
+	s.view = &view{s: s}
 	for _, w := range s.writers {
-		w.last.users.Add(1)
-		v.members = append(v.members, w.last)
+		s.view.members = append(s.view.members, w.last)
 	}
-	old := s.view
-	s.view = v
-	return old.release()
+	return nil
 }
 
 // refresh makes w.last that of now. shared.mu is held.
@@ -134,27 +104,25 @@ func (w *writer) refresh(ctx context.Context, s *shared) error {
 		w.state = now
 		return nil
 	}
-	m, err := w.member(version)
+	m, err := newMember(w, w.bee, version, w.upTo)
 	if err != nil {
 		return err
 	}
-	old := w.last
 	w.last, w.state = m, now
-	return old.release()
+	return nil
 }
 
-// member returns a version of the bee. shared.mu is held.
-func (w *writer) member(version uint64) (*member, error) {
-	m := &member{w: w, version: version, upTo: w.upTo}
-	m.users.Add(1)
+// newMember returns a version of a writer's bee.
+func newMember(w *writer, bee *hyperbee.Tree, version, upTo uint64) (*member, error) {
+	m := &member{w: w, version: version, upTo: upTo}
 	if version <= 1 {
 		return m, nil
 	}
-	bee, err := w.bee.Checkout(version)
+	pinned, err := bee.Pinned(version)
 	if err != nil {
 		return nil, err
 	}
-	m.bee, m.read = bee, bee
+	m.bee, m.read = pinned, pinned
 	return m, nil
 }
 
@@ -234,7 +202,7 @@ func blockTime(ctx context.Context, bee *hyperbee.Tree, seq uint64) (uint64, err
 
 // bad reports whether an error means that what a writer wrote makes no sense.
 func bad(err error) bool {
-	return errors.Is(err, hyperbee.ErrInvalid) || errors.Is(err, ErrStatement) || errors.Is(err, hypercore.ErrDecrypt)
+	return errors.Is(err, hyperbee.ErrInvalid) || errors.Is(err, hyperbee.ErrTruncated) || errors.Is(err, ErrStatement) || errors.Is(err, hypercore.ErrDecrypt)
 }
 
 // lastTime returns the time of the last statement of a member.
