@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"net/http"
+	"net/url"
 	"path"
 	"strings"
 	"unicode/utf8"
@@ -86,6 +87,11 @@ func parseAddress(r *http.Request) (address, bool) {
 		a.name = a.name[:i]
 	}
 	return a.withPath("/" + p)
+}
+
+// location is the URL of another path of the same source, on this origin.
+func (a address) location(p string) string {
+	return (&url.URL{Path: a.root + p}).EscapedPath()
 }
 
 func (a address) withPath(p string) (address, bool) {

@@ -30,7 +30,11 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/cloudbevy/bevy/cloud/folder"
 	"github.com/cloudbevy/bevy/hyper/clock"
+	"github.com/cloudbevy/bevy/hyper/hyperblobs"
+	"github.com/cloudbevy/bevy/hyper/hypercore"
+	"github.com/cloudbevy/bevy/hyper/hyperdrive"
 )
 
 // Kind is what is at a path.
@@ -219,6 +223,17 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := q.serve(); err != nil {
 		q.failWith(err)
 	}
+}
+
+// isUnreachable reports whether an error means that somebody else has what was
+// asked for, and can't be reached.
+func isUnreachable(err error) bool {
+	return errors.Is(err, ErrUnreachable) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, hypercore.ErrNotFound)
+}
+
+// isInvalid reports whether an error means that what is there makes no sense.
+func isInvalid(err error) bool {
+	return errors.Is(err, hyperdrive.ErrInvalid) || errors.Is(err, hyperblobs.ErrInvalid) || errors.Is(err, folder.ErrInvalid) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 const allowed = "GET, HEAD, OPTIONS"

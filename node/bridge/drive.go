@@ -13,7 +13,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/cloudbevy/bevy/hyper/hyperblobs"
-	"github.com/cloudbevy/bevy/hyper/hypercore"
 	"github.com/cloudbevy/bevy/hyper/hyperdrive"
 )
 
@@ -186,14 +185,4 @@ func (s *drive) Open(ctx context.Context, i Info, off, n int64) (io.ReadCloser, 
 		return nil, err
 	}
 	return blobs.NewRangeReader(ctx, *e.Blob, off, n)
-}
-
-// isUnreachable reports whether an error means that somebody else has what was
-// asked for, and can't be reached.
-func isUnreachable(err error) bool {
-	return errors.Is(err, ErrUnreachable) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, hypercore.ErrNotFound)
-}
-
-func isInvalid(err error) bool {
-	return errors.Is(err, hyperdrive.ErrInvalid) || errors.Is(err, hyperblobs.ErrInvalid) || errors.Is(err, io.ErrUnexpectedEOF)
 }

@@ -18,11 +18,6 @@ const (
 	maxEntries  = 10_000
 )
 
-// escapePath is a path for a URL.
-func escapePath(p string) string {
-	return (&url.URL{Path: p}).EscapedPath()
-}
-
 func wantsJSON(r *http.Request) bool {
 	return accepts(r, "application/json") && !accepts(r, "text/html")
 }
@@ -117,11 +112,11 @@ func (q *request) listHTML(p string) error {
 	if q.address.at != "" {
 		name += "@" + q.address.at
 	}
-	v := folderView{Title: name + strings.TrimSuffix(q.address.path, "/"), Root: q.address.root + "/", Name: short(name), Full: name}
+	v := folderView{Title: name + strings.TrimSuffix(q.address.path, "/"), Root: q.address.location("/"), Name: short(name), Full: name}
 	parts := strings.Split(strings.Trim(q.address.path, "/"), "/")
 	for n, part := range parts {
 		if part != "" {
-			v.Crumbs = append(v.Crumbs, crumb{part, q.address.root + escapePath("/"+strings.Join(parts[:n+1], "/")+"/"), n == len(parts)-1})
+			v.Crumbs = append(v.Crumbs, crumb{part, q.address.location("/" + strings.Join(parts[:n+1], "/") + "/"), n == len(parts)-1})
 		}
 	}
 	if q.address.path != "/" {
@@ -216,7 +211,7 @@ func (q *request) fail(code int, text string) {
 		}
 		q.send(code, "application/json", append(body, '\n'))
 	case accepts(q.r, "text/html"):
-		body, err := render(errorPage, errorView{title, text, q.address.root + "/"})
+		body, err := render(errorPage, errorView{title, text, q.address.location("/")})
 		if err != nil {
 			body = nil
 		}

@@ -91,7 +91,7 @@ func (q *request) options() {
 func (q *request) serve() error {
 	a := q.address
 	if a.dirty {
-		q.redirect(a.root + escapePath(a.path))
+		q.redirect(a.location(a.path))
 		return nil
 	}
 	key := cacheKey{id: q.state.ID, revision: q.state.Revision, path: a.path}
@@ -112,10 +112,10 @@ func (q *request) serve() error {
 	}
 	switch folder := isFolderPath(a.path); {
 	case i.Kind == Folder && !folder:
-		q.redirect(a.root + escapePath(a.path+"/"))
+		q.redirect(a.location(a.path + "/"))
 		return nil
 	case i.Kind == File && folder:
-		q.redirect(a.root + escapePath(strings.TrimSuffix(a.path, "/")))
+		q.redirect(a.location(strings.TrimSuffix(a.path, "/")))
 		return nil
 	case json:
 		return q.listJSON(p)
