@@ -18,6 +18,7 @@ func crashWorld(t *testing.T, b *bomb, engine storage.Engine) (w *world, before 
 	for _, name := range []string{"a", "b"} {
 		d := newDevice(t, name, func(c *config) {
 			c.clock = clock.NewFake(fakeStart) // all is racy, and so compared once more
+			onFaulty(&faulty{})(c)
 			if name == "a" {
 				onFaulty(&faulty{bomb: b})(c)
 				c.engine = shaky{engine, b}

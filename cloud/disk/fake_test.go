@@ -230,10 +230,12 @@ func (f *fakeFolder) resolve(ctx context.Context, _ []byte) error {
 	for p := range f.at {
 		e := f.statLocked(p)
 		if e != nil && e.kind != kindDir && f.hasInLocked(p) {
-			copied := *e
-			copied.path = copyName(p, strings.ReplaceAll(e.stamp, ",", " "))
-			if f.statLocked(copied.path) == nil {
-				fixes = append(fixes, fix{copied, ""})
+			for _, s := range f.standingLocked(p) {
+				copied := s.e
+				copied.path = copyName(p, s.id)
+				if !s.deleted && f.statLocked(copied.path) == nil {
+					fixes = append(fixes, fix{copied, ""})
+				}
 			}
 			away = append(away, fix{*e, e.stamp})
 			continue

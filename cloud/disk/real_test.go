@@ -125,6 +125,7 @@ func newWorld(t testing.TB, n int, real bool) *world {
 	w := &world{t: t}
 	for i := range n {
 		d := newDevice(t, string(rune('a'+i)), func(c *config) {
+			onFaulty(&faulty{})(c)
 			if real {
 				f := openReal(t, storage.NewMemory(), c.clock, byte(i+1), byte(n))
 				w.reals = append(w.reals, f)
