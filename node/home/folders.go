@@ -100,8 +100,13 @@ func (s *session) folderOf(id string) (*kept, error) {
 		var err error
 		if w.Own {
 			err = contents.Own(w.Content)
-		} else {
-			err = contents.Add(w.Content, 0)
+		} else if err = contents.Add(w.Content, 0); err == nil {
+			// The log is the space's, and so ends with this session.
+			_, err = w.Content.Notify(func(e hypercore.Event) {
+				if e.Kind == hypercore.Received || e.Kind == hypercore.Cleared || e.Kind == hypercore.Lagged {
+					k.grow()
+				}
+			})
 		}
 		if err != nil {
 			s.home.node.Log.Error("cannot use a log of contents", "log", w.Content.Key(), "err", err)
@@ -315,7 +320,16 @@ func (s *session) addFolder(ctx context.Context, path, name string, sparse bool)
 	if err != nil {
 		return nil, err
 	}
-	return k, k.carryOut(cloud.Keep{Path: path, Sparse: sparse})
+	if err := k.carryOut(cloud.Keep{Path: path, Sparse: sparse}); err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	keeper := k.keeper
+	k.mu.Unlock()
+	k.work.Go(func() { // for those who watch: how much there is to do
+		_, _, _ = keeper.Measure(k.ctx)
+	})
+	return k, nil
 }
 
 // named is what a folder is called: what was said, or what it is called on the

@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/cloudbevy/bevy/client"
 	"github.com/cloudbevy/bevy/cloud"
@@ -54,8 +55,8 @@ type Home struct {
 
 	mu      sync.Mutex
 	session *session
-	ended   error              // why there is none, while there is none
-	joining func(*cloud.Cloud) // what to do next instead of opening the same again
+	ended   error         // why there will be none any more
+	opened  chan struct{} // closed when session or ended is set, while neither is
 	invited *invited
 }
 
@@ -215,7 +216,7 @@ func (h *Home) run(ctx context.Context) error {
 			h.node.Say("the cloud has a new key")
 		case <-s.replaced:
 		}
-		h.set(nil, &client.Error{Code: client.CodeOffline, Message: "the cloud is being opened again", Cause: "it has changed", Try: "the same in a moment"})
+		h.set(nil, nil)
 		if err := s.close(); err != nil {
 			return err
 		}
@@ -228,23 +229,59 @@ func (h *Home) now() *session {
 	return h.session
 }
 
+// set says which session there is now: none for a moment, without an error.
 func (h *Home) set(s *session, why error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.session, h.ended = s, why
+	if s == nil && why == nil {
+		h.opened = make(chan struct{})
+	} else if h.opened != nil {
+		close(h.opened)
+		h.opened = nil
+	}
+}
+
+// reopening is how long calls wait while the cloud is opened again.
+const reopening = 10 * time.Second
+
+// acquire returns the session there is; it is not closed before done is called.
+func (h *Home) acquire(ctx context.Context) (s *session, done func(), err error) {
+	for {
+		h.mu.Lock()
+		s, opened := h.session, h.opened
+		switch {
+		case s != nil:
+			s.users.Add(1)
+			h.mu.Unlock()
+			return s, s.users.Done, nil
+		case opened == nil:
+			defer h.mu.Unlock()
+			return nil, nil, h.ended
+		}
+		h.mu.Unlock()
+		limited, cancel := context.WithCancel(ctx)
+		timer := h.node.Clock().AfterFunc(reopening, cancel)
+		select {
+		case <-opened:
+		case <-limited.Done():
+			err = &client.Error{Code: client.CodeOffline, Message: "the cloud is being opened again", Cause: "it has changed", Try: "the same in a moment"}
+		}
+		timer.Stop()
+		cancel()
+		if err != nil {
+			return nil, nil, err
+		}
+	}
 }
 
 // use calls f with the session there is; it is not closed meanwhile.
-func (h *Home) use(f func(*session) error) error {
-	h.mu.Lock()
-	s, why := h.session, h.ended
-	if s == nil {
-		h.mu.Unlock()
-		return why
+func (h *Home) use(ctx context.Context, f func(*session) error) error {
+	s, done, err := h.acquire(ctx)
+	if err != nil {
+		return err
 	}
-	s.users.Add(1)
-	h.mu.Unlock()
-	defer s.users.Done()
+	defer done()
 	return f(s)
 }
 

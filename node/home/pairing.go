@@ -49,7 +49,7 @@ func (s *session) meeting(ctx context.Context, code words.Code, serve func(*hype
 func (h *Home) invite(ctx context.Context) (*invited, error) {
 	h.stopInviting()
 	v := &invited{ended: make(chan struct{})}
-	err := h.use(func(s *session) (err error) {
+	err := h.use(ctx, func(s *session) (err error) {
 		v.Invitation, err = pair.NewInvitation(pair.InviteOptions{Admit: s.cloud.Admit, Clock: h.node.Clock()})
 		if err != nil {
 			return err
@@ -126,7 +126,7 @@ func (h *Home) joinCloud(ctx context.Context, text, name string) (a pair.Admissi
 	defer cancel(nil)
 	var once sync.Once
 	var s *session
-	err = h.use(func(now *session) error {
+	err = h.use(ctx, func(now *session) error {
 		s = now
 		if why := s.inUse(); why != "" {
 			return &client.Error{Code: client.CodeConflict, Message: "this machine has a cloud of its own already", Cause: why, Try: "bevy join here, and the words on the other machine"}

@@ -69,7 +69,7 @@ func unbounded(r node.Route) node.Route {
 // onFolder makes a route to a folder, which In's field Folder names.
 func onFolder[In, Out any](h *Home, method, path, doc string, f func(context.Context, *session, *kept, In) (Out, error)) node.Route {
 	return node.Call(method, path, doc, func(ctx context.Context, in In) (out Out, err error) {
-		err = h.use(func(s *session) error {
+		err = h.use(ctx, func(s *session) error {
 			k, err := s.findFolder(folderName(in))
 			if err == nil {
 				out, err = f(ctx, s, k, in)
@@ -152,8 +152,8 @@ func told(err error) error {
 	return err
 }
 
-func (h *Home) getFolders(context.Context, node.None) (out client.Folders, err error) {
-	err = h.use(func(s *session) error {
+func (h *Home) getFolders(ctx context.Context, _ node.None) (out client.Folders, err error) {
+	err = h.use(ctx, func(s *session) error {
 		out.Folders = s.listFolders()
 		return nil
 	})
@@ -161,7 +161,7 @@ func (h *Home) getFolders(context.Context, node.None) (out client.Folders, err e
 }
 
 func (h *Home) addFolder(ctx context.Context, in client.AddFolder) (out client.Folder, err error) {
-	err = h.use(func(s *session) error {
+	err = h.use(ctx, func(s *session) error {
 		k, err := s.addFolder(ctx, in.Path, in.Name, in.Sparse)
 		if err != nil {
 			return told(err)
@@ -340,7 +340,7 @@ func (h *Home) stat(ctx context.Context, _ *session, k *kept, in client.PathRequ
 }
 
 func (h *Home) read(w http.ResponseWriter, r *http.Request, in client.PathRequest) error {
-	return h.use(func(s *session) error {
+	return h.use(r.Context(), func(s *session) error {
 		k, err := s.findFolder(in.Folder)
 		if err != nil {
 			return err
@@ -367,7 +367,7 @@ func (h *Home) read(w http.ResponseWriter, r *http.Request, in client.PathReques
 }
 
 func (h *Home) write(w http.ResponseWriter, r *http.Request, in client.WriteRequest) error {
-	return h.use(func(s *session) error {
+	return h.use(r.Context(), func(s *session) error {
 		k, err := s.findFolder(in.Folder)
 		if err != nil {
 			return err
@@ -556,8 +556,8 @@ func (h *Home) clear(ctx context.Context, _ *session, k *kept, in client.ClearRe
 	return client.Cleared{Blocks: swept.Blocks, Bytes: swept.Bytes}, err
 }
 
-func (h *Home) getMachines(context.Context, node.None) (out client.Machines, err error) {
-	err = h.use(func(s *session) error {
+func (h *Home) getMachines(ctx context.Context, _ node.None) (out client.Machines, err error) {
+	err = h.use(ctx, func(s *session) error {
 		out.Machines = s.machines()
 		return nil
 	})
@@ -565,7 +565,7 @@ func (h *Home) getMachines(context.Context, node.None) (out client.Machines, err
 }
 
 func (h *Home) ping(ctx context.Context, in client.MachineRequest) (out client.Pong, err error) {
-	err = h.use(func(s *session) error {
+	err = h.use(ctx, func(s *session) error {
 		d, err := s.cloud.Device(in.Machine)
 		if err != nil {
 			return noMachine(in.Machine)
@@ -592,7 +592,7 @@ func noMachine(word string) error {
 }
 
 func (h *Home) removeMachine(ctx context.Context, in client.MachineRequest) (node.None, error) {
-	return node.None{}, h.use(func(s *session) error {
+	return node.None{}, h.use(ctx, func(s *session) error {
 		d, err := s.cloud.Device(in.Machine)
 		if err != nil {
 			return noMachine(in.Machine)
@@ -664,7 +664,7 @@ func (h *Home) ownerWords(ctx context.Context, _ node.None) (out client.SeedWord
 	if !node.BySocket(ctx) {
 		return out, &client.Error{Code: client.CodeDenied, Message: "the words are not shown here", Cause: "only a program of their owner on the machine itself gets them", Try: "bevy keys show"}
 	}
-	err = h.use(func(s *session) error {
+	err = h.use(ctx, func(s *session) error {
 		seed, here, _ := s.cloud.Seed()
 		if !here {
 			return &client.Error{Code: client.CodeNotFound, Message: "the words are not on this machine", Cause: "they are where the cloud was made, or on paper", Try: "bevy keys show there"}
@@ -683,7 +683,7 @@ func (h *Home) forgetWords(ctx context.Context, _ node.None) (node.None, error) 
 	if !node.BySocket(ctx) {
 		return node.None{}, &client.Error{Code: client.CodeDenied, Message: "the words are not removed from here", Cause: "only a program of their owner on the machine itself may", Try: "bevy keys forget"}
 	}
-	return node.None{}, h.use(func(s *session) error {
+	return node.None{}, h.use(ctx, func(s *session) error {
 		if _, here, shown := s.cloud.Seed(); here && !shown {
 			return &client.Error{Code: client.CodeConflict, Message: "nobody has seen the words yet", Cause: "without them the cloud can't be had back", Try: "bevy keys show"}
 		}

@@ -31,16 +31,10 @@ const bridgeCache = 8 << 20
 // Resolve implements bridge.Resolver. A folder of the cloud is for those who have
 // signed in, a drive for everybody who knows its key.
 func (h *Home) Resolve(ctx context.Context, r *http.Request, name, at string) (source bridge.Source, release func(), err error) {
-	h.mu.Lock()
-	s, why := h.session, h.ended
-	if s != nil {
-		s.users.Add(1)
+	s, release, err := h.acquire(ctx)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", bridge.ErrUnreachable, err)
 	}
-	h.mu.Unlock()
-	if s == nil {
-		return nil, nil, fmt.Errorf("%w: %w", bridge.ErrUnreachable, why)
-	}
-	release = s.users.Done
 	defer func() {
 		if err != nil {
 			release()

@@ -17,8 +17,8 @@ import (
 )
 
 // status fills in how the cloud is: for node.Node.OnStatus.
-func (h *Home) status(_ context.Context, st *client.Status) {
-	_ = h.use(func(s *session) error { // between two sessions there is nothing to say
+func (h *Home) status(ctx context.Context, st *client.Status) {
+	_ = h.use(ctx, func(s *session) error { // between two sessions there is nothing to say
 		st.Machines = s.machines()
 		st.Folders = s.listFolders()
 		c := client.Cloud{ID: s.cloud.ID().String(), Name: s.name(), Want: wantedCopies}
@@ -249,6 +249,9 @@ func (s *session) describeFolder(k *kept) (f client.Folder) {
 	}
 	st := keeper.Status()
 	f.Why = st.Why
+	if !f.Sparse { // it knows before all is counted
+		f.Files, f.Bytes = uint64(st.Files), uint64(st.Bytes)
+	}
 	p := st.Progress
 	f.Now = &client.Progress{
 		Looked: p.Looked, Sent: p.Sent, SentBytes: p.SentBytes, Written: p.Written, WrittenBytes: p.WroteBytes,
