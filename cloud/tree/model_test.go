@@ -227,7 +227,7 @@ func runModel(t *testing.T, seed uint64, steps int, skew time.Duration) {
 		for range 1 + rng.IntN(4) {
 			key := keyName()
 			here := m.merged(key, at)
-			if e, err := b.Get(ctx, []byte(key)); followed && err != nil && !errors.Is(err, ErrNotFound) || show(e) != here {
+			if e, err := b.Get(ctx, []byte(key)); err != nil && !errors.Is(err, ErrNotFound) || followed && show(e) != here {
 				t.Fatalf("batch of %d has %s, want %s (%v)", p.n, show(e), here, err)
 			}
 			s := &modelStatement{key: key, time: now, seen: m.seenOf(key, at)}
