@@ -52,7 +52,7 @@ func TestCompressibleFilesAreCompressed(t *testing.T) {
 	d := newDrive(t)
 	text := strings.Repeat("all work and no play makes a dull file\n", 3000)
 	put(t, d, "/text.txt", []byte(text), hyperdrive.PutOptions{})
-	put(t, d, "/noise.txt", noise(9000, 1), hyperdrive.PutOptions{})
+	put(t, d, "/noise.txt", someBytes(9000, 1), hyperdrive.PutOptions{})
 	put(t, d, "/picture.png", []byte(text), hyperdrive.PutOptions{})
 	put(t, d, "/tiny.txt", []byte("hello"), hyperdrive.PutOptions{})
 	put(t, d, "/huge.txt", bytes.Repeat([]byte("x"), maxCompressed+1), hyperdrive.PutOptions{})
@@ -143,14 +143,14 @@ func decoded(t *testing.T, code, raw string) string {
 func TestWhatIsKeptIsBoundedAndForgotten(t *testing.T) {
 	d := newDrive(t)
 	for i := range 100 {
-		put(t, d, fmt.Sprintf("/%d.bin", i), noise(4096, byte(i)), hyperdrive.PutOptions{})
+		put(t, d, fmt.Sprintf("/%d.bin", i), someBytes(4096, byte(i)), hyperdrive.PutOptions{})
 	}
 	source := &counting{Source: NewDrive(d, DriveOptions{})}
 	fake := clock.NewFake(when)
 	h := New(Options{Resolver: one(source), Clock: fake, CacheBytes: 160 << 10})
 	ask := func(i int) {
 		t.Helper()
-		if got := body(t, get(t, h, "GET", fmt.Sprintf("http://x.localhost/%d.bin", i))); got != string(noise(4096, byte(i))) {
+		if got := body(t, get(t, h, "GET", fmt.Sprintf("http://x.localhost/%d.bin", i))); got != string(someBytes(4096, byte(i))) {
 			t.Errorf("file %d: got others", i)
 		}
 	}
@@ -166,8 +166,8 @@ func TestWhatIsKeptIsBoundedAndForgotten(t *testing.T) {
 		t.Errorf("the last one was read %d times", n)
 	}
 	// What changes is not what it was.
-	put(t, d, "/99.bin", noise(4096, 200), hyperdrive.PutOptions{})
-	if got := body(t, get(t, h, "GET", "http://x.localhost/99.bin")); got != string(noise(4096, 200)) {
+	put(t, d, "/99.bin", someBytes(4096, 200), hyperdrive.PutOptions{})
+	if got := body(t, get(t, h, "GET", "http://x.localhost/99.bin")); got != string(someBytes(4096, 200)) {
 		t.Error("got what the file was before")
 	}
 	fake.Advance(90 * time.Second)
@@ -375,7 +375,7 @@ func (w *deadlined) Write(p []byte) (int, error) {
 func TestSlowClientsMustTakeEachPieceInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDrive(t)
-		data := noise(3<<20, 1)
+		data := someBytes(3<<20, 1)
 		put(t, d, "/big.bin", data, hyperdrive.PutOptions{})
 		h := New(Options{Resolver: one(NewDrive(d, DriveOptions{}))})
 		for took, whole := range map[time.Duration]bool{0: true, 30 * time.Second: true, 2 * time.Minute: false} {
@@ -411,7 +411,7 @@ func (d dying) Open(ctx context.Context, i Info, off, n int64) (io.ReadCloser, e
 
 func TestClientsSeeThatAFileIsNotWhole(t *testing.T) {
 	d := newDrive(t)
-	put(t, d, "/big.bin", noise(3<<20, 1), hyperdrive.PutOptions{})
+	put(t, d, "/big.bin", someBytes(3<<20, 1), hyperdrive.PutOptions{})
 	s := httptest.NewServer(New(Options{Resolver: one(dying{NewDrive(d, DriveOptions{})})}))
 	defer s.Close()
 	for _, ranges := range []string{"", "bytes=100-2000000", "bytes=0-9,100-2000000"} {

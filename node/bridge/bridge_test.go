@@ -19,7 +19,7 @@ func site(t testing.TB) *hyperdrive.Drive {
 	put(t, d, "/docs/one.md", []byte("# one"), o)
 	put(t, d, "/docs/sub/two", []byte("\x89PNG\x0D\x0A\x1A\x0A"), o)
 	put(t, d, "/docs/%2e <b>&\"'é", []byte("odd"), o)
-	put(t, d, "/big.bin", noise(3<<20, 1), o)
+	put(t, d, "/big.bin", someBytes(3<<20, 1), o)
 	put(t, d, "/style.css", []byte(strings.Repeat("p { color: red }\n", 1000)), o)
 	put(t, d, "/empty.txt", nil, o)
 	put(t, d, "/both", []byte("a file"), o)

@@ -53,8 +53,8 @@ func put(t testing.TB, d *hyperdrive.Drive, path string, data []byte, o hyperdri
 	must(t, d.Put(t.Context(), path, data, o))
 }
 
-// noise is n bytes that are the same every time.
-func noise(n int, seed byte) []byte {
+// someBytes is n bytes that are the same every time.
+func someBytes(n int, seed byte) []byte {
 	b := make([]byte, n)
 	_, _ = rand.NewChaCha8([32]byte{seed}).Read(b)
 	return b

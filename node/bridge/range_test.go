@@ -25,7 +25,7 @@ func rangeSite(t testing.TB, o hyperdrive.Options) (*hyperdrive.Drive, map[strin
 	files := map[string][]byte{}
 	for _, size := range []int{0, 1, 10, 511, 4096, 64 << 10, 64<<10 + 1, 200<<10 - 1, 300<<10 + 5} {
 		p := fmt.Sprintf("/file%d.bin", size)
-		files[p] = noise(size, byte(size))
+		files[p] = someBytes(size, byte(size))
 		f, err := d.Create(t.Context(), p, hyperdrive.PutOptions{Metadata: hyperdrive.NewMetadata(when, 0)})
 		must(t, err)
 		_, err = f.Write(files[p])
