@@ -439,6 +439,7 @@ func TestDrivesChangeWhileTheyAreServed(t *testing.T) {
 		}
 	}
 	write(0)
+	write(1)
 	h := New(Options{Resolver: only(d, DriveOptions{}), CacheBytes: 1 << 20})
 	var done atomic.Bool
 	var readers sync.WaitGroup
@@ -467,7 +468,7 @@ func TestDrivesChangeWhileTheyAreServed(t *testing.T) {
 			}
 		})
 	}
-	for n := 1; n < 30; n++ {
+	for n := 2; n < 30; n++ {
 		write(n)
 	}
 	done.Store(true)
