@@ -44,7 +44,7 @@ func TestSweepFreesAllButWhatIsKept(t *testing.T) {
 	a, b := twoStores(t, Options{ChunkSize: 128})
 	stores := []*Store{a, b}
 	kept := map[Ref][]byte{}
-	for round := range 12 {
+	for round := range 8 {
 		all := maps.Clone(kept)
 		for range 20 {
 			s := stores[r.IntN(2)]

@@ -102,7 +102,7 @@ func (o oracle) move(p, to string) bool {
 // One device does what an oracle does, and any moment of the past is what the
 // oracle was then, to look at and to restore.
 func TestOneDeviceIsTheOracle(t *testing.T) {
-	for seed := range seeds(4) {
+	for seed := range seeds(3) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		d := newDevices(t, 1, 64)[0]
 		ctx := t.Context()
@@ -280,7 +280,7 @@ func TestFilesOutliveCrashesWholeOrNotAtAll(t *testing.T) {
 	open := func(disk *storagetest.Faulty) *device {
 		e, err := disk.Disk().Open()
 		must(t, err)
-		return openDevice(t, e, 1, 1, 512)
+		return openDevice(t, e, 1, 1, 4<<10)
 	}
 	disk := storagetest.NewFaulty()
 	var mu sync.Mutex
@@ -290,20 +290,20 @@ func TestFilesOutliveCrashesWholeOrNotAtAll(t *testing.T) {
 	disk.Hook(func(p storagetest.Point) {
 		mu.Lock()
 		defer mu.Unlock()
-		if p.Number%29 == 0 {
+		if p.Number%7 == 0 {
 			crashes = append(crashes, crash{disk.PowerCut(p.Number), acked, p.Number})
 		}
 	})
 	rng := rand.New(rand.NewPCG(3, 4))
 	now := map[string]string{}
 	states := map[string]map[string]string{"": now}
-	for i := 1; i <= 60; i++ {
+	for i := 1; i <= 30; i++ {
 		now = maps.Clone(now)
 		b, err := d.Batch(ctx)
 		must(t, err)
 		for range 1 + rng.IntN(8) {
 			p := fmt.Sprint("/", rng.IntN(30))
-			v := strings.Repeat(fmt.Sprint(rng.IntN(1000), " "), []int{0, 1, 50, 5000, 60_000}[rng.IntN(5)])
+			v := strings.Repeat(fmt.Sprint(rng.IntN(1000), " "), []int{0, 1, 50, 1000, 10_000}[rng.IntN(5)])
 			must(t, b.Put(ctx, p, strings.NewReader(v), PutOptions{}))
 			now[p] = v
 		}
@@ -318,7 +318,7 @@ func TestFilesOutliveCrashesWholeOrNotAtAll(t *testing.T) {
 		mu.Lock()
 		acked = i
 		mu.Unlock()
-		if i%20 == 0 {
+		if i%10 == 0 {
 			_, err := d.Clear(ctx, Retention{All: -1, Daily: -1})
 			must(t, err)
 		}
