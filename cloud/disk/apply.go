@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -151,15 +152,34 @@ func (r *round) change(ctx context.Context, path string, e *entry) error {
 	return r.do(ctx, path, plan(disk, known, e), disk, known, e)
 }
 
-// later tries again what could not be written, and then counts what is left.
+// later tries again what could not be written: all of it now and then, and when
+// something has made room; else that whose content was fetched.
 func (r *round) later(ctx context.Context) error {
-	for path := range r.x.scan(spaceLater, "", "") {
+	if r.x.waiting.Load() == 0 && len(r.x.laters) == 0 {
+		r.notes(notices{})
+		return nil
+	}
+	r.k.mu.Lock()
+	fetched := r.k.fetched
+	r.k.fetched = nil
+	all := r.full || r.moved || r.clash || len(fetched) > maxDirty || !r.now.Before(r.k.retry)
+	r.k.mu.Unlock()
+	paths := slices.Values(fetched)
+	if all {
+		paths = r.waiting()
+	}
+	for path := range paths {
 		e, err := r.source.stat(ctx, path)
 		if err != nil {
 			return err
 		}
-		r.x.unset(spaceLater, path)
+		if err := r.x.setLater(path, ""); err != nil {
+			return err
+		}
 		if err := r.change(ctx, path, e); err != nil {
+			return err
+		}
+		if err := r.commitSome(); err != nil {
 			return err
 		}
 	}
@@ -169,17 +189,35 @@ func (r *round) later(ctx context.Context) error {
 	if err := r.flushIn(ctx); err != nil {
 		return err
 	}
-	for path, reason := range r.x.scan(spaceLater, "", "") {
-		code := string(reason)
-		r.waiting++
-		if code == CodeMissing {
-			r.missing++
-		}
-		r.k.mu.Lock()
-		r.k.apply.add(code, path)
-		r.k.mu.Unlock()
+	if !all && r.k.noted == r.x.waiting.Load()-r.x.missing.Load() {
+		return nil
 	}
+	left := notices{}
+	for path, reason := range r.x.scan(spaceLater, "", "") {
+		left.add(string(reason), path)
+	}
+	r.notes(left)
+	r.k.noted = r.x.waiting.Load() - r.x.missing.Load()
 	return nil
+}
+
+// waiting are the paths that are to be written later.
+func (r *round) waiting() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for path := range r.x.scan(spaceLater, "", "") {
+			if !yield(path) {
+				return
+			}
+		}
+	}
+}
+
+// notes replaces the notices of what is to be written later.
+func (r *round) notes(n notices) {
+	r.k.mu.Lock()
+	defer r.k.mu.Unlock()
+	r.k.later = n
+	r.k.retry = r.now.Add(retryDelay)
 }
 
 // postpone remembers that a path is to be written later, and why. Nil is for what
@@ -188,8 +226,7 @@ func (r *round) postpone(path string, e *entry, err error) error {
 	code := CodeFailed
 	switch {
 	case isFull(err):
-		r.x.set(spaceLater, path, []byte(CodeDiskFull))
-		return errors.Join(r.stop(CodeDiskFull), err, r.x.commit(false))
+		return errors.Join(r.stop(CodeDiskFull), err, r.x.setLater(path, CodeDiskFull), r.x.commit(false))
 	case errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
 		return err
 	case errors.Is(err, errMissing):
@@ -206,7 +243,9 @@ func (r *round) postpone(path string, e *entry, err error) error {
 	case errors.Is(err, errDamaged):
 		code = CodeCorrupt
 	}
-	r.x.set(spaceLater, path, []byte(code))
+	if err := r.x.setLater(path, code); err != nil {
+		return err
+	}
 	return r.commitSome()
 }
 
@@ -428,6 +467,7 @@ func (r *round) erase(ctx context.Context, path string, disk *stat, known *row) 
 		return r.postpone(path, nil, err)
 	}
 	r.in.todo = append(r.in.todo, todo{path, nil})
+	r.moved = true
 	r.progress(func(p *Progress) { p.Erased++ })
 	if len(r.in.todo) >= batchFiles {
 		return r.flushIn(ctx)
@@ -499,6 +539,7 @@ func (r *round) pruneOne(ctx context.Context, path string) error {
 	}
 	r.renamed(path)
 	r.in.todo = append(r.in.todo, todo{path, nil})
+	r.moved = true
 	r.progress(func(p *Progress) { p.Erased++ })
 	return nil
 }

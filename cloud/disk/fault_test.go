@@ -175,8 +175,9 @@ func (s shaky) Apply(b *storage.Batch, d storage.Durability) error {
 // onFaulty has a device use a faulty disk.
 func onFaulty(f *faulty) func(*config) {
 	return func(c *config) {
+		open := opener()
 		c.open = func(dir string) (files, error) {
-			real, err := openFiles(dir)
+			real, err := open(dir)
 			if err != nil {
 				return nil, err
 			}
@@ -263,7 +264,7 @@ func TestMovesAreNoDeletions(t *testing.T) {
 	converge(t, a, b)
 	hook := ""
 	a.k.c.open = func(dir string) (files, error) {
-		real, err := openFiles(dir)
+		real, err := opener()(dir)
 		return &faulty{files: real, hook: func(op, path string) error {
 			if op == "open" && !strings.HasSuffix(path, IgnoreFile) {
 				hook = path

@@ -88,14 +88,6 @@ type rooted struct {
 	exact  map[string]bool // guarded by mu: names, where the file system folds them
 }
 
-func openRooted(dir string) (*rooted, error) {
-	r, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, err
-	}
-	return &rooted{r: r, folds: folds(r)}, nil
-}
-
 // folds finds out whether names are taken for one another.
 func folds(r *os.Root) bool {
 	if windows || runtime.GOOS == "darwin" {
@@ -498,11 +490,17 @@ func (r *reader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// openFiles opens a folder on the real disk.
-func openFiles(dir string) (files, error) {
-	f, err := openRooted(dir)
-	if err != nil {
-		return nil, err
+// opener returns what opens folders on the real disk. It finds out once how that
+// takes names, as it has to make a file for that.
+func opener() func(dir string) (files, error) {
+	var once sync.Once
+	var folding bool
+	return func(dir string) (files, error) {
+		r, err := os.OpenRoot(dir)
+		if err != nil {
+			return nil, err
+		}
+		once.Do(func() { folding = folds(r) })
+		return &rooted{r: r, folds: folding}, nil
 	}
-	return f, nil
 }

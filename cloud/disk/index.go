@@ -33,9 +33,12 @@ type index struct {
 	prefix string
 	files  atomic.Int64 // how many there are, with changes that are not applied yet
 	bytes  atomic.Int64
+	// How many paths are to be written later, and of them for want of contents.
+	waiting, missing atomic.Int64
 	b      storage.Batch
 	rows   map[string]*row // what b changes; nil: removed
-	inodes map[uint64]bool // those that b gives to paths
+	laters map[string]string // what b changes of them; "": none
+	inodes map[uint64]bool   // those that b gives to paths
 }
 
 // errIndex is of an index that can't be read. It is thrown away.
@@ -43,13 +46,19 @@ var errIndex = errors.New("damaged index")
 
 // openIndex reads nothing but a few numbers.
 func openIndex(e storage.Engine, id string) (*index, error) {
-	x := &index{e: e, prefix: fmt.Sprintf("disk/%s/", id), rows: map[string]*row{}, inodes: map[uint64]bool{}}
+	x := &index{e: e, prefix: fmt.Sprintf("disk/%s/", id), rows: map[string]*row{}, laters: map[string]string{}, inodes: map[uint64]bool{}}
 	value, err := x.meta("counts")
-	if err == nil && len(value) == 16 {
-		x.files.Store(int64(binary.BigEndian.Uint64(value)))
-		x.bytes.Store(int64(binary.BigEndian.Uint64(value[8:])))
+	if numbers := x.numbers(); err == nil && len(value) == 8*len(numbers) {
+		for i, n := range numbers {
+			n.Store(int64(binary.BigEndian.Uint64(value[8*i:])))
+		}
 	}
 	return x, err
+}
+
+// numbers are kept with what they count.
+func (x *index) numbers() []*atomic.Int64 {
+	return []*atomic.Int64{&x.files, &x.bytes, &x.waiting, &x.missing}
 }
 
 func (x *index) key(space byte, path string) []byte {
@@ -139,17 +148,59 @@ func (x *index) commit(durable bool) error {
 	if x.b.Len() == 0 && !durable {
 		return nil
 	}
-	x.set(spaceMeta, "counts", binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, uint64(x.files.Load())), uint64(x.bytes.Load())))
+	var counts []byte
+	for _, n := range x.numbers() {
+		counts = binary.BigEndian.AppendUint64(counts, uint64(n.Load()))
+	}
+	x.set(spaceMeta, "counts", counts)
 	d := storage.Soon
 	if durable {
 		d = storage.Durable
 	}
 	err := x.e.Apply(&x.b, d)
 	x.b.Reset()
-	clear(x.inodes)
-	clear(x.rows)
+	x.forgetBatch()
 	if err != nil {
 		return fmt.Errorf("write index: %w", err)
+	}
+	return nil
+}
+
+func (x *index) forgetBatch() {
+	clear(x.inodes)
+	clear(x.rows)
+	clear(x.laters)
+}
+
+// setLater remembers why a path is to be written later, or with "" that it is not.
+func (x *index) setLater(path, reason string) error {
+	was, ok := x.laters[path]
+	if !ok {
+		value, err := x.get(spaceLater, path)
+		if err != nil {
+			return err
+		}
+		was = string(value)
+	}
+	if was == reason {
+		return nil
+	}
+	for _, c := range []struct {
+		reason string
+		n      int64
+	}{{was, -1}, {reason, 1}} {
+		if c.reason != "" {
+			x.waiting.Add(c.n)
+		}
+		if c.reason == CodeMissing {
+			x.missing.Add(c.n)
+		}
+	}
+	x.laters[path] = reason
+	if reason == "" {
+		x.unset(spaceLater, path)
+	} else {
+		x.set(spaceLater, path, []byte(reason))
 	}
 	return nil
 }
@@ -157,10 +208,10 @@ func (x *index) commit(durable bool) error {
 // clear forgets everything.
 func (x *index) clear() error {
 	x.b.Reset()
-	clear(x.inodes)
-	clear(x.rows)
-	x.files.Store(0)
-	x.bytes.Store(0)
+	x.forgetBatch()
+	for _, n := range x.numbers() {
+		n.Store(0)
+	}
 	x.b.DeleteRange([]byte(x.prefix), upTo([]byte(x.prefix)))
 	if err := x.e.Apply(&x.b, storage.Durable); err != nil {
 		return fmt.Errorf("clear index: %w", err)

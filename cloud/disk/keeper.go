@@ -80,8 +80,9 @@ type Keeper struct {
 		n, of int64
 	}
 	rules   rules
-	confirm bool // what is gone may be removed
-	restore bool // what is gone is to be written again
+	noted   int64 // how many paths the notices of later are about, without those missing
+	confirm bool  // what is gone may be removed
+	restore bool  // what is gone is to be written again
 
 	mu       sync.Mutex // guards the fields below
 	closed   bool
@@ -90,12 +91,13 @@ type Keeper struct {
 	dirty    map[string]bool // paths that may have changed on the disk
 	unstable map[string]unstable
 	scan     notices // of the disk
-	apply    notices // of what is to be written to the disk
-	pause    string  // the code of the notice that says why, or ""
+	apply    notices // of the round
+	later    notices // of what is to be written to the disk
+	fetched  []string
+	retry    time.Time // when that is tried again
+	pause    string    // the code of the notice that says why, or ""
 	busy     bool
 	synced   bool // since it was opened
-	waiting  int64
-	missing  int64
 	gone     int64
 	progress Progress
 	unwatch  bool // watches ran out
@@ -187,7 +189,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if k.Status().missing() {
+		if k.x.missing.Load() > 0 {
 			select {
 			case fetch <- struct{}{}:
 			default:
@@ -202,10 +204,6 @@ func (k *Keeper) Run(ctx context.Context) error {
 	return nil
 }
 
-func (s Status) missing() bool {
-	return slices.ContainsFunc(s.Notices, func(n Notice) bool { return n.Code == CodeMissing })
-}
-
 // fetchLoop brings contents here, and tries again when others may be reachable.
 func (k *Keeper) fetchLoop(ctx context.Context, wanted <-chan struct{}) {
 	for {
@@ -214,13 +212,17 @@ func (k *Keeper) fetchLoop(ctx context.Context, wanted <-chan struct{}) {
 			return
 		case <-wanted:
 		}
-		if n, err := k.Fetch(ctx); n > 0 || err == nil {
+		// What can't be had now is tried again with the next round.
+		if n, _ := k.Fetch(ctx); n > 0 {
 			k.wake()
 		}
 	}
 }
 
-// wake begins a round soon.
+// Wake begins a round of Run soon, as when another device can be reached: what is
+// missing may be had from it.
+func (k *Keeper) Wake() { k.wake() }
+
 func (k *Keeper) wake() {
 	select {
 	case k.signal <- struct{}{}:
@@ -240,7 +242,7 @@ func (k *Keeper) schedule(took time.Duration, err error) {
 	if k.c.watcher == nil || k.unwatch {
 		next = max(scanUnwatched, scanShare*took)
 	}
-	if err != nil || k.pause != "" || k.waiting > k.missing {
+	if err != nil || k.pause != "" || k.x.waiting.Load() > 0 {
 		if next > retryDelay {
 			next, full = retryDelay, err != nil || k.pause != ""
 		}
@@ -372,7 +374,6 @@ func (k *Keeper) end(r *round, err error) {
 		k.apply.add(r.pause, "")
 	case err == nil:
 		k.synced = true
-		k.waiting, k.missing = r.waiting, r.missing
 	}
 	if err != nil {
 		// What was not done is found again by looking at everything.
@@ -391,12 +392,20 @@ func (k *Keeper) end(r *round, err error) {
 func (k *Keeper) Status() Status {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	s := Status{State: UpToDate, Waiting: k.waiting, Gone: k.gone, Progress: k.progress}
+	s := Status{State: UpToDate, Waiting: k.x.waiting.Load(), Gone: k.gone, Progress: k.progress}
 	s.Files, s.Bytes = k.x.files.Load(), k.x.bytes.Load()
 	all := notices{}
-	for _, n := range []notices{k.scan, k.apply} {
+	for _, n := range []notices{k.scan, k.apply, k.later} {
 		for code, note := range n {
 			all[code] = note
+		}
+	}
+	missing := k.x.missing.Load()
+	delete(all, CodeMissing)
+	if missing > 0 {
+		all[CodeMissing] = &Notice{Code: CodeMissing, Count: int(missing)}
+		if n := k.later[CodeMissing]; n != nil {
+			all[CodeMissing].Paths = n.Paths
 		}
 	}
 	if k.unwatch {
@@ -407,7 +416,7 @@ func (k *Keeper) Status() Status {
 	case k.pause != "":
 		s.State = Paused
 		s.Why = strings.ReplaceAll(words[k.pause].text, "%s", k.c.dir)
-	case k.busy || !k.synced || k.full && k.running || len(k.dirty) > 0 || k.missing > 0:
+	case k.busy || !k.synced || k.full && k.running || len(k.dirty) > 0 || missing > 0:
 		s.State = Syncing
 	}
 	return s
@@ -524,24 +533,49 @@ func (k *Keeper) Free(ctx context.Context, path string) error {
 	return f.syncDir(parent)
 }
 
+// A content has fetchMin to come, and the time that fetchRate takes for its bytes.
+// Then others have their turn.
+const (
+	fetchParallel = 32
+	fetchMin      = 30 * time.Second
+	fetchRate     = 64 << 10 // bytes a second
+	fetchShare    = 16       // after this part of what is missing, what came is written
+)
+
 // Fetch brings contents here that are missing, and returns how many files it
-// brought. It waits for other devices until ctx ends.
+// brought. It waits for other devices, for each content for some time.
 func (k *Keeper) Fetch(ctx context.Context) (int, error) {
-	const parallel = 16
 	var (
 		group sync.WaitGroup
-		mu    sync.Mutex
 		n     int
 		first error
 	)
-	slots := make(chan struct{}, parallel)
+	every := max(256, int(k.x.missing.Load())/fetchShare)
+	slots := make(chan struct{}, fetchParallel)
+	fetched := func(path string, err error) {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if err != nil {
+			first = err
+			return
+		}
+		if len(k.fetched) <= maxDirty {
+			k.fetched = append(k.fetched, path)
+		}
+		if n++; n%every == 0 {
+			k.wake()
+		}
+	}
 	for path, reason := range k.x.scan(spaceLater, "", "") {
-		if string(reason) != CodeMissing || ctx.Err() != nil {
+		if string(reason) != CodeMissing {
 			continue
+		}
+		if ctx.Err() != nil {
+			break
 		}
 		e, err := k.c.source.stat(ctx, path)
 		if err != nil {
-			first = errors.Join(first, err)
+			fetched(path, err)
 			break
 		}
 		if e == nil {
@@ -549,16 +583,7 @@ func (k *Keeper) Fetch(ctx context.Context) (int, error) {
 		}
 		slots <- struct{}{}
 		group.Go(func() {
-			err := k.c.source.fetch(ctx, e)
-			mu.Lock()
-			defer mu.Unlock()
-			if n++; err != nil {
-				n--
-				first = err
-			}
-			if n%256 == 255 {
-				k.wake()
-			}
+			fetched(path, k.fetchOne(ctx, e))
 			<-slots
 		})
 	}
@@ -566,7 +591,15 @@ func (k *Keeper) Fetch(ctx context.Context) (int, error) {
 	if first != nil {
 		return n, fmt.Errorf("fetch contents for %s: %w", k.c.dir, first)
 	}
-	return n, nil
+	return n, ctx.Err()
+}
+
+func (k *Keeper) fetchOne(ctx context.Context, e *entry) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	limit := fetchMin + time.Duration(e.size/fetchRate)*time.Second
+	defer k.c.clock.AfterFunc(limit, cancel).Stop()
+	return k.c.source.fetch(ctx, e)
 }
 
 // Measure counts what is on the disk, so that Progress tells how much is to go.
@@ -608,8 +641,7 @@ type round struct {
 	in      inbox
 	pause   string
 	clash   bool // a file is where a folder should be
-	waiting int64
-	missing int64
+	moved   bool // something went, and may have made room
 	gone    int64
 }
 

@@ -96,18 +96,13 @@ func (r *round) local(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	pending := false
-	for range r.x.scan(spaceLater, "", "") {
-		pending = true
-		break
-	}
 	version, err := r.source.version(ctx)
 	if err != nil {
 		return err
 	}
 	// What is in the cloud and not in the index are changes since then, what could
 	// not be written, and in a sparse folder anything.
-	r.calm = !r.k.c.sparse && !pending && string(version) == string(cursor)
+	r.calm = !r.k.c.sparse && r.x.waiting.Load() == 0 && string(version) == string(cursor)
 	if r.full {
 		r.x.clearSpace(spaceGone)
 		if err := r.x.commit(false); err != nil {
@@ -359,6 +354,7 @@ func (r *round) openOut(ctx context.Context) (err error) {
 
 // unstate adds a removal to the batch.
 func (r *round) unstate(ctx context.Context, path string, old *row) error {
+	r.moved = true
 	if err := r.openOut(ctx); err != nil {
 		return err
 	}
@@ -417,7 +413,7 @@ func (r *round) put(ctx context.Context, path string, disk *stat, known *row, e 
 		return err
 	}
 	if known == nil {
-		if moved, err := r.moved(ctx, now, disk); moved || err != nil {
+		if moved, err := r.isMoved(ctx, now, disk); moved || err != nil {
 			return err
 		}
 	}
@@ -524,8 +520,8 @@ func (r *round) isRacy(s stat) bool {
 	return max(s.mtime, s.ctime) > r.k.c.clock.Now().Add(-racyTime).UnixNano()
 }
 
-// moved puts a new file that is an old one with another path: nothing is read.
-func (r *round) moved(ctx context.Context, now entry, disk *stat) (bool, error) {
+// isMoved puts a new file that is an old one with another path: nothing is read.
+func (r *round) isMoved(ctx context.Context, now entry, disk *stat) (bool, error) {
 	if disk.inode == 0 {
 		return false, nil
 	}

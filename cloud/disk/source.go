@@ -52,7 +52,7 @@ func Open(o Options) (*Keeper, error) {
 	}
 	return newKeeper(config{
 		dir: dir, id: o.ID, source: cloudFolder{o.Folder}, engine: o.Index, clock: o.Clock,
-		watcher: o.Watcher, sparse: o.Sparse, open: openFiles, changed: o.Changed,
+		watcher: o.Watcher, sparse: o.Sparse, open: opener(), changed: o.Changed,
 	})
 }
 
