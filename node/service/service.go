@@ -328,14 +328,15 @@ func socketText(o Options) string {
 func serviceText(o Options) string {
 	lines := []string{
 		"[Unit]", "Description=Bevy, a personal cloud", "Requires=" + socketUnit, "After=" + socketUnit,
-		"StartLimitIntervalSec=60", "StartLimitBurst=5", "",
+		"StartLimitIntervalSec=0", // a limit that is reached would end the socket, too
+		"",
 		"[Service]", "Type=notify", "ExecStart=" + quote(o.Program) + " up",
 	}
 	for _, v := range o.environment() {
 		lines = append(lines, "Environment="+quote(v[0]+"="+v[1]))
 	}
 	lines = append(lines,
-		"Restart=on-failure", "RestartSec=1", "TimeoutStopSec=40",
+		"Restart=on-failure", "RestartSec=5", "TimeoutStopSec=40",
 		// What a manager of a user's can do without help from the system's, and what
 		// does not change how folders are kept: RestrictSUIDSGID and UMask would.
 		"NoNewPrivileges=yes", "LockPersonality=yes", "RestrictRealtime=yes", "RestrictNamespaces=yes",
