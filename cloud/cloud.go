@@ -94,11 +94,10 @@ type Cloud struct {
 	mu      sync.Mutex
 	secrets *secrets // Keys, Seed and SeedShown change
 	state
-	spaces map[string]*Space
-	access map[hypercore.Key]string // to which space a log belongs
-	public map[hypercore.Key]int    // logs that are for everybody, and how often they were said to be
-	peers  map[*Peer]bool
-	pinged uint64 // how many pings there were
+	spaces  map[string]*Space
+	private map[hypercore.Key]bool // the logs of the cloud
+	peers   map[*Peer]bool
+	pinged  uint64 // how many pings there were
 }
 
 // fill sets what was left out.

@@ -131,7 +131,7 @@ func newCloud(o Options, s *secrets) *Cloud {
 		store: o.Store, vault: o.Vault, clock: o.Clock, random: o.Random, log: o.Log, tell: o.Changed,
 		stale: make(chan struct{}), wake: make(chan struct{}, 1), secrets: s,
 		state:  state{roster: identity.NewRoster(identity.CloudID(s.Cloud.array()))},
-		spaces: map[string]*Space{}, access: map[hypercore.Key]string{}, public: map[hypercore.Key]int{}, peers: map[*Peer]bool{},
+		spaces: map[string]*Space{}, private: map[hypercore.Key]bool{}, peers: map[*Peer]bool{},
 	}
 }
 
@@ -147,6 +147,12 @@ type welcome struct {
 func (c *Cloud) Admit(ctx context.Context, r pair.Request) (pair.Admission, error) {
 	fail := func(err error) (pair.Admission, error) {
 		return pair.Admission{}, fmt.Errorf("admit %q: %w", r.Name, err)
+	}
+	c.mu.Lock()
+	d, _ := c.roster.Device(r.Device)
+	c.mu.Unlock()
+	if d.Status == identity.Revoked {
+		return fail(fmt.Errorf("it was taken out of the cloud, and has to come back with another key: %w", identity.ErrRevoked))
 	}
 	cert, err := identity.Certificate{
 		Cloud: c.ID(), Device: r.Device, Name: r.Name, Issued: c.clock.Now(), Admits: true,
@@ -408,9 +414,14 @@ func (c *Cloud) Revoke(ctx context.Context, device noise.Key) error {
 	}
 	entries := map[string][]byte{revocationKey(v): v.Encode()}
 	// What leaned on the device is said again by who takes it out.
+	after := r.Clone()
 	for _, d := range r.Leaning(device) {
 		if d.Status == identity.In {
-			cert, err := d.Certificate.Sign(issuer)
+			cert := d.Certificate
+			cert.Admits = d.Admits
+			if cert, err = cert.Sign(issuer); err == nil {
+				err = after.Admit(cert)
+			}
 			if err != nil {
 				return fmt.Errorf("revoke %s: %w", hypercore.Key(device), err)
 			}
@@ -422,6 +433,12 @@ func (c *Cloud) Revoke(ctx context.Context, device noise.Key) error {
 			return fmt.Errorf("revoke %s: %w", hypercore.Key(device), err)
 		}
 		entries[revocationKey(again)] = again.Encode()
+	}
+	if err := after.Revoke(v); err != nil {
+		return fmt.Errorf("revoke %s: %w", hypercore.Key(device), err)
+	}
+	if !after.Has(c.Self()) && c.Self() != device {
+		return fmt.Errorf("revoke %s: this device is in by its word alone: %w", hypercore.Key(device), identity.ErrDenied)
 	}
 	if err := c.newEpoch(entries, func(k noise.Key) bool { return k != device }); err != nil {
 		return err

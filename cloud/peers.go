@@ -252,47 +252,27 @@ func (p *Peer) Holdings() map[string]Holding {
 	return p.holdings
 }
 
-// Access says what a peer may do with a log: everything, if the log is the
-// cloud's and the peer one of its devices, or if the log is for everybody;
-// otherwise nothing. It is for corestore.ReplicateOptions.Allow.
+// Access says what a peer may do with a log: with those of the cloud everything
+// if it is one of the cloud's devices, and otherwise nothing; with others
+// everything, as it has shown that it has the log's key. It is for
+// corestore.ReplicateOptions.Allow.
 func (c *Cloud) Access(peer noise.Key, log hypercore.Key) replicate.Access {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.public[log] > 0 {
-		return replicate.Full
+	if c.private[log] && !c.roster.Has(peer) {
+		return replicate.Access{}
 	}
-	if _, ok := c.access[log]; ok && c.roster.Has(peer) {
-		return replicate.Full
-	}
-	return replicate.Access{}
+	return replicate.Full
 }
 
-// Publish has anyone who knows a log read it, until release is called. It is to
-// be called before the log is opened.
-func (c *Cloud) Publish(logs ...hypercore.Key) (release func()) {
+// protect has only the devices of the cloud get the logs of a record. It comes
+// before these are opened.
+func (c *Cloud) protect(r writerRecord) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, l := range logs {
-		c.public[l]++
-	}
-	return func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		for _, l := range logs {
-			if c.public[l]--; c.public[l] <= 0 {
-				delete(c.public, l)
-			}
-		}
-	}
-}
-
-// permit lets the devices of the cloud have the logs of a record.
-func (c *Cloud) permit(r writerRecord) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.access[r.Tree] = r.Space
+	c.private[r.Tree] = true
 	if r.Content != (hypercore.Key{}) {
-		c.access[r.Content] = r.Space
+		c.private[r.Content] = true
 	}
 }
 

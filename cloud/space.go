@@ -103,7 +103,7 @@ func (s *Space) add(r writerRecord, own bool) (err error) {
 			err = errors.Join(err, w.close())
 		}
 	}()
-	c.permit(r)
+	c.protect(r)
 	o := corestore.LogOptions{Session: hypercore.SessionOptions{EncryptionKey: &space}}
 	open := func(key hypercore.Key, what string) (*hypercore.Log, error) {
 		o := o

@@ -142,6 +142,14 @@ func (c *Cloud) refresh(ctx context.Context) error {
 		return errors.New("the cloud is closed")
 	}
 	c.state = *st
+	for _, records := range st.records { // also of spaces that are not opened
+		for _, r := range records {
+			c.private[r.Tree] = true
+			if r.Content != (hypercore.Key{}) {
+				c.private[r.Content] = true
+			}
+		}
+	}
 	self := c.secrets.pair().Public
 	var opened []*Space
 	for id, info := range st.infos {

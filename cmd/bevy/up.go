@@ -80,9 +80,11 @@ func (u *up) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if c, err := client.Dial(ctx, node.Control(p)); err == nil {
-		defer c.Close()
-		return u.running(ctx, c, p)
+	if !node.Activated(u.env) { // its socket would be ours
+		if c, err := client.Dial(ctx, node.Control(p)); err == nil {
+			defer c.Close()
+			return u.running(ctx, c, p)
+		}
 	}
 	o := home.Options{Name: u.name, Offline: u.offline}
 	if o.DHT, err = u.options(u.app); err != nil {

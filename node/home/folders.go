@@ -219,6 +219,7 @@ func (k *kept) carryOut(keep cloud.Keep) error {
 	k.keeper = keeper
 	k.mu.Unlock()
 	k.work.Go(func() {
+		defer h.node.Busy("folders")() // what changes on the disk is seen only while it runs
 		if err := keeper.Run(k.ctx); err != nil && k.ctx.Err() == nil {
 			h.node.Log.Error("a folder is not kept any more", "folder", keep.Path, "err", err)
 		}

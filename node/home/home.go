@@ -26,7 +26,6 @@ import (
 	"github.com/cloudbevy/bevy/hyper/hyperdht"
 	"github.com/cloudbevy/bevy/hyper/storage"
 	"github.com/cloudbevy/bevy/node"
-	"github.com/cloudbevy/bevy/node/bridge"
 )
 
 // Options say what is not found by itself.
@@ -51,7 +50,6 @@ type Home struct {
 	store   *corestore.Store
 	index   storage.Engine // of what is on the disk; can be made anew
 	watcher *disk.Watcher
-	bridge  *bridge.Handler
 
 	mu      sync.Mutex
 	session *session

@@ -11,13 +11,15 @@ import (
 	"github.com/cloudbevy/bevy/cloud"
 	"github.com/cloudbevy/bevy/hyper/clock"
 	"github.com/cloudbevy/bevy/hyper/noise"
+	"github.com/cloudbevy/bevy/node/bridge"
 )
 
 // A session is a cloud while it is open, with all that depends on it.
 type session struct {
-	home  *Home
-	cloud *cloud.Cloud
-	swarm *swarm // nil if there is none
+	home   *Home
+	cloud  *cloud.Cloud
+	swarm  *swarm         // nil if there is none
+	drives *bridge.Drives // of others, while they are read
 
 	ctx      context.Context
 	stop     context.CancelFunc
@@ -45,6 +47,7 @@ func (h *Home) open(ctx context.Context) (s *session, err error) {
 	s = &session{home: h, cloud: c, again: make(chan struct{}, 1), replaced: make(chan struct{}), folders: map[string]*kept{},
 		seen: map[string]time.Time{}, holdings: map[noise.Key]map[string]cloud.Holding{}, speeds: map[string]rate{}}
 	s.ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
+	s.drives = bridge.NewDrives(bridge.DrivesOptions{Open: s.openDrive, Clock: h.node.Clock()})
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -115,8 +118,9 @@ func sleep(ctx context.Context, c clock.Clock, d time.Duration) bool {
 func (s *session) close() (err error) {
 	s.stop()
 	s.users.Wait()
+	err = s.drives.Close()
 	if s.swarm != nil {
-		err = s.swarm.close()
+		err = errors.Join(err, s.swarm.close())
 	}
 	s.work.Wait()
 	s.mu.Lock()

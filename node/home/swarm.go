@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/crypto/blake2b"
 
@@ -24,8 +25,9 @@ import (
 // A swarm is the device's place in the network of peers.
 type swarm struct {
 	*hyperswarm.Swarm
-	dht *hyperdht.DHT
-	lan bool
+	dht   *hyperdht.DHT
+	clock clock.Clock
+	lan   bool
 
 	mu    sync.Mutex
 	conns map[*hyperswarm.Conn]string // by what they are called
@@ -40,7 +42,7 @@ func topic(id identity.CloudID) hyperswarm.Topic {
 // join joins the network as the device.
 func (s *session) join() (*swarm, error) {
 	h := s.home
-	w := &swarm{conns: map[*hyperswarm.Conn]string{}}
+	w := &swarm{clock: h.node.Clock(), conns: map[*hyperswarm.Conn]string{}}
 	o := h.options.DHT
 	o.KeyPair = s.cloud.KeyPair()
 	o.Clock = h.node.Clock()
@@ -155,7 +157,14 @@ func (s *session) left(key noise.Key) {
 	s.poke()
 }
 
+// leaving is how long it may take to tell others that this device leaves. Those
+// who don't hear of it find out: what was announced ends by itself.
+const leaving = time.Second
+
 // close leaves the network.
 func (w *swarm) close() error {
-	return errors.Join(w.Swarm.Close(), w.dht.Close())
+	timer := w.clock.AfterFunc(leaving, func() { _ = w.dht.Close() }) // which ends what the swarm waits for
+	defer timer.Stop()
+	_ = w.Swarm.Close()
+	return w.dht.Close()
 }
