@@ -166,9 +166,9 @@ func TestBridgeServesDrivesOfNodeLive(t *testing.T) {
 				soon(t, 20*time.Second, func() error {
 					got, err := reader.sums([]string{path})
 					if err == nil && got[0] != sum(f.contents()) {
-					err = fmt.Errorf("Node has other contents of %s", path)
-				}
-				return err
+						err = fmt.Errorf("Node has other contents of %s", path)
+					}
+					return err
 				})
 			}
 		}

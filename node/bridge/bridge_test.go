@@ -82,6 +82,7 @@ func TestAnswers(t *testing.T) {
 		{"OPTIONS", "http://x.localhost/", "", 204, "Access-Control-Allow-Methods: GET, HEAD, OPTIONS", ""},
 		{"GET", "http://x.localhost/a.txt", "Range: bytes=0-4", 206, "Content-Range: bytes 0-4/10|Content-Length: 5", "hello"},
 		{"GET", "http://x.localhost/a.txt", "Range: bytes=-3", 206, "Content-Range: bytes 7-9/10", "all"},
+		{"GET", "http://x.localhost/a.txt", "Range: bytes=" + strings.Repeat("0-0,", maxRanges) + "1-1", 200, "Content-Length: 10", "hello, all"},
 		{"GET", "http://x.localhost/a.txt", "Range: bytes=10-", 416, "Content-Range: bytes */10", "416 Requested Range Not Satisfiable\n"},
 		{"GET", "http://x.localhost/big.bin", "Range: bytes=3145728-", 416, "Content-Range: bytes */3145728|Cache-Control: no-store", "416 Requested Range Not Satisfiable\n"},
 		{"GET", "http://x.localhost/a.txt", "If-Modified-Since: Mon, 23 Nov 2026 10:00:00 GMT", 304, "Content-Type: ", ""},

@@ -87,6 +87,9 @@ func (q *request) options() {
 	q.w.WriteHeader(http.StatusNoContent)
 }
 
+// maxRanges is how many ranges are sent; who asks for more gets the whole file.
+const maxRanges = 32
+
 // serve answers a request for a path of the source.
 func (q *request) serve() error {
 	a := q.address
@@ -95,6 +98,10 @@ func (q *request) serve() error {
 		return nil
 	}
 	key := cacheKey{id: q.state.ID, revision: q.state.Revision, path: a.path}
+	if strings.Count(q.r.Header.Get("Range"), ",") >= maxRanges {
+		q.r = q.r.Clone(q.r.Context())
+		q.r.Header.Del("Range") // RFC 9110 §14.2 allows it, and thousands are an attack
+	}
 	if q.r.Header["Range"] == nil {
 		// A part is one of the file as it is.
 		key.code = codingFor(q.r.Header)
