@@ -298,31 +298,44 @@ func (s *Store) download(ctx context.Context, linear bool, pointers []pointer) e
 		}
 		set.Add(runs.Range{Start: p.index, End: p.index + 1})
 	}
+	// Each log by itself: what nobody has of one must not hold up the others.
+	errs := make(chan error, len(sets))
 	for id, set := range sets {
-		src, err := s.source(id)
-		if err != nil {
+		go func() { errs <- s.downloadFrom(ctx, linear, id, set) }()
+	}
+	var first error
+	for range sets {
+		if err := <-errs; err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+func (s *Store) downloadFrom(ctx context.Context, linear bool, id LogID, set *runs.Set) error {
+	src, err := s.source(id)
+	if err != nil {
+		return err
+	}
+	last := set.Last().End
+	if src.upTo > 0 && last > src.upTo {
+		return fmt.Errorf("block %d of content log %s, which counts up to %d: %w", last-1, src.log.Key(), src.upTo, ErrNotFound)
+	}
+	if last > src.log.Length() {
+		if err := hyperblobs.Grow(ctx, src.log, last, s.o.Clock); err != nil {
 			return err
 		}
-		last := set.Last().End
-		if src.upTo > 0 && last > src.upTo {
-			return fmt.Errorf("block %d of content log %s, which counts up to %d: %w", last-1, src.log.Key(), src.upTo, ErrNotFound)
-		}
 		if last > src.log.Length() {
-			if err := hyperblobs.Grow(ctx, src.log, last, s.o.Clock); err != nil {
-				return err
-			}
-			if last > src.log.Length() {
-				return fmt.Errorf("block %d of content log %s, which has %d as far as is known here: %w", last-1, src.log.Key(), src.log.Length(), ErrNotFound)
-			}
+			return fmt.Errorf("block %d of content log %s, which has %d as far as is known here: %w", last-1, src.log.Key(), src.log.Length(), ErrNotFound)
 		}
-		want := make([]hypercore.DownloadRange, 0, set.Runs())
-		for r := range set.All() {
-			want = append(want, hypercore.DownloadRange{From: r.Start, To: r.End, Linear: linear})
-		}
-		for part := range slices.Chunk(want, maxRanges) {
-			if err := src.log.Download(ctx, part...); err != nil {
-				return err
-			}
+	}
+	want := make([]hypercore.DownloadRange, 0, set.Runs())
+	for r := range set.All() {
+		want = append(want, hypercore.DownloadRange{From: r.Start, To: r.End, Linear: linear})
+	}
+	for part := range slices.Chunk(want, maxRanges) {
+		if err := src.log.Download(ctx, part...); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -84,7 +84,7 @@ func TestContentsComeBack(t *testing.T) {
 		if n, err := s.Missing(t.Context(), ref); n != 0 || err != nil {
 			t.Errorf("%d bytes: %d are missing (%v)", size, n, err)
 		}
-		if n, err := s.Verify(t.Context(), ref, false); n != 0 || err != nil {
+		if n, err := s.Verify(t.Context(), ref); n != 0 || err != nil {
 			t.Errorf("%d bytes: %d are missing (%v)", size, n, err)
 		}
 		if size > 100_000 {

@@ -151,9 +151,12 @@ type walk struct {
 	// broken is called with what is wrong with a node, and goes on if that is nil.
 	// When it is not set, the walk ends.
 	broken func(error) error
+	// enter, when it is set, is called with what is in a node before that is visited.
+	enter func(n *node, depth int) error
 	// seen are nodes that were visited. They are not visited again, also not when
 	// a content names one a thousand times at each level.
-	seen map[place]bool
+	seen   map[place]bool
+	repeat bool // something was not visited again
 }
 
 // A place is where a node is. The same one at another depth is another thing.
@@ -183,6 +186,7 @@ func (w *walk) from(ctx context.Context, p pointer, depth int) error {
 	if depth > 0 {
 		at := place{p.log, p.index, uint8(depth)}
 		if w.seen[at] {
+			w.repeat = true
 			return nil
 		}
 		w.seen[at] = true
@@ -199,6 +203,11 @@ func (w *walk) from(ctx context.Context, p pointer, depth int) error {
 	}
 	if err != nil {
 		return err
+	}
+	if w.enter != nil {
+		if err := w.enter(n, depth); err != nil {
+			return err
+		}
 	}
 	for _, child := range n.pointers {
 		if err := ctx.Err(); err != nil {

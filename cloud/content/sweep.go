@@ -2,6 +2,7 @@ package content
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"iter"
@@ -49,11 +50,8 @@ func (s *Store) Download(ctx context.Context, refs ...Ref) error {
 		if r.depth == 0 {
 			continue
 		}
-		err := s.walk(ctx, r, func(p pointer, depth int) error {
-			if depth > 0 {
-				return nil // walk fetches nodes
-			}
-			if s.has(p) {
+		w := walk{s: s, visit: func(p pointer, depth int) error {
+			if depth > 0 || s.has(p) {
 				return nil
 			}
 			chunks = append(chunks, p)
@@ -63,8 +61,13 @@ func (s *Store) Download(ctx context.Context, refs ...Ref) error {
 			err := s.download(ctx, false, chunks)
 			chunks = chunks[:0]
 			return err
-		})
-		if err != nil {
+		}, enter: func(n *node, depth int) error {
+			if depth == 1 {
+				return nil
+			}
+			return s.download(ctx, false, n.pointers) // all at once, not one by one
+		}}
+		if err := w.ref(ctx, r); err != nil {
 			return fail(err)
 		}
 	}
@@ -266,11 +269,12 @@ func (src *source) held(limit uint64) (set runs.Set) {
 }
 
 // Verify reads what is held of a content and checks that it is what the Ref says:
-// that nodes make sense and that every chunk has its hash. It returns how many
-// bytes are not held. With whole, what is not held is fetched.
-func (s *Store) Verify(ctx context.Context, r Ref, whole bool) (missing int64, err error) {
-	err = s.walk(ctx, r, func(p pointer, depth int) error {
-		if !whole && !s.has(p) {
+// that nodes make sense, that every chunk has its hash, and so has the whole if all
+// of it is held. It returns how many bytes are not held.
+func (s *Store) Verify(ctx context.Context, r Ref) (missing int64, err error) {
+	whole := sha256.New()
+	w := walk{s: s, visit: func(p pointer, depth int) error {
+		if !s.has(p) {
 			missing += p.size
 			return errSkip
 		}
@@ -284,8 +288,16 @@ func (s *Store) Verify(ctx context.Context, r Ref, whole bool) (missing int64, e
 		if hashOf(b) != p.hash || depth == 0 && int64(len(b)) != p.size {
 			return fmt.Errorf("%w: block %d of content log %x… is not what it should be", ErrInvalid, p.index, p.log)
 		}
+		if depth == 0 && r.depth > 0 {
+			whole.Write(b)
+		}
 		return nil
-	})
+	}}
+	err = w.ref(ctx, r)
+	// Of one that repeats large parts of itself, these were read once.
+	if err == nil && missing == 0 && r.depth > 0 && !w.repeat && Hash(whole.Sum(nil)) != r.Hash {
+		err = fmt.Errorf("%w: the whole has another hash", ErrInvalid)
+	}
 	if err != nil {
 		err = fmt.Errorf("verify content: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"sync"
 	"time"
 
 	"github.com/cloudbevy/bevy/cloud/content"
@@ -283,7 +284,8 @@ func (f *Folder) Evict(ctx context.Context, path string) (freed int64, err error
 }
 
 // Fetch brings the contents of all files here, then those of what changes, until the
-// context ends. It is for a device that keeps a whole copy.
+// context ends. It is for a device that keeps a whole copy. What nobody has does not
+// keep it from the rest, and is looked for again every few minutes.
 func (f *Folder) Fetch(ctx context.Context) error {
 	changed := make(chan struct{}, 1)
 	defer f.Notify(func() {
@@ -292,41 +294,126 @@ func (f *Folder) Fetch(ctx context.Context) error {
 		default:
 		}
 	})()
-	var done tree.Version
+	var done, left tree.Version // left is from where on not all could be had
+	missed := false
 	for {
 		now, err := f.Version(ctx)
 		if err != nil {
 			return fmt.Errorf("fetch: %w", err)
 		}
-		var refs []content.Ref
-		for c, err := range f.Changes(ctx, done) {
-			if err != nil {
-				return fmt.Errorf("fetch: %w", err)
-			}
-			if c.New == nil {
-				continue
-			}
-			for _, e := range append([]*Entry{c.New}, pointers(c.New.Others)...) {
-				if e.Kind == File {
-					refs = append(refs, e.Content)
-				}
-			}
-			if len(refs) >= refsAtOnce {
-				if err := f.download(ctx, refs); err != nil {
-					return fmt.Errorf("fetch: %w", err)
-				}
-				refs = refs[:0]
-			}
-		}
-		if err := f.download(ctx, refs); err != nil {
+		whole, err := f.fetch(ctx, done)
+		if err != nil {
 			return fmt.Errorf("fetch: %w", err)
 		}
+		if !whole && !missed {
+			left, missed = done, true
+		}
 		done = now
+		again := make(chan struct{})
+		timer := f.o.Clock.AfterFunc(fetchAgain, func() { close(again) })
 		select {
 		case <-changed:
+		case <-again:
+			if missed {
+				done, missed = left, false
+			}
 		case <-ctx.Done():
+			timer.Stop()
 			return ctx.Err()
 		}
+		timer.Stop()
+	}
+}
+
+const (
+	// fetchAgain is after what time is tried again what nobody had.
+	fetchAgain = 5 * time.Minute
+	// fetchPatience is how long a download may bring nothing before it is given up.
+	fetchPatience = 30 * time.Second
+	// fetchesAtOnce is how many downloads there are at once, each of up to refsAtOnce
+	// contents: some wait for what nobody has.
+	fetchesAtOnce = 4
+)
+
+// fetch brings the contents here of what changed since a version, and reports whether
+// all could be had.
+func (f *Folder) fetch(ctx context.Context, from tree.Version) (whole bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer cancel()
+	results := make(chan error, fetchesAtOnce)
+	running, missed := 0, false
+	wait := func() {
+		running--
+		missed = <-results != nil || missed
+	}
+	var refs []content.Ref
+	start := func() {
+		if running == fetchesAtOnce {
+			wait()
+		}
+		part := refs
+		refs = nil
+		running++
+		group.Go(func() { results <- f.fetchSome(ctx, part) })
+	}
+	for c, err := range f.Changes(ctx, from) {
+		if err != nil {
+			return false, err
+		}
+		if c.New == nil {
+			continue
+		}
+		for _, e := range append([]*Entry{c.New}, pointers(c.New.Others)...) {
+			if e.Kind != File {
+				continue
+			}
+			if n, err := f.content.Missing(ctx, e.Content); err == nil && n == 0 {
+				continue
+			}
+			if refs = append(refs, e.Content); len(refs) == refsAtOnce {
+				start()
+			}
+		}
+	}
+	if len(refs) > 0 {
+		start()
+	}
+	for running > 0 {
+		wait()
+	}
+	return !missed, ctx.Err()
+}
+
+// fetchSome downloads contents for as long as some of them come.
+func (f *Folder) fetchSome(ctx context.Context, refs []content.Ref) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- f.download(ctx, refs) }()
+	left := int64(-1)
+	for {
+		late := make(chan struct{})
+		timer := f.o.Clock.AfterFunc(fetchPatience, func() { close(late) })
+		select {
+		case err := <-done:
+			timer.Stop()
+			return err
+		case <-late:
+		}
+		now := int64(0)
+		for _, r := range refs {
+			n, err := f.content.Missing(ctx, r)
+			if err == nil {
+				now += n
+			}
+		}
+		if now == left {
+			cancel()
+			return <-done
+		}
+		left = now
 	}
 }
 

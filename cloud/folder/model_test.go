@@ -290,7 +290,7 @@ func TestFilesOutliveCrashesWholeOrNotAtAll(t *testing.T) {
 	disk.Hook(func(p storagetest.Point) {
 		mu.Lock()
 		defer mu.Unlock()
-		if p.Number%7 == 0 {
+		if p.Number%17 == 0 {
 			crashes = append(crashes, crash{disk.PowerCut(p.Number), acked, p.Number})
 		}
 	})

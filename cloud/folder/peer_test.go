@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/cloudbevy/bevy/cloud/content"
 	"github.com/cloudbevy/bevy/cloud/tree"
@@ -86,12 +87,19 @@ func TestConnectedDevicesExchangeFiles(t *testing.T) {
 		}
 		running.Go(func() { _ = b.Fetch(ctx) })
 
+		// What nobody has keeps nothing else from being fetched.
+		lost := strings.Repeat("lost", 1000)
+		must(t, a.Put(ctx, "/lost", strings.NewReader(lost), PutOptions{}))
+		_, err := a.Evict(ctx, "/lost")
+		must(t, err)
+		synctest.Wait()
+		time.Sleep(3 * fetchPatience) // of the bubble
 		big := strings.Repeat("all work and no play ", 50_000)
 		must(t, a.Put(ctx, "/big", strings.NewReader(big), PutOptions{}))
 		must(t, a.Put(ctx, "/small", strings.NewReader("small"), PutOptions{}))
 		synctest.Wait()
-		if n, err := b.Missing(ctx, "/"); n != 0 || err != nil {
-			t.Errorf("%d bytes are missing (%v)", n, err)
+		if n, err := b.Missing(ctx, "/"); n != int64(len(lost)) || err != nil {
+			t.Errorf("%d bytes are missing (%v), want those that nobody has", n, err)
 		}
 		want(t, "b's /big", read2(t, b, "/big") == big, true)
 		must(t, b.Put(ctx, "/big", strings.NewReader("x"+big), PutOptions{}))

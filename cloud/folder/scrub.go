@@ -111,7 +111,7 @@ func (f *Folder) Scrub(ctx context.Context, o ScrubOptions) (Scrubbed, error) {
 				continue
 			}
 			out.Files++
-			missing, err := f.content.Verify(ctx, e.Content, false)
+			missing, err := f.content.Verify(ctx, e.Content)
 			out.Missing += missing
 			if ctx.Err() != nil {
 				return fail(ctx.Err())

@@ -364,7 +364,7 @@ func TestScrubFindsAndRepairsWhatIsBad(t *testing.T) {
 		}
 	}
 	want(t, "after the repair", b.read("/small"), "small")
-	if n, err := b.contents.Verify(ctx, small.Content, false); n != 0 || err != nil {
+	if n, err := b.contents.Verify(ctx, small.Content); n != 0 || err != nil {
 		t.Errorf("%d bytes are missing (%v)", n, err)
 	}
 	want(t, "from a", maps.Equal(files(t, a.Folder), files(t, b.Folder)), true)
