@@ -53,13 +53,13 @@ func CodeOf(err error) client.Code {
 
 // advice is what to do about a code, where nothing better is known.
 var advice = map[client.Code]string{
-	client.CodeFailed:   "bevy notices, and the log: bevy paths says where it is",
+	client.CodeFailed:   "bevy notices, and the log: bevy.log in the folder for state",
 	client.CodeUsage:    "look at the words",
 	client.CodeNotFound: "look at the name",
 	client.CodeDenied:   "look at who owns it, and who may write to it",
 	client.CodeConflict: "look at what else works on the same, and do it again",
-	client.CodeOffline:  "bevy netcheck",
-	client.CodeCorrupt:  "bevy doctor",
+	client.CodeOffline:  "bevy hyper netcheck",
+	client.CodeCorrupt:  "restore it from another machine, or as it was before",
 	client.CodeFull:     "make room on the disk, and do it again",
 }
 

@@ -280,7 +280,7 @@ func (n *Node) listen(ctx context.Context) error {
 			n.Notices.Raise(client.Notice{
 				Code: "open-port", Severity: client.Warning,
 				Text: fmt.Sprintf("the page is open to the network at %s, and not encrypted on the way", at),
-				Fix:  "bevy up, without --listen",
+				Fix:  "bevy down; bevy up",
 			})
 		}
 	}

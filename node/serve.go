@@ -125,7 +125,7 @@ func (h *routeHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		n.Log.Error("a request made us panic", "route", route.Method+" "+route.Path, "err", v, "stack", string(debug.Stack()))
 		if !out.sent {
-			refuse(w, &client.Error{Code: client.CodeFailed, Message: "it did not work", Cause: "a mistake in bevy", Try: "the log has more: bevy paths says where it is"})
+			refuse(w, &client.Error{Code: client.CodeFailed, Message: "it did not work", Cause: "a mistake in bevy", Try: "look into " + logPath(n.opts.Paths)})
 		}
 	}()
 	if err := route.serve(out, r); err != nil && !out.sent {

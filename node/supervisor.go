@@ -142,7 +142,7 @@ func (s *supervisor) failed(one *service, err error, wait time.Duration) {
 		s.notices.Raise(client.Notice{
 			Code: "service-crashes", Subject: one.name, Severity: client.Problem,
 			Text: fmt.Sprintf("%s fails again and again: %s", one.name, firstLine(err.Error())),
-			Fix:  "bevy status --services",
+			Fix:  "bevy status --json",
 		})
 	}
 }

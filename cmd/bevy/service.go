@@ -147,7 +147,7 @@ func (a *app) serviceOptions(ctx context.Context) (o service.Options, err error)
 	env := maps.Clone(a.env)
 	env["BEVY_HOME"] = paths.Home // as it is from any folder
 	o = service.Options{
-		System: runtime.GOOS, Env: env, UID: os.Getuid(), Program: program, State: paths.State, Socket: paths.Socket(),
+		System: runtime.GOOS, Env: env, UID: os.Getuid(), Program: program, Data: paths.Data, State: paths.State, Socket: paths.Socket(),
 	}
 	o.Port, o.IPv6 = node.FreePort(ctx)
 	return o, nil

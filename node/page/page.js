@@ -115,7 +115,7 @@ function notices(list) {
   return make('ul', {}, list.map(n => {
     const [word, look] = severities[n.severity] ?? severities.info
     return make('li', {}, make('p', {}, make('strong', { class: look }, word), ' ', n.text),
-      n.fix && (n.fix.startsWith('bevy ') && !n.fix.includes(',') ? copy(n.fix) : make('p', { class: 'soft' }, `try: ${n.fix}`)))
+      n.fix && (n.fix.startsWith('bevy ') ? copy(n.fix) : make('p', { class: 'soft' }, `try: ${n.fix}`)))
   }))
 }
 

@@ -32,6 +32,7 @@ type Options struct {
 	Env     map[string]string // tells where units belong; the node gets what it has to know of it
 	UID     int               // of the user
 	Program string            // the path of bevy
+	Data    string            // the node's folder for data
 	State   string            // the node's folder for state
 	Socket  string            // the path of the control socket
 	Port    int               // of the page, if no unit that is there has one
@@ -109,7 +110,7 @@ func Uninstall(o Options) (Plan, error) {
 	if err != nil {
 		return Plan{}, err
 	}
-	notes := []string{"the data of the node stays: bevy paths says where it is"}
+	notes := []string{"the data of the node stays in " + o.Data}
 	if o.System == "darwin" {
 		return Plan{Before: []Command{{Args: bootout(o), Mild: true}}, Files: []File{{Path: filepath.Join(dir, agent+".plist")}}, Notes: notes}, nil
 	}
