@@ -91,7 +91,7 @@ func (b *Batch) begin(ctx context.Context) error {
 
 // nextTime returns the time for this device's next batch.
 func (v *view) nextTime(ctx context.Context) (uint64, error) {
-	now := v.now()
+	now := v.clock()
 	time := now
 	for _, m := range v.members {
 		last, err := m.lastTime(ctx)

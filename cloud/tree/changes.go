@@ -18,7 +18,8 @@ type Change struct {
 
 // Changes returns the keys whose entries are not those of an earlier version of
 // the tree, each once, in order. It costs what was changed, not what there is. A
-// version that is nil is the empty one. It ends with the first error.
+// version that is nil is the empty one. What was cut off since (Add) is a change,
+// too. It ends with the first error.
 func (t *Tree) Changes(ctx context.Context, from Version, o hyperbee.RangeOptions) iter.Seq2[Change, error] {
 	return func(yield func(Change, error) bool) {
 		if err := t.changes(ctx, from, o, yield); err != nil {
@@ -32,7 +33,7 @@ func (t *Tree) changes(ctx context.Context, from Version, o hyperbee.RangeOption
 	if err != nil {
 		return err
 	}
-	old, err := t.checkout(ctx, from)
+	old, err := t.checkout(ctx, from, true)
 	if err != nil {
 		return err
 	}

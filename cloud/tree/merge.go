@@ -167,7 +167,9 @@ func (l *looking) look(ctx context.Context, a int, seen []bool) error {
 	table, err := s.m.getTable(ctx)
 	if bad(err) {
 		l.v.s.problem(s.m.w, s.seq, err)
-	} else if err != nil {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	for c := range eachClaim(s.claims) {
@@ -202,11 +204,11 @@ func (l *looking) mark(s *statement, first int, upTo uint64, seen []bool) {
 		}
 		// A block that is not here may never have been there. What was said before it
 		// may have been seen, but not what is said later.
-		if here || cut || b.time < s.time && s.time <= l.v.now()+uint64(maxDrift) {
+		if here || cut || b.time < s.time && s.time <= l.v.clock()+uint64(maxDrift) {
 			seen[i] = true
 		}
 	}
 }
 
-// now is the clock's time.
-func (v *view) now() uint64 { return uint64(max(0, v.s.o.Clock.Now().UnixNano())) }
+// clock is what the clock shows.
+func (v *view) clock() uint64 { return uint64(max(0, v.s.o.Clock.Now().UnixNano())) }

@@ -13,24 +13,25 @@ import (
 // All of the version must be here (hypercore.ErrLength), and its writers must have
 // been added (ErrWriter).
 func (t *Tree) Checkout(ctx context.Context, version Version) (*Tree, error) {
-	v, err := t.checkout(ctx, version)
+	v, err := t.checkout(ctx, version, false)
 	if err != nil {
 		return nil, fmt.Errorf("checkout: %w", err)
 	}
 	return &Tree{s: t.s, past: v}, nil
 }
 
-// checkout returns a version of the tree, whichever t is of.
-func (t *Tree) checkout(ctx context.Context, version Version) (*view, error) {
+// checkout returns a version of the tree, whichever t is of. With all, what was
+// cut off since then is in it.
+func (t *Tree) checkout(ctx context.Context, version Version, all bool) (*view, error) {
 	now, err := (&Tree{s: t.s}).now(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return now.checkout(version)
+	return now.checkout(version, all)
 }
 
-// checkout returns an earlier version of a view.
-func (v *view) checkout(version Version) (*view, error) {
+// checkout returns an earlier version of a view, see Tree.checkout.
+func (v *view) checkout(version Version, all bool) (*view, error) {
 	out := &view{s: v.s}
 	known := 0
 	for _, m := range v.members {
@@ -38,10 +39,16 @@ func (v *view) checkout(version Version) (*view, error) {
 		if ok {
 			known++
 		}
-		if m.upTo > 0 {
-			want = min(want, m.upTo)
+		var past *member
+		var err error
+		switch {
+		case m.upTo == 0 || want <= m.upTo:
+			past, err = m.at(max(1, want))
+		case all && want <= m.w.bee.Log().Contiguous():
+			past, err = newMember(m.w, m.w.bee, want, 0)
+		default:
+			past, err = m.at(m.upTo)
 		}
-		past, err := m.at(max(1, want))
 		if err != nil {
 			return nil, err
 		}
@@ -79,7 +86,7 @@ func (t *Tree) At(ctx context.Context, when time.Time) (*Tree, error) {
 		}
 		version[m.w.key] = seq
 	}
-	v, err := now.checkout(version)
+	v, err := now.checkout(version, false)
 	if err != nil {
 		return nil, fmt.Errorf("tree at %v: %w", when, err)
 	}

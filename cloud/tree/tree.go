@@ -173,25 +173,32 @@ func (t *Tree) Own(bee *hyperbee.Tree) error { return t.add(bee, 0, true) }
 func (t *Tree) Add(bee *hyperbee.Tree, upTo uint64) error { return t.add(bee, upTo, false) }
 
 func (t *Tree) add(bee *hyperbee.Tree, upTo uint64, own bool) error {
+	if t.past != nil {
+		return fmt.Errorf("add writer %s: %w", bee.Log().Key(), ErrReadOnly)
+	}
+	if err := t.s.add(bee, upTo, own); err != nil {
+		return fmt.Errorf("add writer %s: %w", bee.Log().Key(), err)
+	}
+	t.s.tell()
+	return nil
+}
+
+func (s *shared) add(bee *hyperbee.Tree, upTo uint64, own bool) error {
 	key := bee.Log().Key()
-	fail := func(err error) error { return fmt.Errorf("add writer %s: %w", key, err) }
-	s := t.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case t.past != nil:
-		return fail(ErrReadOnly)
 	case s.closed:
-		return fail(ErrClosed)
+		return ErrClosed
 	case own && s.own != nil:
-		return fail(fmt.Errorf("this device writes to %s already", s.own.key))
+		return fmt.Errorf("this device writes to %s already", s.own.key)
 	}
 	for _, w := range s.writers {
 		if w.key != key {
 			continue
 		}
 		if own || w.own {
-			return fail(errors.New("it was added before"))
+			return errors.New("it was added before")
 		}
 		w.upTo = upTo
 		s.announce()
@@ -205,7 +212,7 @@ func (t *Tree) add(bee *hyperbee.Tree, upTo uint64, own bool) error {
 		}
 	})
 	if err != nil {
-		return fail(err)
+		return err
 	}
 	w.stop = stop
 	s.writers = append(s.writers, w)
@@ -222,8 +229,8 @@ func (s *shared) announce() {
 	s.more = make(chan struct{})
 }
 
-// Notify calls f when a writer may have said more, until stop is called. f must
-// return soon and must not use the tree.
+// Notify calls f when a writer may have said more, was added or was cut, until stop
+// is called. f must return soon and must not use the tree or its logs.
 func (t *Tree) Notify(f func()) (stop func()) {
 	s := t.s
 	s.toldMu.Lock()

@@ -253,7 +253,13 @@ func TestAWriterIsCut(t *testing.T) {
 	p.wantEntry("b", "3")
 	later, err := p.tree.Version(ctx)
 	must(t, err)
+	told := 0
+	stop := p.tree.Notify(func() { told++ })
 	must(t, p.tree.Add(p.bee(2), v[keyOf(2)]))
+	stop()
+	if told != 1 {
+		t.Errorf("the cut was told %d times", told)
+	}
 	p.wantEntry("a", "1")
 	p.wantEntry("b", "3")
 	p.wantEntry("c", nil)
@@ -262,6 +268,15 @@ func TestAWriterIsCut(t *testing.T) {
 	defer past.Close()
 	if _, err := past.Get(ctx, []byte("c")); !errors.Is(err, ErrNotFound) {
 		t.Errorf("what was cut off is in the past: %v", err)
+	}
+	// Who follows the tree hears what the cut has changed.
+	var changed []string
+	for c, err := range p.tree.Changes(ctx, later, hyperbee.RangeOptions{}) {
+		must(t, err)
+		changed = append(changed, fmt.Sprintf("%s: %s -> %s", c.Key, c.Old.Value, c.New.Value))
+	}
+	if want := []string{"a: 2 -> 1", "c: 1 -> "}; !slices.Equal(changed, want) {
+		t.Errorf("changes are %q, want %q", changed, want)
 	}
 	must(t, p.tree.Add(p.bee(2), 0))
 	p.wantEntry("c", "1")

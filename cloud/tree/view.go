@@ -29,6 +29,7 @@ type member struct {
 
 	mu    sync.Mutex
 	table []Writer // guarded by mu
+	wrong error    // guarded by mu: why there is no table
 	known bool     // guarded by mu: table was read
 	time  uint64   // guarded by mu: of the last statement; 0 until it is read
 }
@@ -224,20 +225,21 @@ func (m *member) getTable(ctx context.Context) ([]Writer, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.known || m.read == nil {
-		return m.table, nil
+		return m.table, m.wrong
 	}
 	e, err := m.read.Get(ctx, tableKey)
 	if err == nil {
 		m.table, err = readTable(e.Value)
 	}
-	if err != nil && !errors.Is(err, ErrNotFound) && !bad(err) {
+	switch {
+	case errors.Is(err, ErrNotFound):
+	case bad(err):
+		m.wrong = err
+	case err != nil:
 		return nil, err
 	}
 	m.known = true
-	if bad(err) {
-		return nil, err
-	}
-	return m.table, nil
+	return m.table, m.wrong
 }
 
 // tableKey is where a bee has its table of writers. Entries have longer keys.
