@@ -74,6 +74,7 @@ toolbox for the logs.`,
 	root.SetUsageFunc(func(cmd *cobra.Command) error { a.help(cmd); return nil })
 	root.AddCommand(a.upCommand(), a.downCommand(), a.statusCommand(), a.noticesCommand(), a.pingCommand(),
 		a.addCommand(), a.folderCommand(), a.joinCommand(), a.machinesCommand(), a.keysCommand())
+	root.AddCommand(a.fileCommands()...)
 	root.AddCommand(a.hyperCommand(), a.serviceCommand(), a.versionCommand(), a.completionCommand())
 	root.AddCommand(topics()...)
 	root.SetHelpCommand(a.helpCommand())

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 type consent struct {
 	yes    bool
 	dryRun bool
+	why    string // it has to be asked; that it removes data when empty
 }
 
 func (c *consent) flags(cmd *cobra.Command) {
@@ -35,7 +37,7 @@ func (a *app) confirm(c consent, command string, plan ...string) (bool, error) {
 		return true, nil
 	case !isTerminal(a.stdin) || !isTerminal(a.stderr):
 		return false, wrong(fmt.Sprintf("%s --yes, or --dry-run to see what would happen", command),
-			"it removes data, and nobody can be asked here", "%q wants --yes", command)
+			cmp.Or(c.why, "it removes data")+", and nobody can be asked here", "%q wants --yes", command)
 	}
 	a.say("%s", text)
 	fmt.Fprint(a.stderr, "go on? [y/N] ")

@@ -84,6 +84,25 @@ var printed = map[string]any{
 	"bevy service uninstall":    serviceChange{},
 	"bevy service status":       service.State{},
 	"bevy completion":           nil, // a script
+	"bevy ls":                   listedEntry{},
+	"bevy cat":                  printedPart{},
+	"bevy get":                  fetched{},
+	"bevy checkout":             fetched{},
+	"bevy put":                  changedPlace{},
+	"bevy cp":                   changedPlace{},
+	"bevy mv":                   moved{},
+	"bevy rm":                   changedPlace{},
+	"bevy mkdir":                changedPlace{},
+	"bevy free":                 changedPlace{},
+	"bevy log":                  listedEntry{},
+	"bevy diff":                 listedChange{},
+	"bevy restore":              changedPlace{},
+	"bevy tag ls":               listedTag{},
+	"bevy tag add":              listedTag{},
+	"bevy tag rm":               listedTag{},
+	"bevy scrub":                scrubbed{},
+	"bevy verify":               scrubbed{},
+	"bevy clear":                clearedContents{},
 }
 
 // TestEveryFieldIsInTheDocs compares the sections of docs/cli.md with the

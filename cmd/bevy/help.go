@@ -191,6 +191,23 @@ func topics() []*cobra.Command {
 If none of the first three is set, logs are in ~/.local/share/bevy/hyper; on
 macOS in ~/Library/Application Support/bevy/hyper, on Windows in
 %LOCALAPPDATA%\bevy\hyper.`},
+		{Use: "places", Short: "How to name a file of the cloud, and a moment", Long: `How to name a file of the cloud, and a moment.
+
+  Photos/2026/sea.jpg        in the folder Photos of the cloud
+  ~/Photos/2026/sea.jpg      on this disk, in a folder that is kept here
+  ./sea.jpg                  likewise, from where we are
+  Photos@yesterday           as it was: behind the last @ comes a moment
+  Photos/icon@2x.png@        a name with an @ in it: another one comes last
+
+A word that begins with the name of a folder of the cloud is that one; what
+begins with /, ./, ../ or ~ is on the disk; and other words are what they are on
+the disk.
+
+A moment is the name of a tag ("bevy tag"); how long ago, such as 90s, 2h or 3d;
+yesterday, which is this time of day then; a day such as 2026-11-23, which is
+its beginning; a time such as 15:04, 2026-11-23T15:04 or 2026-11-23T15:04:05Z.
+Where no zone is named, times are those of the machine. All that was done until
+then is in it. "bevy log" lists what was done, and when.`},
 		{Use: "exit-codes", Short: "What the exit codes mean", Long: `What the exit codes mean.
 
   0  ok

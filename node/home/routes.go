@@ -1,6 +1,7 @@
 package home
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -127,26 +128,26 @@ func told(err error) error {
 		return nil
 	}
 	for _, k := range []struct {
-		err  error
-		code client.Code
-		try  string
+		err        error
+		code       client.Code
+		cause, try string
 	}{
-		{folder.ErrNotFound, client.CodeNotFound, "bevy ls"},
-		{folder.ErrPath, client.CodeUsage, "a path such as /a/b"},
-		{folder.ErrExists, client.CodeConflict, "another path"},
-		{folder.ErrNotEmpty, client.CodeConflict, "--recursive, which removes what is in it"},
-		{folder.ErrIsFolder, client.CodeConflict, "a file in it"},
-		{folder.ErrNotFile, client.CodeConflict, "another path"},
-		{folder.ErrNotFolder, client.CodeConflict, "another path"},
-		{folder.ErrReadOnly, client.CodeDenied, "bevy status"},
-		{folder.ErrInvalid, client.CodeCorrupt, "bevy scrub"},
+		{folder.ErrNotFound, client.CodeNotFound, "", "bevy ls"},
+		{folder.ErrPath, client.CodeUsage, "", "a path such as /a/b"},
+		{folder.ErrExists, client.CodeConflict, "there is something already", "another path"},
+		{folder.ErrNotEmpty, client.CodeConflict, "something is in it", "--recursive, which removes that, too"},
+		{folder.ErrIsFolder, client.CodeConflict, "there is a folder", "a file in it"},
+		{folder.ErrNotFile, client.CodeConflict, "it is no file", "another path"},
+		{folder.ErrNotFolder, client.CodeConflict, "a file is where a folder would have to be", "another path"},
+		{folder.ErrReadOnly, client.CodeDenied, "", "bevy status"},
+		{folder.ErrInvalid, client.CodeCorrupt, "", "bevy scrub"},
 	} {
 		if errors.Is(err, k.err) {
 			what, cause, ok := strings.Cut(err.Error(), ": ")
 			if !ok {
-				what, cause = "it did not work", what
+				what, cause = "do that", what
 			}
-			return (&client.Error{Code: k.code, Message: what, Cause: cause, Try: k.try}).Because(err)
+			return (&client.Error{Code: k.code, Message: "cannot " + what, Cause: cmp.Or(k.cause, cause), Try: k.try}).Because(err)
 		}
 	}
 	return err
