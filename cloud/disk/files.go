@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"time"
 	"unicode/utf8"
+
+	"github.com/cloudbevy/bevy/cloud/folder"
 )
 
 // windows is whether names and permissions are those of Windows.
@@ -418,6 +420,9 @@ const maxName = 255
 func checkPath(path string, windows bool) error {
 	if path == "" || path[0] != '/' || !utf8.ValidString(path) || strings.ContainsRune(path, 0) {
 		return fmt.Errorf("%w: it is no text", errName)
+	}
+	if len(path) > folder.MaxPath {
+		return fmt.Errorf("%w: its path has %d bytes, %d are allowed", errName, len(path), folder.MaxPath)
 	}
 	for name := range strings.SplitSeq(path[1:], "/") {
 		switch {

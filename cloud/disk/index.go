@@ -35,10 +35,10 @@ type index struct {
 	bytes  atomic.Int64
 	// How many paths are to be written later, and of them for want of contents.
 	waiting, missing atomic.Int64
-	b      storage.Batch
-	rows   map[string]*row // what b changes; nil: removed
-	laters map[string]string // what b changes of them; "": none
-	inodes map[uint64]bool   // those that b gives to paths
+	b                storage.Batch
+	rows             map[string]*row   // what b changes; nil: removed
+	laters           map[string]string // what b changes of them; "": none
+	inodes           map[uint64]bool   // those that b gives to paths
 }
 
 // errIndex is of an index that can't be read. It is thrown away.

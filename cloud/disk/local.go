@@ -407,7 +407,12 @@ func (r *round) put(ctx context.Context, path string, disk *stat, known *row, e 
 	}
 	now := entry{path: path, kind: disk.kind, size: disk.size, mode: disk.mode, mtime: disk.mtime, link: disk.link}
 	if disk.kind != kindFile {
-		return r.state(ctx, now, nil, over, &row{stat: *disk})
+		err := r.state(ctx, now, nil, over, &row{stat: *disk})
+		if errors.Is(err, errName) {
+			r.scanned(CodeName, path)
+			err = nil
+		}
+		return err
 	}
 	if wait, err := r.resting(path); wait || err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -186,6 +187,10 @@ func TestRealFoldersOfTwoDevices(t *testing.T) {
 	b.rename("/big", "/notes/big")
 	a.remove("/gone")
 	b.write("/in/a/folder", "new")
+	must(t, os.Symlink("no \xff text", b.at("/link")))
+	w.rest()
+	b.wantNotice(CodeName, "/link")
+	b.remove("/link")
 	w.rest()
 	same(t, "other device", b.tree(), a.tree())
 	for _, want := range []string{"from a, longer", "from b", "/notes/big", "/in/a/folder", "today (conflict from device"} {

@@ -167,7 +167,11 @@ func (c cloudBatch) put(ctx context.Context, e entry, in io.Reader, over string)
 	case kindDir:
 		return c.b.Mkdir(ctx, e.path, o)
 	case kindLink:
-		return c.b.Symlink(ctx, e.path, e.link, o)
+		err := c.b.Symlink(ctx, e.path, e.link, o)
+		if errors.Is(err, folder.ErrPath) {
+			err = errors.Join(errName, err)
+		}
+		return err
 	}
 	o.ModTime = time.Unix(0, e.mtime)
 	if in == nil {
