@@ -428,7 +428,11 @@ func (f *Folder) changes(ctx context.Context, from tree.Version, dir string) ite
 		if dir != "/" {
 			where = hyperbee.RangeOptions{Gte: []byte(dir), Lt: []byte(dir + "0")}
 		}
-		for c, err := range f.tree.Changes(ctx, from, where) {
+		all := f.tree.Changes(ctx, from, where)
+		if len(from) == 0 {
+			all = f.everything(ctx, where)
+		}
+		for c, err := range all {
 			if err != nil {
 				yield(Change{}, fmt.Errorf("changes: %w", err))
 				return
@@ -439,6 +443,17 @@ func (f *Folder) changes(ctx context.Context, from tree.Version, dir string) ite
 			}
 			out := Change{Path: path, Old: readThere(c.Old), New: readThere(c.New)}
 			if (out.Old != nil || out.New != nil) && !yield(out, nil) {
+				return
+			}
+		}
+	}
+}
+
+// everything is what has changed since there was nothing, which is faster to find.
+func (f *Folder) everything(ctx context.Context, where hyperbee.RangeOptions) iter.Seq2[tree.Change, error] {
+	return func(yield func(tree.Change, error) bool) {
+		for raw, err := range f.tree.Range(ctx, where) {
+			if !yield(tree.Change{Key: raw.Key, New: raw}, err) || err != nil {
 				return
 			}
 		}

@@ -26,7 +26,7 @@ func (f *Folder) ResolveConflicts(ctx context.Context, from tree.Version) (resol
 	}
 	// A batch keeps others from writing, so first see whether there is anything.
 	var paths []string
-	found := finder{f: f, t: f.tree}
+	found := finder{f: f, t: f.tree, all: len(from) == 0}
 	for c, err := range f.Changes(ctx, from) {
 		if err == nil && c.New != nil {
 			paths, err = found.look(ctx, c.New, paths)
@@ -64,6 +64,7 @@ func (f *Folder) ResolveConflicts(ctx context.Context, from tree.Version) (resol
 type finder struct {
 	f    *Folder
 	t    reader
+	all  bool   // all paths are looked at
 	last string // the folder that was looked at last, with all above it
 }
 
@@ -84,7 +85,7 @@ func (s *finder) look(ctx context.Context, e *Entry, paths []string) ([]string, 
 		}
 	}
 	s.last = parent(e.Path)
-	if e.Kind != Dir {
+	if e.Kind != Dir && !s.all { // otherwise what is inside is looked at, too
 		in, err := hasInside(ctx, s.t, e.Path)
 		if err != nil {
 			return nil, err
