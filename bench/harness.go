@@ -112,6 +112,9 @@ type side struct {
 	serve serve
 }
 
+// none reports whether there is nothing to compare with.
+func (s side) none() bool { return s.run == nil && s.script == "" }
+
 // role says which of the two a side is.
 type role string
 
@@ -202,7 +205,7 @@ func (h *harness) run(ctx context.Context, b benchmark) row {
 	errs := make(map[role]error)
 	for round := range rounds {
 		for _, as := range []role{asBevy, asPeer} {
-			if errs[as] != nil {
+			if errs[as] != nil || b.side(as).none() {
 				continue
 			}
 			fmt.Fprintf(h.progress, "%s: %s, round %d of %d\n", b.name, b.side(as).name, round+1, rounds)
@@ -413,6 +416,9 @@ func (r row) jsonLine() ([]byte, error) {
 			extra[which+"Error"] = s.err.Error()
 			return nil
 		}
+		if s.name == "" {
+			return nil // there is no such side
+		}
 		extra[which+"Min"], extra[which+"Max"], extra[which] = s.min, s.max, s.extra
 		return s.median
 	}
@@ -484,7 +490,7 @@ func printTable(out io.Writer, rows []row) error {
 
 // columns is the median and the extremes, for the table.
 func (s sample) columns() string {
-	if s.err != nil {
+	if s.err != nil || s.name == "" {
 		return "-\t-"
 	}
 	return number(s.median) + "\t" + number(s.min) + ".." + number(s.max)

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"math"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 )
 
@@ -38,5 +40,26 @@ func TestNodesAreMeasured(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+func TestARowCanHaveNobodyToCompareWith(t *testing.T) {
+	h := testHarness(t)
+	found, err := matching(testBenchmarks(), "^test/ok$")
+	if err != nil {
+		t.Fatal(err)
+	}
+	alone := found[0]
+	alone.peer = side{}
+	r := h.run(t.Context(), alone)
+	if r.bevyGot.median != 42 || r.peerGot.err != nil || !math.IsNaN(r.ratio) {
+		t.Fatalf("row = %+v", r)
+	}
+	line, err := r.jsonLine()
+	if err != nil || !strings.Contains(string(line), `"bevy":42,"peer":null,"peer_name":"","ratio":null`) {
+		t.Errorf("%s, %v", line, err)
+	}
+	if got := r.peerGot.columns(); got != "-\t-" {
+		t.Errorf("the table says %q", got)
 	}
 }
