@@ -277,6 +277,11 @@ func (d *Door) do(r *http.Request, body []byte) ([]byte, error) {
 	if root == nil {
 		return nil, errSerialization
 	}
+	return d.perform(r.Context(), op, root)
+}
+
+// perform does an operation.
+func (d *Door) perform(ctx context.Context, op operation, root *item.Node) ([]byte, error) {
 	if root.Kind != item.Object {
 		return nil, &Error{Type: "SerializationException", Message: "Unexpected value type in payload"}
 	}
@@ -293,7 +298,7 @@ func (d *Door) do(r *http.Request, body []byte) ([]byte, error) {
 			return nil, err
 		}
 	}
-	return op.run(d, r.Context(), req)
+	return op.run(d, ctx, req)
 }
 
 // authorize refuses requests that nobody may make.

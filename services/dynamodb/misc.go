@@ -35,6 +35,10 @@ func init() {
 		"DeleteTable":   {tableSpace, oneTableShape, nil, (*Door).deleteTable},
 		"ListTables":    {tableSpace, listTablesShape, nil, (*Door).listTables},
 
+		"ExecuteStatement":      {tableSpace, statementShape, nil, (*Door).executeStatement},
+		"BatchExecuteStatement": {tableSpace, batchStatementShape, nil, (*Door).batchExecuteStatement},
+		"ExecuteTransaction":    {tableSpace, transactStatementShape, nil, (*Door).executeTransaction},
+
 		"TagResource":        {tableSpace, tagShape, nil, (*Door).tagResource},
 		"UntagResource":      {tableSpace, untagShape, nil, (*Door).untagResource},
 		"ListTagsOfResource": {tableSpace, listTagsShape, nil, (*Door).listTags},

@@ -123,6 +123,8 @@ func collection(r *request, s *schema, key item.Item) []byte {
 	return c.end()
 }
 
+func itoa(n int) string { return strconv.Itoa(n) }
+
 func sorted(list []string) []string {
 	slices.Sort(list)
 	return list

@@ -18,6 +18,7 @@ type request struct {
 	filter  *expr.Condition
 	update  *expr.Update
 	project *expr.Projection
+	parts   []action // of a transaction
 }
 
 func (r *request) has(name string) bool { return r.Get(name) != nil }

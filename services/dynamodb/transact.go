@@ -315,6 +315,9 @@ type action struct {
 
 // actions are the parts of a transaction, each of one kind.
 func (r *request) actions() ([]action, error) {
+	if r.parts != nil {
+		return r.parts, nil
+	}
 	var out []action
 	for _, n := range r.Get("TransactItems").List {
 		if len(n.Keys) != 1 {
@@ -322,6 +325,7 @@ func (r *request) actions() ([]action, error) {
 		}
 		out = append(out, action{&request{Node: n.List[0]}, n.Keys[0]})
 	}
+	r.parts = out
 	return out, nil
 }
 
