@@ -114,7 +114,7 @@ func ReadRef(d *compact.Decoder) (Ref, error) {
 	r := Ref{Size: int64(d.Uint()), Hash: emptyHash}
 	if d.Err() == nil && r.Size > 0 {
 		r.Hash = d.Fixed32()
-		r.log = LogID(d.Fixed(len(r.log)))
+		copy(r.log[:], d.Fixed(len(r.log)))
 		r.index = d.Uint()
 		r.depth = d.Uint8()
 	}
