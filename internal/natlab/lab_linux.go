@@ -289,6 +289,17 @@ func (h *Host) Name() string { return h.space.name }
 // the goroutine that calls it, are there for as long as they live.
 func (h *Host) Do(f func() error) error { return h.space.do(f) }
 
+// Unplug pulls the host's cable out. The host keeps its addresses.
+func (h *Host) Unplug() error { return h.cable.on.space.ip("link set " + h.cable.port + " down") }
+
+// Plug puts the cable back.
+func (h *Host) Plug() error {
+	if err := h.cable.on.space.ip("link set " + h.cable.port + " up"); err != nil {
+		return err
+	}
+	return h.cable.on.space.await(h.cable.port)
+}
+
 // Start starts a command in the host that takes calls as those of nodepeer do.
 // It ends with the lab, with this process, or by its Close.
 func (h *Host) Start(ctx context.Context, cmd *exec.Cmd) (*nodepeer.Process, error) {
