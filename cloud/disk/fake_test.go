@@ -33,6 +33,8 @@ type fakeFolder struct {
 	calls    map[int]func()
 	nextCall int
 	opened   int
+	readOnly bool
+	broken   error // of version
 }
 
 type saying struct {
@@ -141,6 +143,9 @@ func alike(a, b entry) bool { return a.kind == b.kind && a.hash == b.hash && a.l
 func (f *fakeFolder) version(context.Context) ([]byte, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.broken != nil {
+		return nil, f.broken
+	}
 	if len(f.arrivals) == 0 {
 		return nil, nil
 	}
@@ -197,6 +202,8 @@ func (f *fakeFolder) missing(_ context.Context, e *entry) (int64, error) {
 	}
 	return e.size, nil
 }
+
+func (f *fakeFolder) writable() bool { return !f.readOnly }
 
 func (f *fakeFolder) fetch(ctx context.Context, e *entry) error {
 	if n, _ := f.missing(ctx, e); n > 0 {

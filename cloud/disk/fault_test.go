@@ -258,7 +258,7 @@ func TestGuardBites(t *testing.T) {
 
 func TestMovesAreNoDeletions(t *testing.T) {
 	a, b := newDevice(t, "a"), newDevice(t, "b")
-	for i := range 300 {
+	for i := range 120 {
 		a.write("/z/old/"+string(rune('a'+i%26))+"/"+strings.Repeat("n", i+1)[:min(i+1, 200)], strings.Repeat("c", i))
 	}
 	converge(t, a, b)
@@ -732,4 +732,44 @@ func TestNothingIsWrittenThroughLinks(t *testing.T) {
 	if !strings.Contains(a.tree(), "-> "+outside) {
 		t.Error(a.tree())
 	}
+}
+
+func TestAFolderThatMayOnlyBeRead(t *testing.T) {
+	a, b := newDevice(t, "a"), newDevice(t, "b")
+	b.cloud.readOnly = true
+	a.write("/x", "1")
+	a.write("/y", "2")
+	a.write("/z", "3")
+	converge(t, a, b)
+	same(t, "reader", b.tree(), a.tree())
+	b.write("/x", "edited")
+	b.write("/new", "mine")
+	b.remove("/y")
+	a.write("/z", "4")
+	a.write("/x", "changed")
+	converge(t, a, b)
+	b.wantNotice(CodeReadOnly, "/new", "/x", "/y")
+	if b.read("/z") != "4" || b.read("/x") != "edited" || a.read("/y") != "2" || strings.Contains(a.tree(), "mine") {
+		t.Errorf("reader\n%s\nwriter\n%s", b.tree(), a.tree())
+	}
+}
+
+func TestARoundThatFailsSaysSo(t *testing.T) {
+	a := newDevice(t, "a")
+	a.write("/x", "1")
+	a.cloud.broken = errors.New("no version today")
+	if err := a.k.Sync(t.Context()); !errors.Is(err, a.cloud.broken) {
+		t.Errorf("sync: %v", err)
+	}
+	if s := a.k.Status(); s.State != Paused || !strings.Contains(s.Why, "no version today") {
+		t.Errorf("status %+v", s)
+	}
+	a.wantNotice(CodeSync)
+	a.cloud.broken = storage.ErrFull
+	_ = a.k.Sync(t.Context())
+	a.wantNotice(CodeDiskFull)
+	a.cloud.broken = nil
+	a.sync()
+	a.wantCalm()
+	same(t, "cloud", a.cloud.tree(), a.tree())
 }

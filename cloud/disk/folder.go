@@ -41,6 +41,8 @@ type source interface {
 	// resolve gives what stands beside others, and changed since a version, paths of
 	// its own. What that can't be done with yet is left.
 	resolve(ctx context.Context, since []byte) error
+	// writable tells whether this device can write to the folder.
+	writable() bool
 	// batch begins to write.
 	batch(ctx context.Context) (batch, error)
 	// notify has f called after changes, until stop.

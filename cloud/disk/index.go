@@ -271,14 +271,6 @@ func (x *index) scan(space byte, from, to string) iter.Seq2[string, []byte] {
 	}
 }
 
-// hasUnder tells whether a folder has rows of what is in it.
-func (x *index) hasUnder(path string) bool {
-	for range x.scan(spaceFile, path+"/", path+"0") {
-		return true
-	}
-	return false
-}
-
 // Rows are: version, kind, flags, mode, size, mtime, inode, ctime, then hash of
 // files or text of links, then stamp.
 func appendRow(b []byte, r *row) []byte {

@@ -79,7 +79,6 @@ type Keeper struct {
 		since time.Time
 		n, of int64
 	}
-	rules   rules
 	noted   int64 // how many paths the notices of later are about, without those missing
 	confirm bool  // what is gone may be removed
 	restore bool  // what is gone is to be written again
@@ -96,6 +95,7 @@ type Keeper struct {
 	fetched  []string
 	retry    time.Time // when that is tried again
 	pause    string    // the code of the notice that says why, or ""
+	failure  error     // that of the last round, if that is why
 	busy     bool
 	synced   bool // since it was opened
 	gone     int64
@@ -367,7 +367,13 @@ func (k *Keeper) begin(full bool) ([]string, error) {
 func (k *Keeper) end(r *round, err error) {
 	k.mu.Lock()
 	k.busy = false
-	k.pause = ""
+	k.pause, k.failure = "", nil
+	if err != nil && r.pause == "" && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+		r.pause, k.failure = CodeSync, err
+		if isFull(err) {
+			r.pause, k.failure = CodeDiskFull, nil
+		}
+	}
 	switch {
 	case r.pause != "":
 		k.pause = r.pause
@@ -416,6 +422,9 @@ func (k *Keeper) Status() Status {
 	case k.pause != "":
 		s.State = Paused
 		s.Why = strings.ReplaceAll(words[k.pause].text, "%s", k.c.dir)
+		if k.failure != nil {
+			s.Why += ": " + k.failure.Error()
+		}
 	case k.busy || !k.synced || k.full && k.running || len(k.dirty) > 0 || missing > 0:
 		s.State = Syncing
 	}
@@ -636,6 +645,7 @@ type round struct {
 	measure bool
 	now     time.Time
 	rules   rules
+	mute    bool // this device can't write to the folder
 	calm    bool // the folder is as the index has it, so that it need not be asked
 	out     outbox
 	in      inbox
@@ -651,6 +661,7 @@ func (r *round) run(ctx context.Context) (err error) {
 	}
 	defer r.files.close()
 	defer r.out.close()
+	r.mute = !r.source.writable()
 	if err := r.checkRoot(); err != nil {
 		return err
 	}
@@ -726,7 +737,7 @@ func (r *round) loadIgnore() error {
 			return fmt.Errorf("read %s: %w", IgnoreFile, err)
 		}
 		text = string(b)
-	} else if !errors.Is(err, fs.ErrNotExist) {
+	} else if !notThere(err) && !errors.Is(err, errKind) {
 		// What can't be read might keep anything out.
 		return fmt.Errorf("read %s: %w", IgnoreFile, err)
 	}

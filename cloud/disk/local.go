@@ -293,6 +293,10 @@ func (r *round) do(ctx context.Context, path string, a action, disk *stat, known
 	case write:
 		return r.write(ctx, path, disk, known, e)
 	case drop:
+		if r.mute {
+			r.scanned(CodeReadOnly, path)
+			return nil
+		}
 		r.x.set(spaceGone, path, nil)
 		return r.commitSome()
 	case erase:
@@ -398,6 +402,10 @@ func (r *round) flushOut(ctx context.Context) error {
 
 // put states in the folder what is on the disk.
 func (r *round) put(ctx context.Context, path string, disk *stat, known *row, e *entry) error {
+	if r.mute {
+		r.scanned(CodeReadOnly, path)
+		return nil
+	}
 	over := ""
 	if known != nil {
 		over = known.stamp

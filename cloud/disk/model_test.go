@@ -185,10 +185,10 @@ func TestDevicesAgreeAndLoseNothing(t *testing.T) {
 	for _, c := range []struct {
 		real         bool
 		seeds, steps int
-	}{{false, 25, 60}, {true, 4, 40}} {
+	}{{false, 12, 60}, {true, 3, 40}} {
 		t.Run(fmt.Sprintf("real=%v", c.real), func(t *testing.T) {
 			if long {
-				c.seeds *= 40
+				c.seeds *= 50
 				c.steps *= 3
 			}
 			for seed := range uint64(c.seeds) {

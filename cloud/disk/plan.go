@@ -1,9 +1,6 @@
 package disk
 
-import (
-	"io/fs"
-	"time"
-)
+import "io/fs"
 
 // A kind is what stands at a path.
 type kind uint8
@@ -24,8 +21,6 @@ type stat struct {
 	ctime int64  // when it was last changed in any way, 0 where that is not known
 	link  string // what a link says
 }
-
-func (s stat) modTime() time.Time { return time.Unix(0, s.mtime) }
 
 // same tells whether nothing has happened to what had the stat s.
 func (s stat) same(now stat) bool {

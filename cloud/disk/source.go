@@ -95,6 +95,8 @@ func (c cloudFolder) changes(ctx context.Context, since []byte) iter.Seq2[change
 	}
 }
 
+func (c cloudFolder) writable() bool { return c.f.Writable() }
+
 func (c cloudFolder) resolve(ctx context.Context, since []byte) error {
 	if !c.f.Writable() {
 		return nil

@@ -43,6 +43,8 @@ const (
 	CodeRootOther  = "folder-replaced"
 	CodeMassDelete = "mass-delete"
 	CodeDiskFull   = "disk-full"
+	CodeSync       = "sync-failed"
+	CodeReadOnly   = "read-only-here"
 	CodeUnreadable = "unreadable"
 	CodeSpecial    = "special-file"
 	CodeUnstable   = "file-changing"
@@ -66,6 +68,8 @@ var words = map[string]struct {
 	CodeRootOther:  {Severe, "at %s there is another folder than the one that was kept: nothing is removed on account of that", "bevy folder here %s"},
 	CodeMassDelete: {Severe, "most files of %s are gone from this disk: they stay in the cloud until you say that this was meant", "bevy folder confirm %s, or: bevy folder restore %s"},
 	CodeDiskFull:   {Severe, "the disk is full: %s waits for space", ""},
+	CodeSync:       {Severe, "%s can't be kept now, and is tried again", "bevy doctor"},
+	CodeReadOnly:   {Warning, "these were changed here, where the folder may only be read: the changes stay on this disk", ""},
 	CodeUnreadable: {Warning, "these can't be read, and are not kept", ""},
 	CodeSpecial:    {Info, "these are no files, folders or links, and are not kept", ""},
 	CodeUnstable:   {Info, "these change all the time, and are kept once they rest", ""},
