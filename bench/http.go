@@ -37,13 +37,13 @@ func httpBenchmarks() []benchmark {
 		{
 			name: "node/http-big", unit: "MiB/s", target: 0.8,
 			what: "serve a file of 100 MiB over HTTP to 16 connections, from a drive and from a folder, warm",
-			full: work{block: 100 << 20, count: 1, logs: 1, gets: 128, warm: 16}, quick: work{block: 1 << 20, count: 1, logs: 1, gets: 32, warm: 16},
+			full: work{block: 100 << 20, count: 1, logs: 1, gets: 64, warm: 16}, quick: work{block: 1 << 20, count: 1, logs: 1, gets: 32, warm: 16},
 			bevy: big, peer: bigNginx,
 		},
 		{
 			name: "node/http-small", unit: "files/s", target: 0.5,
 			what: "serve 1,000 files of 4 KiB over HTTP to 16 connections, from a drive and from a folder, warm",
-			full: work{block: 4 << 10, count: 1_000, logs: 1, gets: 300_000, warm: 20_000}, quick: work{block: 4 << 10, count: 50, logs: 1, gets: 500, warm: 100},
+			full: work{block: 4 << 10, count: 1_000, logs: 1, gets: 100_000, warm: 10_000}, quick: work{block: 4 << 10, count: 50, logs: 1, gets: 500, warm: 100},
 			bevy: small, peer: smallNginx,
 		},
 	}
