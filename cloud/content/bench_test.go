@@ -9,19 +9,25 @@ import (
 	"github.com/cloudbevy/bevy/hyper/storage"
 )
 
+// diskLog returns the log of device c on the disk.
+func diskLog(t testing.TB, c byte) *hypercore.Log {
+	t.Helper()
+	e, err := storage.Disk{Dir: t.TempDir()}.Open()
+	must(t, err)
+	store, err := storage.Open(e, storage.Options{})
+	must(t, err)
+	t.Cleanup(func() { store.Close() })
+	kp := hypercore.NewKeyPair([32]byte{c})
+	log, err := hypercore.Open(store, hypercore.Options{KeyPair: &kp, Session: hypercore.SessionOptions{EncryptionKey: &secret}})
+	must(t, err)
+	t.Cleanup(func() { log.Close() })
+	return log
+}
+
 // diskStore returns a store that writes a log on the disk.
 func diskStore(b *testing.B) *Store {
-	e, err := storage.Disk{Dir: b.TempDir()}.Open()
-	must(b, err)
-	store, err := storage.Open(e, storage.Options{})
-	must(b, err)
-	b.Cleanup(func() { store.Close() })
-	kp := hypercore.NewKeyPair([32]byte{1})
-	log, err := hypercore.Open(store, hypercore.Options{KeyPair: &kp, Session: hypercore.SessionOptions{EncryptionKey: &secret}})
-	must(b, err)
-	b.Cleanup(func() { log.Close() })
 	s := New(Options{})
-	must(b, s.Own(log))
+	must(b, s.Own(diskLog(b, 1)))
 	return s
 }
 

@@ -97,6 +97,11 @@ func TestOneByteChangedInAHugeFileStoresLittle(t *testing.T) {
 		size, o = 10<<30, Options{}
 	}
 	a, b := twoStores(t, o)
+	if size > 1<<30 { // not in memory
+		a, b = New(o), New(o)
+		la, lb := diskLog(t, 1), diskLog(t, 2)
+		must(t, errors.Join(a.Own(la), a.Add(lb, 0), b.Own(lb), b.Add(la, 0)))
+	}
 	put := func(s *Store, base Ref, r io.Reader) Ref {
 		t.Helper()
 		h := s.Hold()

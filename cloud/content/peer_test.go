@@ -164,3 +164,20 @@ func TestDownloadBringsContentsWhole(t *testing.T) {
 		t.Errorf("all but %d blocks were fetched", held)
 	}
 }
+
+// What peers bring while a sweep goes on is left alone, whether it was known to keep
+// or not.
+func TestSweepLeavesWhatComesMeanwhile(t *testing.T) {
+	near := newStore(t, Options{ChunkSize: 256})
+	early, late := write(t, near, Ref{}, randomBytes(1, 5000)), write(t, near, Ref{}, randomBytes(2, 5000))
+	s, _ := far(t, near)
+	must(t, s.Download(t.Context(), early))
+	swept, err := s.Sweep(t.Context(), func(func(Ref, error) bool) { must(t, s.Download(t.Context(), late)) })
+	must(t, err)
+	if n, err := s.Missing(t.Context(), late); n != 0 || err != nil {
+		t.Errorf("%d bytes of what came meanwhile are gone (%v)", n, err)
+	}
+	if n, err := s.Missing(t.Context(), early); n != early.Size || err != nil || swept.Bytes == 0 {
+		t.Errorf("%d bytes of what was there are gone (%v)", n, err)
+	}
+}

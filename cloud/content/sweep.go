@@ -187,16 +187,19 @@ func (s *Store) Sweep(ctx context.Context, keep iter.Seq2[Ref, error]) (Swept, e
 	}
 	sw := &sweep{}
 	s.sweep = sw
-	limits := map[LogID]uint64{}
-	for id, src := range s.logs {
-		limits[id] = src.log.Length()
+	// What comes from peers from now on is left alone, too.
+	garbage := map[*source]runs.Set{}
+	for _, src := range s.logs {
+		limit := src.log.Length()
+		for h := range s.holds {
+			if src == s.own {
+				limit = min(limit, h.start)
+			}
+		}
+		garbage[src] = src.held(limit)
 	}
-	own := s.own
 	for h := range s.holds {
 		sw.late = append(sw.late, h.refs...)
-		if own != nil {
-			limits[own.id] = min(limits[own.id], h.start)
-		}
 	}
 	s.mu.Unlock()
 	defer func() {
@@ -232,12 +235,7 @@ func (s *Store) Sweep(ctx context.Context, keep iter.Seq2[Ref, error]) (Swept, e
 			out.Kept += r.Len()
 		}
 	}
-	for _, src := range s.sources() {
-		limit, ok := limits[src.id]
-		if !ok {
-			continue // it came meanwhile
-		}
-		garbage := src.held(limit)
+	for src, garbage := range garbage {
 		if kept := m.sets[src.id]; kept != nil {
 			for r := range kept.All() {
 				garbage.Remove(r)

@@ -2,6 +2,7 @@ package folder
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -205,6 +206,28 @@ func TestWhoWasLateMakesAConflict(t *testing.T) {
 	}
 }
 
+// The name of a device comes from elsewhere: until it is known, its conflicts wait.
+func TestConflictsOfUnknownDevicesWait(t *testing.T) {
+	list := newDevices(t, 2, 0)
+	a, b := list[0], list[1]
+	a.write("/x", "of a")
+	b.clock.Advance(time.Second)
+	b.write("/x", "of b")
+	meet(a, b)
+	known := false
+	a.o.Device = func(w tree.Writer) string {
+		if !known {
+			return ""
+		}
+		return nameOf(w)
+	}
+	want(t, "unknown", a.resolve(), 0)
+	want(t, "unknown", files(t, a.Folder), map[string]string{"/x": "of b"})
+	known = true
+	want(t, "known", a.resolve(), 1)
+	want(t, "known", len(files(t, a.Folder)), 2)
+}
+
 func TestConflictNames(t *testing.T) {
 	long := strings.Repeat("é", 200)
 	for _, c := range []struct{ path, device, want string }{
@@ -236,6 +259,9 @@ func TestHostileEntriesHarmNothingElse(t *testing.T) {
 		"/empty": "", "/version": "\x09\x01", "/kind": "\x01\x09", "/short": "\x01\x01\x03\xff", "/nofile": "\x01\x01", "/order": "\x01\x02\x02\x00\x01\x00",
 		"/elsewhere": string((&Entry{Kind: File, Content: func() Entry { e, _ := decode(good.Value); return e }().Content}).encode()[:20]),
 		"tag:bad":    "\x01\x00\xff", "tag:worse": "", "/huge": strings.Repeat("x", 100_000),
+	}
+	for i, v := range []tree.Version{{writerOf(2): 1 << 40}, {writerOf(9): 1}, {writerOf(1): 1, writerOf(2): 2}} {
+		bad[fmt.Sprint("tag:version", i)] = string(v.AppendTo([]byte{tagVersion, 0}))
 	}
 	for _, key := range slices.Sorted(maps.Keys(bad)) {
 		must(t, b.Put(ctx, []byte(key), []byte(bad[key])))

@@ -64,6 +64,10 @@ func (f *Folder) kept(ctx context.Context, r Retention) iter.Seq2[content.Ref, e
 }
 
 func (f *Folder) eachKept(ctx context.Context, r Retention, give func(*Entry) bool) error {
+	begin, err := f.Version(ctx)
+	if err != nil {
+		return err
+	}
 	// What is current, and what there is of tags.
 	if err := f.eachOf(ctx, f, give); err != nil {
 		return err
@@ -74,7 +78,7 @@ func (f *Folder) eachKept(ctx context.Context, r Retention, give func(*Entry) bo
 		}
 		old, err := f.Checkout(ctx, t.Version)
 		if errors.Is(err, tree.ErrWriter) || errors.Is(err, hypercore.ErrLength) {
-			continue // not all of it is here, so no contents are that nothing else keeps
+			continue // of a log that is not here, or not so far: neither are its contents
 		}
 		if err != nil {
 			return err
@@ -108,7 +112,19 @@ func (f *Folder) eachKept(ctx context.Context, r Retention, give func(*Entry) bo
 	if !first.Before(since) {
 		first = since
 	}
-	return f.eachDay(ctx, first, since, give)
+	if err := f.eachDay(ctx, first, since, give); err != nil {
+		return err
+	}
+	// What others said meanwhile.
+	for c, err := range f.Changes(ctx, begin) {
+		if err != nil {
+			return err
+		}
+		if c.New != nil && !give(c.New) {
+			return errStop
+		}
+	}
+	return nil
 }
 
 // eachDay gives what there was at a time, at the end of each day after it, and at
