@@ -187,7 +187,7 @@ func example(now time.Time) func(context.Context, *client.Status) {
 		}
 		s.Folders = []client.Folder{
 			{ID: "p", Name: "Photos", Path: "/home/lenka/Photos", Files: 3201, Bytes: 8 << 30, State: "safe", Copies: 3, Changed: now.Add(-time.Minute)},
-			{ID: "q", Name: "<b>Notes</b>", Path: "/home/lenka/Notes", Files: 12, Bytes: 20 << 10, State: "syncing", Copies: 1, Changed: now},
+			{ID: "q", Name: "<b>Notes</b>", Path: "/home/lenka/Notes", Files: 12, Bytes: 20 << 10, State: "syncing", Missing: 12 << 10, Copies: 1, Changed: now},
 		}
 	}
 }
@@ -225,6 +225,9 @@ func TestPageInABrowser(t *testing.T) {
 	b.await("3 of 3")
 	b.await("3 files are new")
 	b.await("<b>Notes</b>") // as text
+	if got := b.eval(`document.querySelector("progress").getAttribute("aria-label")`); got != "<b>Notes</b>: 40 %" {
+		t.Errorf("the bar says %q", got)
+	}
 	b.await("1 notice: oak is reached by relay")
 	b.picture("full")
 	b.open(n.Address(), 420, 900, true) // the session goes on
