@@ -115,6 +115,36 @@ func TestCompressibleFilesAreCompressed(t *testing.T) {
 	}
 }
 
+func TestWhoComesTooLateGetsTheFileAsItIs(t *testing.T) {
+	d := newDrive(t)
+	text := bytes.Repeat([]byte("all work and no play\n"), 10_000)
+	put(t, d, "/large.txt", text, hyperdrive.PutOptions{})
+	put(t, d, "/small.txt", text[:9000], hyperdrive.PutOptions{})
+	h := New(Options{Resolver: only(d, DriveOptions{})})
+	ask := func(path, code string, want []byte) {
+		t.Helper()
+		r := get(t, h, "GET", "http://x.localhost"+path, "Accept-Encoding", "gzip")
+		if got := body(t, r); r.Header.Get("Content-Encoding") != code || decoded(t, code, got) != string(want) || r.Header.Get("Vary") != "Accept-Encoding" {
+			t.Errorf("%s: got %d bytes in coding %q, want %q", path, len(got), r.Header.Get("Content-Encoding"), code)
+		}
+	}
+	for h.large.enter() {
+	}
+	ask("/large.txt", "", text)
+	h.large.leave()
+	for h.compressor.enter() {
+	}
+	ask("/large.txt", "", text)
+	ask("/small.txt", "", text[:9000])
+	h.compressor.leave()
+	for range 3 { // each place is given back
+		ask("/large.txt", "gzip", text)
+		ask("/small.txt", "gzip", text[:9000])
+		h.cache.idle()
+		h.cache.idle()
+	}
+}
+
 func sameHeaders(a, b http.Header) bool {
 	x, _ := json.Marshal(a)
 	y, _ := json.Marshal(b)

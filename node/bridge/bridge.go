@@ -144,7 +144,8 @@ type Options struct {
 type Handler struct {
 	o          Options
 	cache      *cache
-	places     chan struct{} // for requests
+	requests   places
+	large      places // for large files that are in memory whole
 	compressor compressor
 }
 
@@ -173,10 +174,29 @@ func New(o Options) *Handler {
 	return &Handler{
 		o:          o,
 		cache:      newCache(o.CacheBytes, o.Clock),
-		places:     make(chan struct{}, o.MaxRequests),
+		requests:   make(places, o.MaxRequests),
+		large:      make(places, maxLarge),
 		compressor: newCompressor(),
 	}
 }
+
+// maxLarge is how many large files are in memory whole, to be compressed.
+const maxLarge = 16
+
+// places are for so many at once.
+type places chan struct{}
+
+// enter reports whether there is a place; leave gives it back.
+func (p places) enter() bool {
+	select {
+	case p <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (p places) leave() { <-p }
 
 // ServeHTTP implements http.Handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -189,14 +209,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		q.fail(http.StatusNotFound, "This is no address of a drive or a folder. Those look like KEY.localhost or /d/KEY/.")
 		return
 	}
-	select {
-	case h.places <- struct{}{}:
-		defer func() { <-h.places }()
-	default:
+	if !h.requests.enter() {
 		q.setHeaders()
 		q.failWith(ErrBusy)
 		return
 	}
+	defer h.requests.leave()
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
 	default:

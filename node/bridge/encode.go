@@ -72,30 +72,17 @@ func quality(params string) float64 {
 // A compressor compresses for as many requests at once as there are processors,
 // with a writer kept for each.
 type compressor struct {
-	places chan struct{}
-	gzips  *sync.Pool
-	zstds  *sync.Pool
+	places
+	gzips, zstds *sync.Pool
 }
 
 func newCompressor() compressor {
 	return compressor{
-		places: make(chan struct{}, runtime.GOMAXPROCS(0)),
+		places: make(places, runtime.GOMAXPROCS(0)),
 		gzips:  &sync.Pool{},
 		zstds:  &sync.Pool{},
 	}
 }
-
-// enter reports whether there is a place; leave gives it back.
-func (c compressor) enter() bool {
-	select {
-	case c.places <- struct{}{}:
-		return true
-	default:
-		return false
-	}
-}
-
-func (c compressor) leave() { <-c.places }
 
 type resetter interface {
 	io.WriteCloser

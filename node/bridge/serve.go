@@ -267,14 +267,12 @@ func (q *request) file(key cacheKey, i Info, p string) error {
 	if i.Size < 0 {
 		return q.follow(i, kind)
 	}
-	size := int(min(i.Size, maxCompressed+1))
-	keep := size <= q.h.cache.largest() && q.state.ID != ""
-	varies := func() bool { return compressible(kind) && size >= minCompressed && size <= maxCompressed }
+	// A small file is read at once, and kept, if all of it was asked for.
+	whole := i.Size <= maxKept && q.r.Method == http.MethodGet && q.r.Header["Range"] == nil
 	var body []byte
-	if kind == "" || keep && q.r.Method == http.MethodGet {
-		n := int64(size)
-		if !keep {
-			n = min(n, sniffed)
+	if n := min(i.Size, sniffed); whole || kind == "" {
+		if whole {
+			n = i.Size
 		}
 		var err error
 		if body, err = q.read(i, n); err != nil {
@@ -284,41 +282,61 @@ func (q *request) file(key cacheKey, i Info, p string) error {
 			kind = typeByContent(body)
 		}
 	}
-	whole := len(body) == size
-	if key.code != plain && varies() && q.h.compressor.enter() {
-		defer q.h.compressor.leave()
+	varies := compressible(kind) && i.Size >= minCompressed && i.Size <= maxCompressed
+	if varies && key.code != plain {
 		if !whole {
-			var err error
-			if body, err = q.read(i, i.Size); err != nil {
-				return err
-			}
-			whole = true
+			body = nil
 		}
-		small, err := q.h.compressor.compress(key.code, body)
-		if err != nil {
+		if done, err := q.compressed(key, i, kind, body); done || err != nil {
 			return err
 		}
-		if a := newAnswer(i, kind, key.code, small); len(small) < len(body)-len(body)/16 {
-			q.keep(key, a)
-			q.answer(a)
-			return nil
-		}
-		// It is as small as it can be: the next who asks is told so at once.
-		a := newAnswer(i, kind, plain, body)
-		a.varies = true
-		q.keep(key, a)
 	}
 	a := newAnswer(i, kind, plain, body)
-	a.varies = varies()
-	if whole && int64(size) == i.Size {
-		key.code = plain
-		if keep {
-			q.keep(key, a)
-		}
-		q.answer(a)
-		return nil
+	a.varies = varies
+	if !whole {
+		return q.stream(a, i)
 	}
-	return q.stream(a, i)
+	key.code = plain
+	q.keep(key, a)
+	q.answer(a)
+	return nil
+}
+
+// maxKept is the size up to which files are kept as they are. Larger ones are sent
+// while they are read.
+const maxKept = 128 << 10
+
+// compressed answers with a file in the coding of the key. It may be that there is
+// no place to do so. body is all of the file, unless it is nil.
+func (q *request) compressed(key cacheKey, i Info, kind string, body []byte) (done bool, err error) {
+	if body == nil {
+		if i.Size > maxKept {
+			if !q.h.large.enter() {
+				return false, nil
+			}
+			defer q.h.large.leave()
+		}
+		if body, err = q.read(i, i.Size); err != nil {
+			return false, err
+		}
+	}
+	if !q.h.compressor.enter() {
+		return false, nil
+	}
+	small, err := q.h.compressor.compress(key.code, body)
+	q.h.compressor.leave()
+	if err != nil {
+		return false, err
+	}
+	a := newAnswer(i, kind, key.code, small)
+	if len(small) > len(body)-len(body)/16 {
+		// It is as small as it can be: the next who asks is told so at once.
+		a = newAnswer(i, kind, plain, body)
+		a.varies = true
+	}
+	q.keep(key, a)
+	q.answer(a)
+	return true, nil
 }
 
 // newAnswer returns the answer of a file's contents in a coding.
