@@ -1,6 +1,389 @@
 package dynamodb
 
-import "context"
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/cloudbevy/bevy/hyper/hyperbee"
+)
+
+// Backups cost nothing: the log of a table's tree has all that ever was. A backup
+// is a note of the time, by which the tree is kept when the table is deleted.
+
+// A backup is what the catalog has of one.
+type backup struct {
+	Version int     `json:"version"`
+	ID      string  `json:"id"`
+	Name    string  `json:"name"`
+	Table   string  `json:"table"`
+	Tree    string  `json:"tree"`
+	Time    int64   `json:"time"`
+	Bytes   int64   `json:"bytes"`
+	Items   int64   `json:"items"`
+	Schema  *schema `json:"schema"`
+}
+
+func backupKey(id string) []byte { return append([]byte{catBackup}, id...) }
+
+func (d *Door) backupArn(b *backup) string { return d.arn(b.Table) + "/backup/" + b.ID }
+
+// eachBackup calls f for all backups until it returns false.
+func (d *Door) eachBackup(ctx context.Context, f func(*backup) bool) error {
+	return d.catalog.each(ctx, catBackup, "", func(id string, text []byte) (bool, error) {
+		b := new(backup)
+		if err := json.Unmarshal(text, b); err != nil {
+			return false, fmt.Errorf("read backup %s: %w", id, err)
+		}
+		return f(b), nil
+	})
+}
 
 // hasBackups reports whether there are backups of a tree.
-func (d *Door) hasBackups(ctx context.Context, id string) (bool, error) { return false, nil }
+func (d *Door) hasBackups(ctx context.Context, id string) (found bool, err error) {
+	err = d.eachBackup(ctx, func(b *backup) bool {
+		found = b.Tree == id
+		return !found
+	})
+	return found, err
+}
+
+// backupOf returns the backup that an ARN names.
+func (d *Door) backupOf(ctx context.Context, arn string) (*backup, error) {
+	_, id, _ := strings.Cut(arn, "/backup/")
+	b := new(backup)
+	err := d.catalog.get(ctx, backupKey(id), b)
+	if errors.Is(err, ErrNotFound) || err == nil && d.backupArn(b) != arn {
+		return nil, &Error{Type: "BackupNotFoundException", Message: "Backup not found: " + arn}
+	}
+	return b, err
+}
+
+var (
+	backupName        = field{"BackupName", shape{kind: kString, notNull: true, name3: true, minLen: 3, maxLen: 255}}
+	createBackupShape = []field{backupName, table2}
+	oneBackupShape    = []field{must(str("BackupArn"))}
+	listBackupsShape  = []field{nameOf("TableName"), {"Limit", shape{kind: kInteger, minValue: ptr(1), maxValue: ptr(100)}},
+		str("ExclusiveStartBackupArn"), str("BackupType"), {"TimeRangeLowerBound", shape{kind: kDouble}}, {"TimeRangeUpperBound", shape{kind: kDouble}}}
+	billingOverride    = enum("BillingModeOverride", "PROVISIONED", "PAY_PER_REQUEST")
+	restoreBackupShape = []field{must(str("BackupArn")), must(nameOf("TargetTableName")), billingOverride}
+	restoreTimeShape   = []field{nameOf("SourceTableName"), str("SourceTableArn"), must(nameOf("TargetTableName")), flag("UseLatestRestorableTime"),
+		{"RestoreDateTime", shape{kind: kDouble}}, billingOverride}
+	continuousShape = []field{table2, must(fieldStruct("PointInTimeRecoverySpecification", "PointInTimeRecoverySpecification",
+		must(flag("PointInTimeRecoveryEnabled"))))}
+)
+
+type backupDetails struct {
+	BackupArn, BackupName, BackupStatus, BackupType string
+	BackupSizeBytes                                 int64
+	BackupCreationDateTime                          json.Number
+}
+
+func (d *Door) details(b *backup, status string) backupDetails {
+	return backupDetails{d.backupArn(b), b.Name, status, "USER", b.Bytes, seconds(b.Time)}
+}
+
+func (d *Door) createBackup(ctx context.Context, r *request) ([]byte, error) {
+	t, err := d.useNamed(ctx, r.str("TableName"))
+	if err != nil {
+		return nil, err
+	}
+	defer d.release(t)
+	now := d.o.Clock.Now()
+	counts := t.counts()
+	b := &backup{Version: schemaVersion, ID: fmt.Sprintf("%014d-%s", millis(now), newID()[:8]), Name: r.str("BackupName"),
+		Table: r.str("TableName"), Tree: t.id, Time: millis(now), Bytes: counts.bytes, Items: counts.items, Schema: t.now.Load()}
+	d.catalog.mu.Lock()
+	err = d.catalog.change(ctx, [][]byte{backupKey(b.ID)}, []any{b})
+	d.catalog.mu.Unlock()
+	if err != nil {
+		return nil, fmt.Errorf("write backup: %w", err)
+	}
+	var o object
+	err = o.any("BackupDetails", d.details(b, "AVAILABLE"))
+	return o.end(), err
+}
+
+// describe is what clients are told of a backup.
+func (d *Door) describeBackupAs(b *backup, status string) ([]byte, error) {
+	var source, in, o object
+	source.str("TableName", b.Table)
+	source.str("TableId", uuid(b.Tree))
+	source.str("TableArn", d.arn(b.Table))
+	source.raw("TableCreationDateTime", []byte(seconds(b.Schema.Created)))
+	source.raw("ItemCount", []byte(itoa(int(b.Items))))
+	source.raw("TableSizeBytes", []byte(itoa(int(b.Bytes))))
+	err := errors.Join(
+		source.any("KeySchema", keyElements(b.Schema.Keys)),
+		source.any("ProvisionedThroughput", b.Schema.Capacity.describe()),
+		in.any("BackupDetails", d.details(b, status)))
+	in.raw("SourceTableDetails", source.end())
+	o.raw("BackupDescription", in.end())
+	return o.end(), err
+}
+
+func (d *Door) describeBackup(ctx context.Context, r *request) ([]byte, error) {
+	b, err := d.backupOf(ctx, r.str("BackupArn"))
+	if err != nil {
+		return nil, err
+	}
+	return d.describeBackupAs(b, "AVAILABLE")
+}
+
+func (d *Door) deleteBackup(ctx context.Context, r *request) ([]byte, error) {
+	b, err := d.backupOf(ctx, r.str("BackupArn"))
+	if err != nil {
+		return nil, err
+	}
+	last, err := d.forgetBackup(ctx, b)
+	if err != nil {
+		return nil, fmt.Errorf("delete backup: %w", err)
+	}
+	if last {
+		if err := d.deleteTree(ctx, b.Tree); err != nil {
+			return nil, fmt.Errorf("delete backup: %w", err)
+		}
+	}
+	return d.describeBackupAs(b, "DELETED")
+}
+
+// forgetBackup takes a backup from the catalog, and reports whether it was the last
+// of a table that is gone.
+func (d *Door) forgetBackup(ctx context.Context, b *backup) (last bool, err error) {
+	c := &d.catalog
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	others := false
+	if err := d.eachBackup(ctx, func(o *backup) bool {
+		others = o.Tree == b.Tree && o.ID != b.ID
+		return !others
+	}); err != nil {
+		return false, err
+	}
+	var l listing
+	err = c.get(ctx, tableKey(b.Table), &l)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return false, err
+	}
+	last = !others && l.ID != b.Tree
+	keys, records := [][]byte{backupKey(b.ID)}, []any{nil}
+	if last {
+		keys, records = append(keys, append([]byte{catGone}, b.Tree...)), append(records, true)
+	}
+	return last, c.change(ctx, keys, records)
+}
+
+func (d *Door) listBackups(ctx context.Context, r *request) ([]byte, error) {
+	limit := 100
+	if r.has("Limit") {
+		limit = r.int("Limit")
+	}
+	_, from, _ := strings.Cut(r.str("ExclusiveStartBackupArn"), "/backup/")
+	type summary struct {
+		backupDetails
+		TableName, TableId, TableArn string
+	}
+	list := []summary{}
+	more := false
+	low, high := r.Get("TimeRangeLowerBound"), r.Get("TimeRangeUpperBound")
+	if err := d.eachBackup(ctx, func(b *backup) bool {
+		switch at := float64(b.Time) / 1000; {
+		case b.ID <= from, r.has("TableName") && b.Table != r.str("TableName"), low != nil && at < low.Num, high != nil && at >= high.Num:
+			return true
+		}
+		if more = len(list) == limit; more {
+			return false
+		}
+		list = append(list, summary{d.details(b, "AVAILABLE"), b.Table, uuid(b.Tree), d.arn(b.Table)})
+		return true
+	}); err != nil {
+		return nil, err
+	}
+	var o object
+	err := o.any("BackupSummaries", list)
+	if more {
+		o.str("LastEvaluatedBackupArn", list[len(list)-1].BackupArn)
+	}
+	return o.end(), err
+}
+
+func (d *Door) restoreBackup(ctx context.Context, r *request) ([]byte, error) {
+	b, err := d.backupOf(ctx, r.str("BackupArn"))
+	if err != nil {
+		return nil, err
+	}
+	tree, release, err := d.treeOf(ctx, b.Table, b.Tree)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	return d.restore(ctx, r, tree, time.UnixMilli(b.Time), &restoredFrom{Backup: d.backupArn(b), Table: d.arn(b.Table)})
+}
+
+// treeOf returns the tree of a table, which may be gone, until release is called.
+func (d *Door) treeOf(ctx context.Context, name, id string) (tree Tree, release func(), err error) {
+	t, err := d.use(ctx, name)
+	if err == nil && t.id == id {
+		return t.tree, func() { d.release(t) }, nil
+	}
+	if err == nil {
+		d.release(t)
+	} else if !errors.Is(err, ErrNotFound) {
+		return nil, nil, err
+	}
+	// Only a tree that no table has is opened here: no other is open twice.
+	d.opening.Lock()
+	if tree, err = d.o.Trees.Open(ctx, "table-"+id, false); err != nil {
+		d.opening.Unlock()
+		return nil, nil, err
+	}
+	return tree, func() {
+		if err := tree.Close(); err != nil {
+			d.o.Log.Error("table was not closed", "table", id, "err", err)
+		}
+		d.opening.Unlock()
+	}, nil
+}
+
+func (d *Door) restoreTime(ctx context.Context, r *request) ([]byte, error) {
+	name := r.str("SourceTableName")
+	if name == "" {
+		name = strings.TrimPrefix(r.str("SourceTableArn"), d.arn(""))
+	}
+	t, err := d.use(ctx, name)
+	if errors.Is(err, ErrNotFound) {
+		return nil, &Error{Type: "TableNotFoundException", Message: "Table not found: " + name}
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer d.release(t)
+	s := t.now.Load()
+	if s.Recovery == 0 {
+		return nil, &Error{Type: "PointInTimeRecoveryUnavailableException", Message: "Point in time recovery is not enabled for table '" + name + "'"}
+	}
+	at := d.o.Clock.Now()
+	if n := r.Get("RestoreDateTime"); n != nil && !r.flag("UseLatestRestorableTime") {
+		// All of the second that is named.
+		asked := time.UnixMilli(int64(n.Num * 1000))
+		if asked.Before(time.UnixMilli(s.Created)) || asked.After(at) {
+			return nil, &Error{Type: "InvalidRestoreTimeException", Message: "Restore time must be between the creation of the table and now"}
+		}
+		at = asked
+	} else if !r.flag("UseLatestRestorableTime") {
+		return nil, invalid(badValues + "Either RestoreDateTime or UseLatestRestorableTime must be specified")
+	}
+	return d.restore(ctx, r, t.tree, at, &restoredFrom{Table: d.arn(name)})
+}
+
+// restore makes a new table of a tree as it was.
+func (d *Door) restore(ctx context.Context, r *request, tree Tree, at time.Time, from *restoredFrom) (_ []byte, err error) {
+	view, err := tree.At(ctx, at)
+	if errors.Is(err, ErrTooEarly) {
+		return nil, &Error{Type: "InvalidRestoreTimeException", Message: "The table was not there at that time"}
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, view.Close()) }()
+	was, err := readSchema(ctx, view)
+	if err != nil {
+		return nil, err
+	}
+	from.Time = millis(at)
+	s := was.with(func(s *schema) {
+		s.Name, s.ID, s.Created, s.Restored = r.str("TargetTableName"), newID(), millis(d.o.Clock.Now()), from
+		s.TTL, s.Stream, s.Tags, s.Recovery, s.Protected, s.Dropped = "", nil, nil, 0, false, nil
+		for i, x := range s.Global {
+			whole := *x
+			whole.Filling = false // all items are put anew
+			s.Global[i] = &whole
+		}
+		if mode := r.str("BillingModeOverride"); mode != "" {
+			s.OnDemand = mode == "PAY_PER_REQUEST"
+		}
+	})
+	if err := d.makeTable(ctx, s, func(t *table) error { return t.copyFrom(ctx, view) }); err != nil {
+		return nil, err
+	}
+	var o object
+	err = o.any("TableDescription", d.describe(s, state{}, "CREATING"))
+	return o.end(), err
+}
+
+// copyFrom puts the items of another tree.
+func (t *table) copyFrom(ctx context.Context, from Reader) error {
+	o := hyperbee.RangeOptions{Gte: []byte{keyItem}, Lt: []byte{keyItem + 1}, Limit: fillAtOnce}
+	for n := fillAtOnce; n == fillAtOnce; {
+		if err := t.write(ctx, func(x *tx) error {
+			n = 0
+			for e, err := range from.Range(ctx, o) {
+				if err != nil {
+					return err
+				}
+				n++
+				o.Gt, o.Gte = e.Key, nil
+				i, err := stored(e.Value).item()
+				if err == nil {
+					err = x.apply(change{key: e.Key, now: i})
+				}
+				if err != nil {
+					x.err = errors.Join(x.err, err)
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *Door) describeContinuous(ctx context.Context, r *request) ([]byte, error) {
+	t, err := d.useNamed(ctx, r.str("TableName"))
+	if err != nil {
+		return nil, err
+	}
+	defer d.release(t)
+	return d.continuous(t.now.Load()), nil
+}
+
+// continuous says how far back a table can be restored.
+func (d *Door) continuous(s *schema) []byte {
+	var recovery, in, o object
+	if s.Recovery == 0 {
+		recovery.str("PointInTimeRecoveryStatus", "DISABLED")
+	} else {
+		recovery.str("PointInTimeRecoveryStatus", "ENABLED")
+		recovery.raw("EarliestRestorableDateTime", []byte(seconds(s.Created)))
+		recovery.raw("LatestRestorableDateTime", []byte(seconds(millis(d.o.Clock.Now()))))
+	}
+	in.str("ContinuousBackupsStatus", "ENABLED")
+	in.raw("PointInTimeRecoveryDescription", recovery.end())
+	o.raw("ContinuousBackupsDescription", in.end())
+	return o.end()
+}
+
+func (d *Door) updateContinuous(ctx context.Context, r *request) ([]byte, error) {
+	t, err := d.useNamed(ctx, r.str("TableName"))
+	if err != nil {
+		return nil, err
+	}
+	defer d.release(t)
+	on := r.Get("PointInTimeRecoverySpecification").Get("PointInTimeRecoveryEnabled").Bool
+	if err := t.write(ctx, func(x *tx) error {
+		x.setSchema(x.s.with(func(s *schema) {
+			if s.Recovery = 0; on {
+				s.Recovery = millis(d.o.Clock.Now())
+			}
+		}))
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	return d.continuous(t.now.Load()), nil
+}

@@ -1,6 +1,7 @@
 package dynamodb
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -185,21 +186,21 @@ func (t *beeTree) At(ctx context.Context, when time.Time) (View, error) {
 }
 
 // lastBatch returns the version after the last batch that had ended at a version,
-// and its time; none is at 0.
+// and its time; none is at 0. In the middle of a batch there is no tree to look
+// into, but its changes can be told one by one.
 func (t *beeTree) lastBatch(ctx context.Context, version uint64) (end uint64, ms int64, err error) {
-	view, err := t.bee().Checkout(version)
-	if err != nil {
-		return 0, 0, err
+	for c, err := range t.bee().History(ctx, hyperbee.HistoryOptions{To: version, Reverse: true}) {
+		if err != nil {
+			return 0, 0, err
+		}
+		if bytes.Equal(c.Key, timeKey) {
+			if len(c.Value) != 8 {
+				return 0, 0, hyperbee.ErrInvalid
+			}
+			return c.Seq + 1, int64(binary.BigEndian.Uint64(c.Value)), nil
+		}
 	}
-	defer view.Close()
-	e, err := view.Get(ctx, timeKey)
-	if errors.Is(err, hyperbee.ErrNotFound) {
-		return 0, 0, nil
-	}
-	if err != nil || len(e.Value) != 8 {
-		return 0, 0, errors.Join(err, hyperbee.ErrInvalid)
-	}
-	return e.Seq + 1, int64(binary.BigEndian.Uint64(e.Value)), nil
+	return 0, 0, nil
 }
 
 type beeView struct {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -35,7 +36,7 @@ func newRig(t testing.TB) *rig {
 
 func rigOn(t testing.TB, trees Trees, c *clock.Fake) *rig {
 	t.Helper()
-	door, err := New(context.Background(), Options{Trees: trees, Clock: c})
+	door, err := New(context.Background(), Options{Trees: trees, Clock: c, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,6 +39,15 @@ func init() {
 		"BatchExecuteStatement": {tableSpace, batchStatementShape, nil, (*Door).batchExecuteStatement},
 		"ExecuteTransaction":    {tableSpace, transactStatementShape, nil, (*Door).executeTransaction},
 
+		"CreateBackup":              {tableSpace, createBackupShape, nil, (*Door).createBackup},
+		"DescribeBackup":            {tableSpace, oneBackupShape, nil, (*Door).describeBackup},
+		"DeleteBackup":              {tableSpace, oneBackupShape, nil, (*Door).deleteBackup},
+		"ListBackups":               {tableSpace, listBackupsShape, nil, (*Door).listBackups},
+		"RestoreTableFromBackup":    {tableSpace, restoreBackupShape, nil, (*Door).restoreBackup},
+		"RestoreTableToPointInTime": {tableSpace, restoreTimeShape, nil, (*Door).restoreTime},
+		"DescribeContinuousBackups": {tableSpace, oneTableShape, nil, (*Door).describeContinuous},
+		"UpdateContinuousBackups":   {tableSpace, continuousShape, nil, (*Door).updateContinuous},
+
 		"TagResource":        {tableSpace, tagShape, nil, (*Door).tagResource},
 		"UntagResource":      {tableSpace, untagShape, nil, (*Door).untagResource},
 		"ListTagsOfResource": {tableSpace, listTagsShape, nil, (*Door).listTags},

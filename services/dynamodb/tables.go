@@ -260,32 +260,45 @@ func (d *Door) createTable(ctx context.Context, r *request) ([]byte, error) {
 
 // makeTable makes a tree for a table, with what fill puts into it, and then tells
 // the catalog.
-func (d *Door) makeTable(ctx context.Context, s *schema, fill func(*table) error) error {
+func (d *Door) makeTable(ctx context.Context, s *schema, fill func(*table) error) (err error) {
+	defer func() {
+		if e := new(Error); err != nil && !errors.As(err, &e) {
+			err = fmt.Errorf("create table %s: %w", s.Name, err)
+		}
+	}()
 	c := &d.catalog
+	gone := append([]byte{catGone}, s.ID...)
+	// A crash before the catalog knows of it leaves a tree to be deleted.
+	if err := d.listTable(ctx, s.Name, [][]byte{gone}, []any{true}); err != nil {
+		return err
+	}
+	if err := d.fillTree(ctx, s, fill); err != nil {
+		return errors.Join(err, d.deleteTree(context.WithoutCancel(ctx), s.ID))
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_, err := c.tree.Get(ctx, tableKey(s.Name))
+	if err := d.listTableLocked(ctx, s.Name, [][]byte{gone, tableKey(s.Name)}, []any{nil, listing{schemaVersion, s.ID, s.TTL != ""}}); err != nil {
+		return err
+	}
+	return nil
+}
+
+// listTable changes the catalog if there is no table of a name.
+func (d *Door) listTable(ctx context.Context, name string, keys [][]byte, records []any) error {
+	d.catalog.mu.Lock()
+	defer d.catalog.mu.Unlock()
+	return d.listTableLocked(ctx, name, keys, records)
+}
+
+func (d *Door) listTableLocked(ctx context.Context, name string, keys [][]byte, records []any) error {
+	_, err := d.catalog.tree.Get(ctx, tableKey(name))
 	if err == nil {
-		return inUse("Table already exists: " + s.Name)
+		return inUse("Table already exists: " + name)
 	}
 	if !errors.Is(err, ErrNotFound) {
 		return err
 	}
-	// A crash before the catalog knows of it leaves a tree to be deleted.
-	gone := append([]byte{catGone}, s.ID...)
-	if err := c.change(ctx, [][]byte{gone}, []any{true}); err != nil {
-		return fmt.Errorf("create table %s: %w", s.Name, err)
-	}
-	if err := d.fillTree(ctx, s, fill); err != nil {
-		return fmt.Errorf("create table %s: %w", s.Name, err)
-	}
-	if err := c.change(ctx, [][]byte{gone, tableKey(s.Name)}, []any{nil, listing{schemaVersion, s.ID, s.TTL != ""}}); err != nil {
-		return fmt.Errorf("create table %s: %w", s.Name, err)
-	}
-	if s.TTL != "" {
-		d.due(s.Name, 0)
-	}
-	return nil
+	return d.catalog.change(ctx, keys, records)
 }
 
 func (d *Door) fillTree(ctx context.Context, s *schema, fill func(*table) error) (err error) {
