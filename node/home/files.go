@@ -205,3 +205,10 @@ func filesAt(ctx context.Context, f *folder.Folder, p string) (files []string, e
 	}
 	return files, nil
 }
+
+// sameEntry reports whether two entries are the same to people, whoever wrote
+// them and when.
+func sameEntry(a, b folder.Entry) bool {
+	return a.Kind == b.Kind && a.Content.Same(b.Content) && a.Link == b.Link && a.Mode == b.Mode && a.ModTime.Equal(b.ModTime) &&
+		len(a.Others) == len(b.Others) && a.Err == nil && b.Err == nil
+}
