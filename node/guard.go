@@ -89,7 +89,7 @@ func (n *Node) SignedIn(r *http.Request) bool {
 		return true
 	}
 	_, ok := n.signedIn(r, true)
-	return ok && safe(r.Method) && n.ownHost(r)
+	return ok && safe(r.Method) && n.ownHost(r) && crossSite(r) == nil
 }
 
 // guardPort lets requests to the port through that may ask the API.

@@ -256,9 +256,14 @@ func TestSessionsLastUntilRevokedOrUnused(t *testing.T) {
 	if err := dial(t, n).Revoke(t.Context(), id); CodeOf(err) != client.CodeNotFound {
 		t.Errorf("a second time: %v", err)
 	}
-	for range 2 * maxSessions {
-		fake.Advance(tryEvery)
-		signedPage(t, n)
+	n.sessions.mu.Lock()
+	for i := range 2 * maxSessions {
+		n.sessions.all = append(n.sessions.all, &session{ID: fmt.Sprint(i), Used: fake.Now().Add(time.Duration(i))})
+	}
+	n.sessions.mu.Unlock()
+	signedPage(t, n)
+	if n.sessions.has("0") || !n.sessions.has(fmt.Sprint(2*maxSessions-1)) {
+		t.Error("it is not those used last that are kept")
 	}
 	if list := n.sessions.list(""); len(list) != maxSessions {
 		t.Errorf("%d sessions, want %d", len(list), maxSessions)
@@ -516,12 +521,15 @@ func TestDoorsAreBoxedAtTheNodesOwnNames(t *testing.T) {
 	if got := ask(t, n, "GET", "/", "", map[string]string{"Host": "other.localhost"}); got.StatusCode != 404 {
 		t.Errorf("a host that nobody has: %d", got.StatusCode)
 	}
+	if got := ask(t, n, "GET", "/d/x", "", map[string]string{"Cookie": cookie, "Sec-Fetch-Site": "same-site"}); got.body != "false" {
+		t.Error("a page of another port may have it shown")
+	}
 	if got := ask(t, n, "POST", "/d/x", "", map[string]string{"Cookie": cookie}); got.body != "false" {
 		t.Error("a cookie alone may write")
 	}
 	status := node.status(t.Context())
 	for _, s := range status.Services {
-		if s.Name == "paths" && (s.Usage.Requests != 4 || s.Usage.Out != uint64(len("truetruefalsefalse"))) {
+		if s.Name == "paths" && (s.Usage.Requests != 5 || s.Usage.Out != uint64(len("truetruefalsefalsefalse"))) {
 			t.Errorf("the door is accounted %+v", s.Usage)
 		}
 	}
