@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 
 	"github.com/cloudbevy/bevy/hyper/runs"
 )
@@ -218,16 +219,47 @@ func (s *Store) Sweep(ctx context.Context, keep iter.Seq2[Ref, error]) (Swept, e
 			return fail(err)
 		}
 	}
-	// From here on nothing old can be named anew.
-	s.clearing.Lock()
-	defer s.clearing.Unlock()
-	s.mu.Lock()
-	late := sw.late
-	s.mu.Unlock()
-	for _, r := range late {
-		if err := m.ref(ctx, r); err != nil {
-			return fail(err)
+	marked := 0 // of what holds keep
+	finish := func() error {
+		s.mu.Lock()
+		late := sw.late[marked:]
+		marked = len(sw.late)
+		s.mu.Unlock()
+		for _, r := range late {
+			if err := m.ref(ctx, r); err != nil {
+				return err
+			}
 		}
+		return nil
+	}
+	for src, garbage := range garbage {
+		var list []runs.Range
+		for r := range garbage.All() {
+			list = append(list, r)
+		}
+		for part := range slices.Chunk(list, clearsAtOnce) {
+			// While these are cleared nothing old can be named anew.
+			s.clearing.Lock()
+			err := finish()
+			for _, r := range part {
+				for r := range m.unmarked(src.id, r) {
+					if err != nil {
+						break
+					}
+					var bytes int64
+					bytes, err = src.clear(ctx, r)
+					out.Blocks += r.Len()
+					out.Bytes += uint64(bytes)
+				}
+			}
+			s.clearing.Unlock()
+			if err != nil {
+				return out, fmt.Errorf("sweep contents: %w", err)
+			}
+		}
+	}
+	if err := finish(); err != nil {
+		return fail(err)
 	}
 	out.Unknown = m.unknown
 	for _, set := range m.sets {
@@ -235,22 +267,29 @@ func (s *Store) Sweep(ctx context.Context, keep iter.Seq2[Ref, error]) (Swept, e
 			out.Kept += r.Len()
 		}
 	}
-	for src, garbage := range garbage {
-		if kept := m.sets[src.id]; kept != nil {
-			for r := range kept.All() {
-				garbage.Remove(r)
+	return out, nil
+}
+
+// clearsAtOnce is how many runs of blocks are cleared while who writes has to wait.
+const clearsAtOnce = 64
+
+// unmarked returns what of a range of a log's blocks is not marked.
+func (m *marker) unmarked(log LogID, r runs.Range) iter.Seq[runs.Range] {
+	return func(yield func(runs.Range) bool) {
+		kept := m.sets[log]
+		for i := r.Start; i < r.End; {
+			next := runs.Range{Start: r.End, End: r.End}
+			if kept != nil {
+				if n, ok := kept.Next(i); ok && n.Start < r.End {
+					next = n
+				}
 			}
-		}
-		for r := range garbage.All() {
-			bytes, err := src.clear(ctx, r)
-			if err != nil {
-				return out, fmt.Errorf("sweep contents: %w", err)
+			if i < next.Start && !yield(runs.Range{Start: i, End: next.Start}) {
+				return
 			}
-			out.Blocks += r.Len()
-			out.Bytes += uint64(bytes)
+			i = next.End
 		}
 	}
-	return out, nil
 }
 
 // held returns what is held of the first blocks of a log.

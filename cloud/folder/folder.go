@@ -42,6 +42,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"strings"
 	"time"
 
 	"github.com/cloudbevy/bevy/cloud/content"
@@ -260,6 +261,8 @@ type ListOptions struct {
 	// Recursive lists what is in folders in it, too. Folders that are there only
 	// because something is in them are left out then.
 	Recursive bool
+	// Prefix is what names in the folder begin with, those in folders below it not.
+	Prefix string
 	// After is the path of an entry that was listed: the list goes on behind it.
 	After string
 	// Limit is the most entries to return; 0 is all.
@@ -307,6 +310,15 @@ func (l *lister) run(dir string) error {
 		return err
 	}
 	where := inside(dir)
+	if l.o.Prefix != "" {
+		if strings.ContainsAny(l.o.Prefix, "/\x00\xff") {
+			return fmt.Errorf("%w: %q does not begin a name", ErrPath, l.o.Prefix)
+		}
+		from := join(dir, "/"+l.o.Prefix)
+		to := []byte(from)
+		to[len(to)-1]++ // text never has a byte of 255
+		where = hyperbee.RangeOptions{Gte: []byte(from), Lt: to}
+	}
 	if l.o.After != "" {
 		if err := CheckPath(l.o.After); err != nil {
 			return err
@@ -325,9 +337,9 @@ func (l *lister) run(dir string) error {
 				return err
 			}
 		}
-		if string(after) > string(where.Gt) {
-			where.Gt = after
-			if after[len(after)-1] == '0' && len(after) > len(l.o.After) {
+		if string(after) > string(where.Gt) && string(after) >= string(where.Gte) {
+			where.Gt, where.Gte = after, nil
+			if len(after) > len(l.o.After) {
 				where.Gt, where.Gte = nil, after
 			}
 		}

@@ -22,6 +22,10 @@ func TestFilesAreListedAndRead(t *testing.T) {
 		want(t, "after "+p, paths(t, d.Folder, "/", ListOptions{After: p}), all[i+1:])
 	}
 	want(t, "two", paths(t, d.Folder, "/", ListOptions{After: "/a", Limit: 2}), []string{"/b-x", "/b"})
+	want(t, "those with b", paths(t, d.Folder, "/", ListOptions{Prefix: "b"}), []string{"/b-x", "/b", "/b0"})
+	want(t, "those with b after /b-x", paths(t, d.Folder, "/", ListOptions{Prefix: "b", After: "/b-x"}), []string{"/b", "/b0"})
+	want(t, "those with b after /a", paths(t, d.Folder, "/", ListOptions{Prefix: "b", After: "/a"}), []string{"/b-x", "/b", "/b0"})
+	want(t, "all with d", paths(t, d.Folder, "/b", ListOptions{Prefix: "d", Recursive: true}), []string{"/b/d/e"})
 	want(t, "/b/d/e", d.read("/b/d/e"), "in /b/d/e")
 	for path, wantErr := range map[string]error{"/nothing": ErrNotFound, "/b": ErrIsFolder, "/link": ErrNotFile, "/a/": ErrPath, "a": ErrPath, "/../a": ErrPath, "/a\x00": ErrPath} {
 		if _, err := d.Open(ctx, path); !errors.Is(err, wantErr) {

@@ -295,7 +295,7 @@ func (b *Batch) Flush(ctx context.Context) ([]Entry, error) {
 		return nil, err
 	}
 	defer t.Close()
-	w := &writing{f: b.f, t: t, folders: map[string]bool{}}
+	w := &writing{f: b.f, t: t, hold: b.hold, folders: map[string]bool{}}
 	out := make([]Entry, len(b.ops))
 	for i := range b.ops {
 		o := &b.ops[i]
@@ -314,6 +314,7 @@ func (b *Batch) Flush(ctx context.Context) ([]Entry, error) {
 type writing struct {
 	f       *Folder
 	t       *tree.Batch
+	hold    *content.Hold   // only where contents are put
 	folders map[string]bool // that can have something in them
 }
 
@@ -394,6 +395,7 @@ func (w *writing) put(ctx context.Context, e *Entry, seen bool, over []byte) err
 		e.extra = old.extra
 		if e.Kind == File && e.Content != old.Content && e.Content.Same(old.Content) {
 			if n, err := w.f.content.Missing(ctx, old.Content); err == nil && n == 0 {
+				w.hold.Keep(old.Content)
 				e.Content = old.Content // it is stored twice; the new one will be swept
 			}
 		}
