@@ -2,6 +2,7 @@ package disk
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"slices"
@@ -16,9 +17,10 @@ import (
 // faulty is a disk on which things go wrong.
 type faulty struct {
 	files
-	hook func(op, path string) error // before each step that changes something, and before open and list
-	bomb *bomb
-	fold bool // takes names that differ in case for one another
+	hook    func(op, path string) error // before each step that changes something, and before open and list
+	bomb    *bomb
+	witness *witness
+	fold    bool // takes names that differ in case for one another
 }
 
 func (f *faulty) step(op, path string) error {
@@ -131,6 +133,9 @@ func (f *faulty) rename(from, to string, isNew bool) error {
 	if err != nil {
 		return err
 	}
+	if f.witness != nil {
+		f.witness.renamed(from, to)
+	}
 	return f.files.rename(from, real, isNew)
 }
 
@@ -138,13 +143,28 @@ func (f *faulty) remove(path string) error {
 	if err := f.step("remove", path); err != nil {
 		return err
 	}
+	if f.witness != nil {
+		f.witness.removed(path)
+	}
 	return f.files.remove(path)
 }
 
 // syncDir and Sync wait for no disk: no test cuts the power of the machine.
-func (f *faulty) syncDir(path string) error { return f.step("sync", path) }
+func (f *faulty) syncDir(path string) error {
+	if f.witness != nil {
+		f.witness.syncedDir(path)
+	}
+	return f.step("sync", path)
+}
 
-func (w *faultyFile) Sync() error { return nil }
+func (w *faultyFile) Sync() error {
+	if w.f.witness != nil {
+		w.f.witness.mu.Lock()
+		defer w.f.witness.mu.Unlock()
+		w.f.witness.synced[w.path] = true
+	}
+	return nil
+}
 
 type faultyFile struct {
 	file
@@ -170,6 +190,124 @@ func (s shaky) Apply(b *storage.Batch, d storage.Durability) error {
 		return err
 	}
 	return s.Engine.Apply(b, d)
+}
+
+// A witness sees that the index says nothing of the disk before it is durable
+// there, and that no file is put in its place before it is.
+type witness struct {
+	t   *testing.T
+	dir string
+
+	mu     sync.Mutex
+	placed map[string]bool // paths whose names are not synced
+	gone   map[string]bool
+	synced map[string]bool // temporary files
+	seen   int
+}
+
+func (w *witness) renamed(from, to string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if info, err := os.Lstat(w.dir + from); err == nil && info.Mode().IsRegular() && !w.synced[from] {
+		w.t.Errorf("%s is put in its place before it is on the disk", to)
+	}
+	w.placed[to] = true
+	w.seen++
+	delete(w.gone, to)
+}
+
+func (w *witness) removed(path string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.placed, path)
+	w.gone[path] = true
+}
+
+func (w *witness) syncedDir(dir string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, paths := range []map[string]bool{w.placed, w.gone} {
+		for p := range paths {
+			if parent, name := split(p); parent == dir && !isTemp(name) {
+				delete(paths, p)
+			}
+		}
+	}
+}
+
+// look compares the index with what may be lost.
+func (w *witness) look(e storage.Engine) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	row := func(path string) *row {
+		value, err := e.Get([]byte("disk/photos/f" + path))
+		if err != nil {
+			return nil
+		}
+		r, err := readRow(value)
+		must(w.t, err)
+		return r
+	}
+	for p := range w.placed {
+		info, err := os.Lstat(w.dir + p)
+		if err != nil {
+			continue
+		}
+		if r := row(p); r != nil && r.kind == kindFile && r.inode == statOf(info).inode {
+			w.t.Errorf("the index has %s before its name is on the disk", p)
+		}
+	}
+	for p := range w.gone {
+		if _, name := split(p); !isTemp(name) && row(p) == nil {
+			w.t.Errorf("the index forgets %s before it is gone from the disk", p)
+		}
+	}
+}
+
+func TestTheIndexComesAfterTheDisk(t *testing.T) {
+	w := &witness{t: t, placed: map[string]bool{}, gone: map[string]bool{}, synced: map[string]bool{}}
+	a := newDevice(t, "a", onFaulty(&faulty{}))
+	b := newDevice(t, "b", onFaulty(&faulty{witness: w}), func(c *config) {
+		w.dir = c.dir
+		c.engine = watched{c.engine, w}
+	})
+	for i := range 40 {
+		a.write(fmt.Sprintf("/d%d/%d", i%3, i), fmt.Sprint(i))
+	}
+	meets := func() {
+		a.sync()
+		meet(a.cloud, b.cloud, true)
+		b.sync()
+	}
+	meets()
+	for i := range 40 {
+		switch p := fmt.Sprintf("/d%d/%d", i%3, i); i % 4 {
+		case 0:
+			a.write(p, "changed "+p)
+		case 1:
+			a.remove(p)
+		case 2:
+			a.rename(p, "/moved"+p)
+		}
+	}
+	meets()
+	b.sync()
+	a.sync()
+	same(t, "both", b.tree(), a.tree())
+	if w.seen == 0 {
+		t.Error("the witness has seen nothing")
+	}
+}
+
+type watched struct {
+	storage.Engine
+	w *witness
+}
+
+func (e watched) Apply(b *storage.Batch, d storage.Durability) error {
+	err := e.Engine.Apply(b, d)
+	e.w.look(e.Engine)
+	return err
 }
 
 // onFaulty has a device use a faulty disk.

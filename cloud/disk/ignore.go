@@ -107,7 +107,7 @@ func (rs rules) ignores(p string, dir bool) bool {
 
 // ignoresIn is ignores for a path that may be in a folder that is left alone.
 func (rs rules) ignoresIn(p string, dir bool) bool {
-	if len(rs) == 0 {
+	if len(rs) == 0 || p == "" {
 		return false
 	}
 	for i := 1; i < len(p); i++ {

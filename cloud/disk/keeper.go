@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -179,21 +180,24 @@ func (k *Keeper) Run(ctx context.Context) error {
 	if k.c.watcher != nil {
 		defer k.c.watcher.leave(k)
 	}
-	var fetching sync.WaitGroup
-	defer fetching.Wait()
-	fetch := make(chan struct{}, 1)
-	fetching.Go(func() { k.fetchLoop(ctx, fetch) })
+	var group sync.WaitGroup
+	var fetching atomic.Bool
+	defer group.Wait()
 	for ctx.Err() == nil {
 		began := k.c.clock.Now()
 		err := k.look(ctx, false)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if k.x.missing.Load() > 0 {
-			select {
-			case fetch <- struct{}{}:
-			default:
-			}
+		if k.x.missing.Load() > 0 && fetching.CompareAndSwap(false, true) {
+			group.Go(func() {
+				// What can't be had now is tried again with the next round.
+				n, _ := k.Fetch(ctx)
+				fetching.Store(false)
+				if n > 0 {
+					k.wake()
+				}
+			})
 		}
 		k.schedule(k.c.clock.Now().Sub(began), err)
 		select {
@@ -202,21 +206,6 @@ func (k *Keeper) Run(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// fetchLoop brings contents here, and tries again when others may be reachable.
-func (k *Keeper) fetchLoop(ctx context.Context, wanted <-chan struct{}) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-wanted:
-		}
-		// What can't be had now is tried again with the next round.
-		if n, _ := k.Fetch(ctx); n > 0 {
-			k.wake()
-		}
-	}
 }
 
 // Wake begins a round of Run soon, as when another device can be reached: what is
@@ -477,14 +466,20 @@ func (k *Keeper) Get(ctx context.Context, path string) error {
 		return fmt.Errorf("get %s: %w", path, err)
 	}
 	k.round.Lock()
-	if e == nil && path != "" {
+	if e == nil && path != "" && !k.hasIn(ctx, path) {
 		k.round.Unlock()
 		return fmt.Errorf("get %s: %w", path, ErrNotFound)
 	}
-	// What is there comes as if it was new.
 	k.x.set(spaceWant, path, nil)
-	k.x.unset(spaceMeta, "cursor")
-	err = k.x.commit(true)
+	if e == nil || e.kind == kindDir {
+		k.x.unset(spaceMeta, "cursor") // what is in it comes as if it was new
+	} else if known, rowErr := k.x.row(path); known == nil && rowErr == nil {
+		err = k.x.setLater(path, CodeMissing)
+		k.mu.Lock()
+		k.fetched = append(k.fetched, path) // if it is here, it is written at once
+		k.mu.Unlock()
+	}
+	err = errors.Join(err, k.x.commit(true))
 	k.round.Unlock()
 	if err != nil {
 		return err
@@ -494,6 +489,19 @@ func (k *Keeper) Get(ctx context.Context, path string) error {
 		return k.look(ctx, false)
 	}
 	return nil
+}
+
+// hasIn tells whether there is something in a folder that is not there for itself.
+func (k *Keeper) hasIn(ctx context.Context, path string) bool {
+	for c, err := range k.c.source.changes(ctx, nil) {
+		if err != nil {
+			return false
+		}
+		if c.now != nil && strings.HasPrefix(c.path, path+"/") {
+			return true
+		}
+	}
+	return false
 }
 
 func (k *Keeper) isRunning() bool {

@@ -127,8 +127,10 @@ func (r *round) local(ctx context.Context) error {
 
 // compare goes through the disk and the index side by side.
 func (r *round) compare(ctx context.Context, target string) error {
-	if r.rules.ignoresIn(target, true) {
-		return nil
+	if target != "" {
+		if parent, _ := split(target); r.rules.ignoresIn(parent, true) {
+			return nil
+		}
 	}
 	var blind []string // folders that could not be read: nothing is known of what is in them
 	handle := func(path string, disk *stat, known *row) error {

@@ -212,3 +212,21 @@ func TestOnlyWhatChangedIsLookedAt(t *testing.T) {
 	}
 	same(t, "cloud", d.cloud.tree(), d.tree())
 }
+
+func TestOneChangedPathAndTheIgnoreRules(t *testing.T) {
+	d := newDevice(t, "a")
+	d.write("/.bevyignore", "build/\n*.tmp\n")
+	d.write("/build", "a file of that name")
+	d.write("/src/build/out", "ignored")
+	d.sync()
+	d.write("/build", "changed")
+	d.write("/src/build/out", "changed too")
+	d.write("/src/x.tmp", "ignored")
+	for _, p := range []string{"/build", "/src/build/out", "/src/build", "/src/x.tmp"} {
+		d.k.touched(p)
+	}
+	must(t, d.k.look(t.Context(), false))
+	if got := d.cloud.tree(); !strings.Contains(got, `/build "changed"`) || strings.Contains(got, "out") || strings.Contains(got, "tmp\"") {
+		t.Error(got)
+	}
+}
