@@ -164,7 +164,8 @@ func (r *round) later(ctx context.Context) error {
 	r.k.fetched = nil
 	all := r.full || r.moved || r.clash || len(fetched) > maxDirty || !r.now.Before(r.k.retry)
 	r.k.mu.Unlock()
-	paths := slices.Values(fetched)
+	slices.Sort(fetched) // a path may be fetched twice, but must be written once
+	paths := slices.Values(slices.Compact(fetched))
 	if all {
 		paths = r.waiting()
 	}
