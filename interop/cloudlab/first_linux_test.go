@@ -31,10 +31,11 @@ func TestTwoMachinesKeepOneFolder(t *testing.T) {
 		}
 		return ""
 	})
-	l.await("both know that it is safe", 30*time.Second, func() string {
+	l.await("both know that it is safe", 5*time.Second, func() string {
 		for _, m := range []*machine{attic, laptop} {
 			if f, err := m.things(); err != nil || f.State != "safe" || f.Copies != 2 || f.Files != 2 {
-				return fmt.Sprintf("%s says %s, %v", m.name, text(f), err)
+				st, _ := m.status()
+				return fmt.Sprintf("%s says %s, %v %s", m.name, text(f), err, text(st.Notices))
 			}
 		}
 		return ""

@@ -43,7 +43,7 @@ func run(m *testing.M) int {
 		defer os.RemoveAll(dir)
 		bevy = filepath.Join(dir, "bevy")
 		// Without the race detector, also if this test has it.
-		build := exec.Command("go", "build", "-o", bevy, "../../cmd/bevy")
+		build := exec.Command("go", "build", "-ldflags=-s -w", "-o", bevy, "../../cmd/bevy")
 		if out, err := build.CombinedOutput(); err != nil {
 			errBin = fmt.Errorf("build bevy: %w\n%s", err, out)
 		}
