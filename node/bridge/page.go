@@ -113,9 +113,11 @@ func (q *request) listHTML(p string) error {
 		name += "@" + q.address.at
 	}
 	v := folderView{Title: name + strings.TrimSuffix(q.address.path, "/"), Root: q.address.location("/"), Name: short(name), Full: name}
+	v.Heading = v.Name
 	parts := strings.Split(strings.Trim(q.address.path, "/"), "/")
 	for n, part := range parts {
 		if part != "" {
+			v.Heading = part
 			v.Crumbs = append(v.Crumbs, crumb{part, q.address.location("/" + strings.Join(parts[:n+1], "/") + "/"), n == len(parts)-1})
 		}
 	}
@@ -256,7 +258,7 @@ type (
 	}
 	folderRow  struct{ Name, Link, Target, Kind, Bytes, Size, Machine, Time string }
 	folderView struct {
-		Title, Root, Name, Full, Up, Next string
+		Title, Heading, Root, Name, Full, Up, Next string
 		Later                             bool
 		Crumbs                            []crumb
 		Rows                              []folderRow
@@ -287,11 +289,12 @@ small{opacity:.75}
 var folderPage = template.Must(template.New("folder").Parse(`<!doctype html>
 <html lang="en">
 <head>
-<title>{{.Title}}</title>
-` + style + `</head>
+` + style + `<title>{{.Title}}</title>
+</head>
 <body>
 <nav aria-label="Folders above"><a href="{{.Root}}" title="{{.Full}}"><bdi>{{.Name}}</bdi></a>{{range .Crumbs}} / {{if .Here}}<span aria-current="page"><bdi>{{.Name}}</bdi></span>{{else}}<a href="{{.Link}}"><bdi>{{.Name}}</bdi></a>{{end}}{{end}}</nav>
 <main>
+<h1><bdi>{{.Heading}}</bdi></h1>
 {{if .Rows}}<table>
 <caption>Files and folders{{if .Later}}, continued{{end}}</caption>
 <thead><tr><th scope="col">Name</th><th scope="col" class="n">Size</th><th scope="col" class="t">Changed (UTC)</th></tr></thead>
@@ -310,8 +313,8 @@ var folderPage = template.Must(template.New("folder").Parse(`<!doctype html>
 var errorPage = template.Must(template.New("error").Parse(`<!doctype html>
 <html lang="en">
 <head>
-<title>{{.Title}}</title>
-` + style + `</head>
+` + style + `<title>{{.Title}}</title>
+</head>
 <body>
 <main>
 <h1>{{.Title}}</h1>
