@@ -259,9 +259,9 @@ type (
 	folderRow  struct{ Name, Link, Target, Kind, Bytes, Size, Machine, Time string }
 	folderView struct {
 		Title, Heading, Root, Name, Full, Up, Next string
-		Later                             bool
-		Crumbs                            []crumb
-		Rows                              []folderRow
+		Later                                      bool
+		Crumbs                                     []crumb
+		Rows                                       []folderRow
 	}
 	errorView struct{ Title, Text, Root string }
 )
