@@ -176,7 +176,7 @@ func (w *walk) ref(ctx context.Context, r Ref) error {
 	if err := r.check(); err != nil || r.Size == 0 {
 		return err
 	}
-	if w.seen == nil {
+	if w.seen == nil && r.depth > 0 {
 		w.seen = map[place]bool{}
 	}
 	return w.from(ctx, r.root(), int(r.depth))

@@ -235,6 +235,7 @@ func TestConflictNames(t *testing.T) {
 		{"/.profile", "laptop", "/.profile (conflict from laptop 2026-01-02 030405)"},
 		{"/a.b/c", "my/lap:top\x00", "/a.b/c (conflict from my-lap-top- 2026-01-02 030405)"},
 		{"/" + long + ".c", "x", "/" + strings.Repeat("é", 108) + " (conflict from x 2026-01-02 030405).c"},
+		{strings.Repeat("/long", 800) + "/" + strings.Repeat("x", 90), "x", strings.Repeat("/long", 768) + "/" + strings.Repeat("x", 90) + " (conflict from x 2026-01-02 030405)"},
 	} {
 		if got := ConflictName(c.path, c.device, start, 1); got != c.want || CheckPath(got) != nil {
 			t.Errorf("%q: got %q, want %q", c.path, got, c.want)

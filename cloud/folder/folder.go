@@ -44,6 +44,7 @@ import (
 	"iter"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/cloudbevy/bevy/cloud/content"
 	"github.com/cloudbevy/bevy/cloud/tree"
@@ -311,7 +312,7 @@ func (l *lister) run(dir string) error {
 	}
 	where := inside(dir)
 	if l.o.Prefix != "" {
-		if strings.ContainsAny(l.o.Prefix, "/\x00\xff") {
+		if strings.ContainsAny(l.o.Prefix, "/\x00") || !utf8.ValidString(l.o.Prefix) {
 			return fmt.Errorf("%w: %q does not begin a name", ErrPath, l.o.Prefix)
 		}
 		from := join(dir, "/"+l.o.Prefix)

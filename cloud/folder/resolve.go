@@ -228,7 +228,8 @@ const maxName = 255
 // ConflictName returns the path where what a device wrote at a time goes, when
 // something else stays at its own path: "/dir/name (conflict from DEVICE 2026-11-23
 // 151203).ext", the time in UTC. The n-th of several that would be named the same,
-// from 2 on, gets a number.
+// from 2 on, gets a number. Where a path would be too long it is one in a folder
+// above.
 func ConflictName(p, device string, at time.Time, n int) string {
 	dir, name := path.Split(p)
 	ext := path.Ext(name)
@@ -246,7 +247,10 @@ func ConflictName(p, device string, at time.Time, n int) string {
 	if n > 1 {
 		mark = mark[:len(mark)-1] + " " + strconv.Itoa(n) + ")"
 	}
-	stem = clip(stem, min(maxName, MaxPath-len(dir))-len(mark)-len(ext))
+	stem = clip(stem, maxName-len(mark)-len(ext))
+	for len(dir)+maxName > MaxPath {
+		dir, _ = path.Split(dir[:len(dir)-1])
+	}
 	return dir + stem + mark + ext
 }
 
