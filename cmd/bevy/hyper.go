@@ -12,6 +12,7 @@ import (
 	"github.com/cloudbevy/bevy/hyper/corestore"
 	"github.com/cloudbevy/bevy/hyper/replicate"
 	"github.com/cloudbevy/bevy/hyper/storage"
+	"github.com/cloudbevy/bevy/node"
 	"github.com/spf13/cobra"
 )
 
@@ -73,26 +74,10 @@ func (h *hyper) storeDir() (string, error) {
 	if home := h.env["BEVY_HOME"]; home != "" {
 		return filepath.Join(home, "hyper"), nil
 	}
-	if data := dataHome(runtime.GOOS, h.env); data != "" {
-		return filepath.Join(data, "bevy", "hyper"), nil
+	if p, err := node.FindPaths(runtime.GOOS, h.env); err == nil {
+		return filepath.Join(p.Data, "hyper"), nil
 	}
 	return "", wrong("--store <folder>", "neither BEVY_STORE nor BEVY_HOME nor HOME is set", "no place for the store")
-}
-
-// dataHome is where a system wants data of programs to be; "" if it does not
-// say.
-func dataHome(system string, env map[string]string) string {
-	switch {
-	case filepath.IsAbs(env["XDG_DATA_HOME"]): // a relative one is void, by its specification
-		return env["XDG_DATA_HOME"]
-	case system == "windows":
-		return env["LOCALAPPDATA"]
-	case env["HOME"] == "":
-		return ""
-	case system == "darwin":
-		return filepath.Join(env["HOME"], "Library", "Application Support")
-	}
-	return filepath.Join(env["HOME"], ".local", "share")
 }
 
 // A storeMode says how a store is opened.

@@ -156,22 +156,3 @@ func TestOutputThatNobodyReads(t *testing.T) {
 		}
 	}
 }
-
-func TestPlaceForData(t *testing.T) {
-	for _, c := range []struct {
-		system string
-		env    map[string]string
-		want   string
-	}{
-		{"linux", map[string]string{"HOME": "/h"}, "/h/.local/share"},
-		{"linux", map[string]string{"HOME": "/h", "XDG_DATA_HOME": "/x"}, "/x"},
-		{"linux", map[string]string{"HOME": "/h", "XDG_DATA_HOME": "x"}, "/h/.local/share"},
-		{"linux", map[string]string{}, ""},
-		{"darwin", map[string]string{"HOME": "/h"}, "/h/Library/Application Support"},
-		{"windows", map[string]string{"HOME": "/h", "LOCALAPPDATA": "/l"}, "/l"},
-	} {
-		if got := dataHome(c.system, c.env); got != c.want {
-			t.Errorf("%s with %v: got %q, want %q", c.system, c.env, got, c.want)
-		}
-	}
-}
