@@ -218,6 +218,10 @@ func (r *round) notes(n notices) {
 	r.k.mu.Lock()
 	defer r.k.mu.Unlock()
 	r.k.later = n
+	r.k.failing = false
+	for _, code := range []string{CodeDenied, CodeFailed, CodeDiskFull, CodeCorrupt} {
+		r.k.failing = r.k.failing || n[code] != nil
+	}
 	r.k.retry = r.now.Add(retryDelay)
 }
 

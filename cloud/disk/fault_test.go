@@ -10,6 +10,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cloudbevy/bevy/hyper/storage"
 )
@@ -910,4 +911,33 @@ func TestARoundThatFailsSaysSo(t *testing.T) {
 	a.sync()
 	a.wantCalm()
 	same(t, "cloud", a.cloud.tree(), a.tree())
+}
+
+func TestLargeFilesOfTheSameSize(t *testing.T) {
+	a, b := newDevice(t, "a"), newDevice(t, "b")
+	big := []byte(strings.Repeat("0123456789", 30_000))
+	must(t, os.WriteFile(a.at("/big"), big, 0o644))
+	converge(t, a, b)
+	big[150_000] = 'x'
+	must(t, os.WriteFile(a.at("/big"), big, 0o644))
+	at := time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC)
+	must(t, os.Chtimes(a.at("/big"), at, at))
+	converge(t, a, b)
+	if b.read("/big") != string(big) {
+		t.Error("the change of one byte is not there")
+	}
+	// As it was is as it was, whatever the time of the change says.
+	must(t, os.Chtimes(a.at("/big"), at, at))
+	v, _ := a.cloud.version(t.Context())
+	converge(t, a, b)
+	if now, _ := a.cloud.version(t.Context()); string(now) != string(v) {
+		t.Errorf("the version is %s after %s", now, v)
+	}
+	big[1] = 'y'
+	must(t, os.WriteFile(a.at("/big"), big, 0o644))
+	must(t, os.Chtimes(a.at("/big"), at, at)) // some programs hide that they write
+	converge(t, a, b)
+	if !windows && b.read("/big") != string(big) {
+		t.Error("a hidden change is not there")
+	}
 }

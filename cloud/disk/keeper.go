@@ -95,6 +95,7 @@ type Keeper struct {
 	later    notices // of what is to be written to the disk
 	fetched  []string
 	retry    time.Time // when that is tried again
+	failing  bool      // some of that may work without anything being changed
 	pause    string    // the code of the notice that says why, or ""
 	failure  error     // that of the last round, if that is why
 	busy     bool
@@ -231,7 +232,7 @@ func (k *Keeper) schedule(took time.Duration, err error) {
 	if k.c.watcher == nil || k.unwatch {
 		next = max(scanUnwatched, scanShare*took)
 	}
-	if err != nil || k.pause != "" || k.x.waiting.Load() > 0 {
+	if err != nil || k.pause != "" || k.failing || k.x.missing.Load() > 0 {
 		if next > retryDelay {
 			next, full = retryDelay, err != nil || k.pause != ""
 		}

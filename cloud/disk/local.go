@@ -432,7 +432,10 @@ func (r *round) put(ctx context.Context, path string, disk *stat, known *row, e 
 			return err
 		}
 	}
-	if known != nil && known.kind == kindFile && known.size == disk.size {
+	// A large file that was written to is not read twice to find out whether it was
+	// written to with what was there.
+	edited := disk.size > smallFile && disk.mtime != known.at() && e != nil && e.stamp == over
+	if known != nil && known.kind == kindFile && known.size == disk.size && !edited {
 		if done, err := r.touched(ctx, now, disk, known, e); done || err != nil {
 			return err
 		}

@@ -42,6 +42,14 @@ type row struct {
 	racy  bool     // it was changed so lately that another change may have the same time
 }
 
+// at returns when the content was changed last, as far as is known.
+func (r *row) at() int64 {
+	if r == nil {
+		return 0
+	}
+	return r.mtime
+}
+
 // An action is what makes a path the same on the disk and in the folder.
 type action uint8
 
