@@ -289,26 +289,11 @@ type (
 		Cloud string `json:"cloud"`
 	}
 
-	// PublishRequest makes a folder readable by everyone who has its key.
-	PublishRequest struct {
-		Folder string `path:"folder"`
-	}
-
 	// Published is a drive that everyone may read.
 	Published struct {
 		Folder string `json:"folder"`
 		Key    string `json:"key"`
 		Link   string `json:"link"`
 		URL    string `json:"url"` // at this node
-	}
-
-	// Network is how this node is connected.
-	Network struct {
-		Online    bool     `json:"online"`
-		Addresses []string `json:"addresses"`
-		NAT       string   `json:"nat,omitempty"`
-		Peers     int      `json:"peers"`
-		Devices   int      `json:"devices"` // of the cloud, that are connected
-		Known     int      `json:"known"`   // nodes of the DHT
 	}
 )

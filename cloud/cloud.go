@@ -116,7 +116,9 @@ func (o *Options) fill() {
 	}
 }
 
-// newID makes a name that nobody else makes.
+// NewID makes a name that nobody else makes.
+func NewID() (string, error) { return newID(rand.Reader) }
+
 func newID(random io.Reader) (string, error) {
 	var id [16]byte
 	if _, err := io.ReadFull(random, id[:]); err != nil {

@@ -34,6 +34,9 @@ type Keep struct {
 	Path string `json:"path,omitempty"`
 	// Sparse says that contents come when they are read.
 	Sparse bool `json:"sparse,omitempty"`
+	// Published names the drive that everybody may read the space as, if there is
+	// one: the device's own, and at random.
+	Published string `json:"published,omitempty"`
 }
 
 // read reads the whole control tree. What makes no sense is left out: it can't

@@ -57,8 +57,8 @@ func (a *app) rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "bevy",
 		Short: "A personal cloud on signed logs",
-		Long: `Bevy is a personal cloud on signed append-only logs: folders that are the same on
-all of your machines and lose nothing. "bevy up" runs it; "bevy hyper" is the
+		Long: `Bevy is a personal cloud on signed append-only logs: folders that are the same
+on all of your machines and lose nothing. "bevy up" runs it; "bevy hyper" is the
 toolbox for the logs.`,
 		Args:          noSuchWord,
 		RunE:          a.overview,
@@ -73,7 +73,7 @@ toolbox for the logs.`,
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { a.help(cmd) })
 	root.SetUsageFunc(func(cmd *cobra.Command) error { a.help(cmd); return nil })
 	root.AddCommand(a.upCommand(), a.downCommand(), a.statusCommand(), a.noticesCommand(), a.pingCommand(),
-		a.addCommand(), a.folderCommand(), a.joinCommand(), a.machinesCommand(), a.keysCommand())
+		a.addCommand(), a.folderCommand(), a.publishCommand(), a.joinCommand(), a.machinesCommand(), a.keysCommand())
 	root.AddCommand(a.fileCommands()...)
 	root.AddCommand(a.hyperCommand(), a.serviceCommand(), a.versionCommand(), a.completionCommand())
 	root.AddCommand(topics()...)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cloudbevy/bevy/client"
 	"github.com/cloudbevy/bevy/node/service"
 	"github.com/spf13/cobra"
 )
@@ -80,6 +81,23 @@ var printed = map[string]any{
 	"bevy hyper dht listen":     nil, // what the peer sends
 	"bevy hyper dht relay":      relayEvent{},
 	"bevy hyper netcheck":       finding{},
+	"bevy up":                   started{},
+	"bevy down":                 nil, // nothing
+	"bevy status":               client.Status{},
+	"bevy notices":              client.Notices{},
+	"bevy ping":                 client.Pong{},
+	"bevy add":                  client.Folder{},
+	"bevy folder ls":            client.Folder{},
+	"bevy folder drop":          nil, // nothing
+	"bevy folder confirm":       nil, // nothing
+	"bevy folder restore":       nil, // nothing
+	"bevy folder here":          nil, // nothing
+	"bevy publish":              client.Published{},
+	"bevy join":                 client.Invitation{},
+	"bevy machines ls":          client.Machine{},
+	"bevy machines rm":          nil, // nothing
+	"bevy keys show":            client.SeedWords{},
+	"bevy keys forget":          nil, // nothing
 	"bevy service install":      serviceChange{},
 	"bevy service uninstall":    serviceChange{},
 	"bevy service status":       service.State{},

@@ -23,8 +23,8 @@ changed here goes to the other machines, and what is changed there comes here.
 Files stay plain files. On another machine the same command, with a folder of
 the same name, has it there, too.
 
-Every version stays for 30 days, and then that of each day for a year: "bevy log"
-and "bevy restore". What a file .bevyignore names is left alone.`,
+Every version stays for 30 days, and then that of each day for a year: see
+"bevy log" and "bevy restore". What a file .bevyignore names is left alone.`,
 		Example: `bevy add ~/Photos
 bevy add /mnt/small/Photos --sparse
 bevy add ~/pics --as Photos`,
@@ -175,15 +175,15 @@ func (a *app) folderDropCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "drop <folder> [flags]",
 		Short: "Keep a folder no longer; its files stay",
-		Long: `Ends keeping a folder of this disk the same as the one of the cloud. Both stay as
-they are. With --everywhere the cloud's one goes away on all machines, too; what
-is on their disks stays.`,
+		Long: `Ends keeping a folder of this disk the same as the one of the cloud. Both stay
+as they are. With --everywhere the cloud's one goes away on all machines, too;
+what is on their disks stays.`,
 		Example: `bevy folder drop Photos
 bevy folder drop Photos --everywhere --yes`,
 		Args: wants(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withNode(cmd.Context(), func(c *client.Client) error {
-				path, plan := "/folders/"+url.PathEscape(folderWord(args[0])), args[0]+" would be kept on this machine no longer; its files would stay"
+				path, plan := folderPath(args[0]), args[0]+" would be kept on this machine no longer; its files would stay"
 				if everywhere {
 					path += "?everywhere=true"
 					plan = args[0] + " would be removed from the cloud on all machines, with its history; files on disks would stay"
@@ -215,7 +215,7 @@ func (a *app) folderAnswerCommand(answer, short, long string) *cobra.Command {
 		Args:    wants(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withNode(cmd.Context(), func(c *client.Client) error {
-				path := "/folders/" + url.PathEscape(folderWord(args[0])) + "/answers/" + answer
+				path := folderPath(args[0]) + "/answers/" + answer
 				if err := c.Do(cmd.Context(), "POST", path, nil, nil); err != nil {
 					return asked(err, "cannot answer for %s", args[0])
 				}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -59,6 +60,10 @@ func TestScripts(t *testing.T) {
 			"interrupt": interrupt,
 			"await":     await,
 			"crash":     killProcess,
+			"until":     until,
+			"pick":      pick,
+			"fill":      fill,
+			"damage":    damage,
 		},
 	})
 }
@@ -144,10 +149,18 @@ func unlock(ts *testscript.TestScript, _ bool, _ []string) {
 
 // keep sets a variable to what the last command printed: keep variable.
 func keep(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 {
-		ts.Fatalf("usage: keep variable")
+	if neg || len(args) < 1 || len(args) > 2 {
+		ts.Fatalf("usage: keep variable [pattern]")
 	}
-	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
+	text := strings.TrimSpace(ts.ReadFile("stdout"))
+	if len(args) == 2 {
+		found := regexp.MustCompile(args[1]).FindStringSubmatch(text)
+		if len(found) != 2 {
+			ts.Fatalf("%q has no %q", text, args[1])
+		}
+		text = found[1]
+	}
+	ts.Setenv(args[0], text)
 }
 
 // copyFolder copies a folder, as a backup would.

@@ -78,7 +78,7 @@ func (a *app) watchStatus(ctx context.Context, c *client.Client) error {
 func statusText(st client.Status, now time.Time) string {
 	var b strings.Builder
 	if st.Cloud != nil {
-		fmt.Fprintf(&b, "%s   %s   %s   idle: %s\n", st.Cloud.Name, plural(uint64(machinesIn(st)), "machine"), safety(st, now), usage(st))
+		fmt.Fprintf(&b, "%s   %s   %s   idle: %s\n", st.Cloud.Name, plural(uint64(machinesIn(st)), "machine"), safety(st, now), usage(st, now))
 	}
 	if len(st.Machines) > 0 {
 		t := newTable("MACHINE", "STATE", "PATH", "RTT", "UP/DOWN", "HOLDS")
@@ -144,8 +144,8 @@ func safety(st client.Status, now time.Time) string {
 }
 
 // usage says what the node costs.
-func usage(st client.Status) string {
-	up := time.Since(st.Node.Since).Seconds()
+func usage(st client.Status, now time.Time) string {
+	up := now.Sub(st.Node.Since).Seconds()
 	share := st.Process.CPUShare
 	if share == 0 && up > 0 {
 		share = st.Process.CPU / up

@@ -40,9 +40,9 @@ func (a *app) upCommand() *cobra.Command {
 stays until it is told to end: by "bevy down", or ctrl-C. "bevy service install"
 has the system run it when it is needed.
 
-It needs no flag, no file and no account. The page and the doors are at one port,
-7070 or the next that is free, and are for this machine alone unless --listen says
-otherwise.`,
+It needs no flag, no file and no account. The page and the doors are at one
+port, 7070 or the next that is free, and are for this machine alone unless
+--listen says otherwise.`,
 		Example: `bevy up
 bevy up --restore
 bevy up --listen :7070 --host cloud.example.org`,

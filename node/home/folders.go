@@ -31,6 +31,9 @@ type kept struct {
 	work    sync.WaitGroup
 	grown   chan struct{}
 
+	publishing sync.Mutex // guards public
+	public     *publication
+
 	mu       sync.Mutex
 	writers  map[tree.Writer]hypercore.Key // who writes which log
 	keeper   *disk.Keeper                  // nil if there is no folder on this disk
@@ -167,6 +170,11 @@ func (k *kept) measure() {
 		}
 		k.stats, k.measured = st, true
 		k.mu.Unlock()
+		k.publishing.Lock()
+		if k.public != nil && k.public.late.Load() {
+			k.public.wake()
+		}
+		k.publishing.Unlock()
 		k.session.poke()
 		if !sleep(k.ctx, clk, max(calm, measureShare*took)) {
 			return
@@ -187,6 +195,10 @@ func (k *kept) missing() int64 {
 // carryOut does what this device is to do with the folder.
 func (k *kept) carryOut(keep cloud.Keep) error {
 	k.fetch(keep)
+	if err := k.carryOutPublished(keep.Published); err != nil {
+		return err
+	}
+	keep.Published = ""
 	k.mu.Lock()
 	old, same := k.keeper, k.keep == keep
 	k.mu.Unlock()
@@ -225,6 +237,16 @@ func (k *kept) carryOut(keep cloud.Keep) error {
 		}
 	})
 	return nil
+}
+
+// carryOutPublished publishes the folder, if it is to be.
+func (k *kept) carryOutPublished(id string) error {
+	k.publishing.Lock()
+	defer k.publishing.Unlock()
+	if id == "" || k.public != nil {
+		return nil
+	}
+	return k.publish(id)
 }
 
 // fetch brings the contents of the folder here while there is another device, if
@@ -314,14 +336,16 @@ func (s *session) addFolder(ctx context.Context, path, name string, sparse bool)
 	if have := s.cloud.Keep(s.cloud.Self(), info.ID); have.Path != "" && have.Path != path {
 		return nil, &client.Error{Code: client.CodeConflict, Message: fmt.Sprintf("%q is kept already", name), Cause: "it is at " + have.Path, Try: "bevy add " + path + " --as <another name>"}
 	}
-	if err := s.cloud.SetKeep(ctx, info.ID, cloud.Keep{Path: path, Sparse: sparse}); err != nil {
+	keep := s.cloud.Keep(s.cloud.Self(), info.ID)
+	keep.Path, keep.Sparse = path, sparse
+	if err := s.cloud.SetKeep(ctx, info.ID, keep); err != nil {
 		return nil, err
 	}
 	k, err := s.folderOf(info.ID)
 	if err != nil {
 		return nil, err
 	}
-	if err := k.carryOut(cloud.Keep{Path: path, Sparse: sparse}); err != nil {
+	if err := k.carryOut(keep); err != nil {
 		return nil, err
 	}
 	k.mu.Lock()

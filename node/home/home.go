@@ -84,7 +84,7 @@ func (h *Home) Wire(ctx context.Context, n *node.Node) (err error) {
 	if err != nil {
 		return err
 	}
-	h.session = s
+	h.set(s, nil)
 	n.Supervise("cloud", func(ctx context.Context) error { return h.run(ctx) })
 	n.OnClose(h.end)
 	n.OnStatus(h.status)

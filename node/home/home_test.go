@@ -2,6 +2,8 @@ package home
 
 import (
 	"context"
+	"io"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -167,4 +169,75 @@ func TestAFolderIsOnTwoMachines(t *testing.T) {
 		t.Errorf("%d bytes", len(got))
 	}
 	a.until("two copies", func() bool { return a.folder("docs").Copies == 2 })
+}
+
+// browse asks a machine's port for a page.
+func (m *machine) browse(host, path string) (status int, body string) {
+	m.t.Helper()
+	req, err := http.NewRequestWithContext(m.t.Context(), "GET", m.node.Address()+path, nil)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	req.Host = host
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}
+
+func TestAPublishedFolderIsForEverybody(t *testing.T) {
+	net := network(t)
+	a, x := newMachine(t, net, "laptop"), newMachine(t, net, "stranger")
+	a.write("site/index.html", "<p>hello")
+	a.write("site/sub/b.txt", "b")
+	a.add("site", "")
+	a.until("it is kept", func() bool { f := a.folder("site"); return f.Files == 2 && f.State == "safe" })
+	var p client.Published
+	a.do("POST", "/folders/site/publication", nil, &p)
+	host := p.Key + ".localhost"
+	read := func(m *machine, path string) string {
+		status, body := m.browse(host, path)
+		if status != http.StatusOK {
+			return ""
+		}
+		return body
+	}
+	a.until("the drive", func() bool { return read(a, "/sub/b.txt") == "b" })
+	if got := read(x, "/"); got != "<p>hello" {
+		t.Fatalf("a stranger reads %q", got)
+	}
+	a.write("site/sub/b.txt", "changed")
+	a.until("the change", func() bool { return read(a, "/sub/b.txt") == "changed" })
+	x.wait("the change", func() bool { return read(x, "/sub/b.txt") == "changed" })
+	if status, _ := x.browse("site.localhost", "/"); status != http.StatusForbidden {
+		t.Errorf("a folder that is not a drive: status %d", status)
+	}
+	// It stays published, by the same key.
+	a.down()
+	a.up()
+	var again client.Published
+	a.do("GET", "/folders/site/publication", nil, &again)
+	if again.Key != p.Key {
+		t.Errorf("published as %s, then as %s", p.Key, again.Key)
+	}
+	a.do("DELETE", "/folders/site/publication", nil, nil)
+	if err := a.Do(t.Context(), "GET", "/folders/site/publication", nil, &again); err == nil {
+		t.Error("it is published still")
+	}
+}
+
+// wait asks again and again whether something is so.
+func (m *machine) wait(what string, is func() bool) {
+	m.t.Helper()
+	for !is() {
+		if m.t.Context().Err() != nil {
+			m.t.Fatalf("%s: never came: %s", m.name, what)
+		}
+	}
 }

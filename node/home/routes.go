@@ -50,6 +50,9 @@ func (h *Home) routes() {
 		onFolder(h, "DELETE", "/folders/{folder}/tags/{name}", "Take a name away", h.untag),
 		onFolder(h, "POST", "/folders/{folder}/scrubs", "Check what is here of a folder", h.scrub),
 		onFolder(h, "POST", "/folders/{folder}/clears", "Free contents that are past what is kept", h.clear),
+		onFolder(h, "POST", "/folders/{folder}/publication", "Have everybody read a folder who has its key", h.publishFolder),
+		onFolder(h, "GET", "/folders/{folder}/publication", "Say where a folder can be read by everybody", h.getPublished),
+		onFolder(h, "DELETE", "/folders/{folder}/publication", "Have nobody else read a folder any more", h.unpublishFolder),
 		node.Call("GET", "/machines", "List the machines of the cloud", h.getMachines),
 		node.Call("POST", "/machines/{machine}/pings", "Measure how long it takes to a machine and back", h.ping),
 		node.Call("DELETE", "/machines/{machine}", "Take a machine out of the cloud", h.removeMachine),
@@ -445,7 +448,7 @@ func (h *Home) diff(ctx context.Context, _ *session, k *kept, in client.DiffRequ
 				if err != nil {
 					return err
 				}
-				if c.Path <= in.After {
+				if c.Path <= in.After || c.Old != nil && c.New != nil && sameEntry(*c.Old, *c.New) {
 					continue
 				}
 				if len(out.Changes) == n {
@@ -674,7 +677,7 @@ func (h *Home) ownerWords(ctx context.Context, _ node.None) (out client.SeedWord
 		if err := s.cloud.SeedShown(); err != nil {
 			return err
 		}
-		s.poke()
+		s.notices()
 		return nil
 	})
 	return out, err

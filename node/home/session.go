@@ -53,13 +53,13 @@ func (h *Home) open(ctx context.Context) (s *session, err error) {
 			err = errors.Join(err, s.close())
 		}
 	}()
-	if err := s.openFolders(); err != nil {
-		return nil, err
-	}
 	if !h.options.Offline {
 		if s.swarm, err = s.join(); err != nil {
 			return nil, err
 		}
+	}
+	if err := s.openFolders(); err != nil {
+		return nil, err
 	}
 	s.work.Go(s.follow)
 	s.poke()

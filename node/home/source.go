@@ -87,8 +87,13 @@ func (s *session) openDrive(_ context.Context, key hypercore.Key) (*hyperdrive.D
 	ctx, cancel := context.WithCancel(s.ctx)
 	timer := s.home.node.Clock().AfterFunc(finding, cancel)
 	s.work.Go(func() {
-		_ = interest.Flushed(ctx)
-		found()
+		defer found()
+		for ; ; s.swarm.Refresh() { // who has it may not have been announced yet
+			_ = interest.Flushed(ctx)
+			if s.hasPeer(key) || !sleep(ctx, s.home.node.Clock(), lookAgain) || s.hasPeer(key) {
+				return
+			}
+		}
 	})
 	return d, func() error {
 		timer.Stop()
@@ -97,6 +102,19 @@ func (s *session) openDrive(_ context.Context, key hypercore.Key) (*hyperdrive.D
 		return d.Close()
 	}, nil
 }
+
+// hasPeer tells whether somebody who has a log is connected.
+func (s *session) hasPeer(log hypercore.Key) bool {
+	for _, p := range s.home.store.Peers() {
+		if p.Log == log && p.Open {
+			return true
+		}
+	}
+	return false
+}
+
+// lookAgain is the time between two searches for somebody who has a drive.
+const lookAgain = 500 * time.Millisecond
 
 // finding bounds how long peers of a drive are looked for before it is said that
 // there are none.
