@@ -482,14 +482,19 @@ func (c *Cloud) newEpoch(entries map[string][]byte, stays func(noise.Key) bool) 
 // finish makes sense of what was read.
 func (c *Cloud) finish(st *state, certs, revocations [][]byte, sealed []sealedKey) error {
 	st.roster = identity.NewRoster(c.ID())
-	for _, b := range append(certs, c.secrets.Chain...) {
-		if cert, err := identity.DecodeCertificate(b); err == nil {
-			_ = st.roster.Admit(cert) // what makes no sense does not count
+	// The owner's come first: there is room for all of them, whatever a device has
+	// filled the tree with. What makes no sense does not count.
+	owner := noise.Key(c.ID())
+	for _, first := range []bool{true, false} {
+		for _, b := range append(slices.Clip(certs), c.secrets.Chain...) {
+			if cert, err := identity.DecodeCertificate(b); err == nil && (cert.Issuer == owner) == first {
+				_ = st.roster.Admit(cert)
+			}
 		}
-	}
-	for _, b := range revocations {
-		if v, err := identity.DecodeRevocation(b); err == nil {
-			_ = st.roster.Revoke(v)
+		for _, b := range revocations {
+			if v, err := identity.DecodeRevocation(b); err == nil && (v.Issuer == owner) == first {
+				_ = st.roster.Revoke(v)
+			}
 		}
 	}
 	return c.takeKeys(st, sealed)

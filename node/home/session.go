@@ -9,6 +9,7 @@ import (
 
 	"github.com/cloudbevy/bevy/client"
 	"github.com/cloudbevy/bevy/cloud"
+	"github.com/cloudbevy/bevy/cloud/folder"
 	"github.com/cloudbevy/bevy/hyper/clock"
 	"github.com/cloudbevy/bevy/hyper/noise"
 	"github.com/cloudbevy/bevy/node/bridge"
@@ -62,6 +63,7 @@ func (h *Home) open(ctx context.Context) (s *session, err error) {
 		return nil, err
 	}
 	s.work.Go(s.follow)
+	s.work.Go(s.keepHouse)
 	s.poke()
 	return s, nil
 }
@@ -73,6 +75,26 @@ func (s *session) poke() {
 	default:
 	}
 }
+
+// keepHouse frees contents that are past what is kept, once a day.
+func (s *session) keepHouse() {
+	for sleep(s.ctx, s.home.node.Clock(), houseEvery) {
+		for _, k := range s.all() {
+			swept, err := k.folder.Clear(s.ctx, folder.Retention{})
+			switch {
+			case s.ctx.Err() != nil:
+				return
+			case err != nil:
+				s.home.node.Log.Warn("cannot free what is past what is kept", "folder", k.space.Info().Name, "err", err)
+			case swept.Bytes > 0:
+				s.home.node.Log.Info("freed what is past what is kept", "folder", k.space.Info().Name, "bytes", swept.Bytes)
+			}
+		}
+	}
+}
+
+// houseEvery is the time between two cleanings.
+const houseEvery = 24 * time.Hour
 
 // calm is how long changes are collected before others are told of them.
 const calm = 300 * time.Millisecond
