@@ -234,6 +234,51 @@ func (s *Store) sources() []*source {
 	return out
 }
 
+// A Follower brings what others append to their logs, so that contents come while
+// they are being written, before anything names them. What was there before it does
+// not bring. It is one goroutine's at a time.
+type Follower struct {
+	s      *Store
+	mu     sync.Mutex
+	logs   map[LogID]bool // that are followed
+	ctx    context.Context
+	cancel context.CancelFunc
+	all    sync.WaitGroup
+}
+
+// Follow returns a follower, to be closed.
+func (s *Store) Follow(ctx context.Context) *Follower {
+	f := &Follower{s: s, logs: map[LogID]bool{}}
+	f.ctx, f.cancel = context.WithCancel(ctx)
+	f.Look()
+	return f
+}
+
+// Look begins to follow logs that were added, or that nobody had before.
+func (f *Follower) Look() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, src := range f.s.sources() {
+		if f.logs[src.id] || src.upTo > 0 || src.log.Writable() || !src.log.HasSource() {
+			continue
+		}
+		f.logs[src.id] = true
+		f.all.Go(func() {
+			// What it can't bring is asked for by who reads it.
+			_ = src.log.Download(f.ctx, hypercore.DownloadRange{From: src.log.Length(), Live: true})
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			delete(f.logs, src.id)
+		})
+	}
+}
+
+// Close ends it.
+func (f *Follower) Close() {
+	f.cancel()
+	f.all.Wait()
+}
+
 // Sync returns when all that was written is on the disk.
 func (s *Store) Sync() error {
 	s.mu.Lock()

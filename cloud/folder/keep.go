@@ -310,9 +310,12 @@ func (f *Folder) Fetch(ctx context.Context) error {
 		default:
 		}
 	})()
+	ahead := f.content.Follow(ctx) // of the entries
+	defer ahead.Close()
 	var done, left tree.Version // left is from where on not all could be had
 	missed := false
 	for {
+		ahead.Look()
 		now, err := f.Version(ctx)
 		if err != nil {
 			return fmt.Errorf("fetch: %w", err)

@@ -1,7 +1,9 @@
 package folder
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"strings"
 	"sync"
 	"testing"
@@ -108,6 +110,35 @@ func TestConnectedDevicesExchangeFiles(t *testing.T) {
 			t.Errorf("%d bytes are missing at a, which does not fetch (%v)", n, err)
 		}
 		want(t, "a's /big", read2(t, a, "/big") == "x"+big, true)
+
+		// What is being written comes before anything names it.
+		held := func() (n int) {
+			log := b.content.Logs()[1]
+			for i := range log.Length() {
+				if log.Has(i) {
+					n++
+				}
+			}
+			return n
+		}
+		before := held()
+		w, err := a.Create(ctx, "/long", PutOptions{})
+		must(t, err)
+		_, err = w.Write(bytes.Repeat([]byte("all of it is the same "), 1<<19))
+		must(t, err)
+		for i := range 12 << 20 / 8 {
+			_, err = w.Write(binary.LittleEndian.AppendUint64(nil, uint64(i)*0x9e3779b97f4a7c15))
+			must(t, err)
+		}
+		synctest.Wait()
+		if n := held() - before; n < 30 {
+			t.Errorf("%d blocks came while the file was being written", n)
+		}
+		must(t, w.Close())
+		synctest.Wait()
+		if n, err := b.Missing(ctx, "/long"); n != 0 || err != nil {
+			t.Errorf("%d bytes are missing (%v)", n, err)
+		}
 	})
 }
 
