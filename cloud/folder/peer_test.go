@@ -1,9 +1,8 @@
 package folder
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
@@ -124,12 +123,10 @@ func TestConnectedDevicesExchangeFiles(t *testing.T) {
 		before := held()
 		w, err := a.Create(ctx, "/long", PutOptions{})
 		must(t, err)
-		_, err = w.Write(bytes.Repeat([]byte("all of it is the same "), 1<<19))
+		data := make([]byte, 6<<20)
+		_, _ = rand.NewChaCha8([32]byte{1}).Read(data)
+		_, err = w.Write(data)
 		must(t, err)
-		for i := range 12 << 20 / 8 {
-			_, err = w.Write(binary.LittleEndian.AppendUint64(nil, uint64(i)*0x9e3779b97f4a7c15))
-			must(t, err)
-		}
 		synctest.Wait()
 		if n := held() - before; n < 30 {
 			t.Errorf("%d blocks came while the file was being written", n)
