@@ -220,8 +220,14 @@ func (x *index) clear() error {
 	return nil
 }
 
-// clearSpace forgets a space.
-func (x *index) clearSpace(space byte) { x.b.DeleteRange(x.key(space, ""), x.key(space+1, "")) }
+// clearSpace forgets a space. Where there is nothing it writes nothing, so that an
+// engine that was only read stays so.
+func (x *index) clearSpace(space byte) {
+	for range x.scan(space, "", "") {
+		x.b.DeleteRange(x.key(space, ""), x.key(space+1, ""))
+		return
+	}
+}
 
 // upTo returns the first key that does not begin with prefix.
 func upTo(prefix []byte) []byte {
