@@ -98,6 +98,8 @@ var printed = map[string]any{
 	"bevy machines rm":          nil, // nothing
 	"bevy keys show":            client.SeedWords{},
 	"bevy keys forget":          nil, // nothing
+	"bevy doctor":               finding{},
+	"bevy netcheck":             finding{},
 	"bevy service install":      serviceChange{},
 	"bevy service uninstall":    serviceChange{},
 	"bevy service status":       service.State{},

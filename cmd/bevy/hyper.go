@@ -55,7 +55,7 @@ one as peers: see "bevy hyper serve".`,
 	cmd.PersistentFlags().StringVar(&h.dir, "store", "", "keep logs in this `folder`; see \"bevy help environment\"")
 	cmd.PersistentFlags().BoolVar(&h.adopt, "adopt", false, "write to a copied store; only if its original is gone for good")
 	_ = cmd.MarkPersistentFlagDirname("store") // the flag is there
-	cmd.AddCommand(h.coreCommand(), h.beeCommand(), h.driveCommand(), h.serveCommand(), h.dhtCommand(), h.netcheckCommand())
+	cmd.AddCommand(h.coreCommand(), h.beeCommand(), h.driveCommand(), h.serveCommand(), h.dhtCommand(), h.netcheckCommand("bevy hyper"))
 	return cmd
 }
 

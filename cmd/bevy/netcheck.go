@@ -19,8 +19,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func (h *hyper) netcheckCommand() *cobra.Command {
-	n := &netcheck{app: h.app}
+// netcheckCommand is "bevy netcheck", and the same among the tools of path.
+func (a *app) netcheckCommand(path string) *cobra.Command {
+	n := &netcheck{app: a}
 	cmd := &cobra.Command{
 		Use:   "netcheck [flags]",
 		Short: "Tell what this network allows, and what to do about it",
@@ -28,8 +29,8 @@ func (h *hyper) netcheckCommand() *cobra.Command {
 UDP, through which kind of NAT, with a port of the router, over IPv6, by relays
 and doors if some are given, and on the local network. It changes nothing: a
 port that the router maps for the test is given back.`,
-		Example: `bevy hyper netcheck
-bevy hyper netcheck --door wss://relay.example.org/ --relay <key>`,
+		Example: path + ` netcheck
+` + path + ` netcheck --door wss://relay.example.org/ --relay <key>`,
 		Args: wants(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return n.run(cmd.Context()) },
 	}
