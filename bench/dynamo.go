@@ -33,11 +33,11 @@ func dynamoBenchmarks() []benchmark {
 		w, quick   work
 	}{
 		{"put", "put items of 1 KiB by 16 clients over HTTP, durable with Bevy, in memory with dynalite",
-			work{block: 1024, count: 2_000, gets: 30_000}, work{block: 1024, count: 100, gets: 300}},
+			work{block: 1024, count: 2_000, gets: 30_000}, work{block: 1024, count: 50, gets: 100}},
 		{"get", "get items of 1 KiB by 16 clients over HTTP",
-			work{block: 1024, count: 2_000, gets: 40_000}, work{block: 1024, count: 100, gets: 300}},
+			work{block: 1024, count: 2_000, gets: 40_000}, work{block: 1024, count: 50, gets: 100}},
 		{"query", "query 25 items of 1 KiB by 16 clients over HTTP",
-			work{block: 1024, count: 2_000, gets: 8_000}, work{block: 1024, count: 100, gets: 100}},
+			work{block: 1024, count: 2_000, gets: 8_000}, work{block: 1024, count: 50, gets: 50}},
 	} {
 		name := "dynamo/" + b.name
 		all = append(all, benchmark{

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -75,11 +76,14 @@ func TestTransactionsOutliveCrashesWholeOrNotAtAll(t *testing.T) {
 	var mu sync.Mutex
 	var crashes []crash
 	acked := 0
-	every := uint64(5)
+	every := uint64(13)
+	if os.Getenv("BEVY_LONG") == "1" {
+		every = 2
+	}
 	disk.Hook(func(p storagetest.Point) {
 		mu.Lock()
 		defer mu.Unlock()
-		if p.Number%every == 0 && len(crashes) < 120 {
+		if p.Number%every == 0 && len(crashes) < 300 {
 			crashes = append(crashes, crash{disk.PowerCut(p.Number), acked, p.Number})
 		}
 	})
@@ -99,7 +103,7 @@ func TestTransactionsOutliveCrashesWholeOrNotAtAll(t *testing.T) {
 	}
 	disk.Hook(nil)
 	done()
-	if len(crashes) < 20 {
+	if len(crashes) < 12 {
 		t.Fatalf("there were %d crashes only", len(crashes))
 	}
 	for _, c := range crashes {

@@ -38,14 +38,17 @@ import (
 
 // What bounds the memory that clients take.
 const (
-	maxRequest  = 16 << 20
-	maxItem     = 400 << 10
-	maxPage     = 1 << 20
-	idleTables  = 64               // that stay open
-	idleTime    = time.Minute      // after which others are closed, too
-	tokenTime   = 10 * time.Minute // that a transaction is remembered
-	streamTime  = 24 * time.Hour   // that records are kept
-	maxRequests = 256              // at a time
+	maxRequest   = 16 << 20
+	largeRequest = 1 << 20
+	maxItem      = 400 << 10
+	maxPage      = 1 << 20
+	idleTables   = 32               // that stay open
+	requestTime  = time.Minute      // in which a request has to be here
+	idleTime     = time.Minute      // after which others are closed, too
+	tokenTime    = 10 * time.Minute // that a transaction is remembered
+	streamTime   = 24 * time.Hour   // that records are kept
+	maxRequests  = 256              // at a time
+	maxLarge     = 4                // of them that may have more bytes than largeRequest
 )
 
 // Options for a door.
@@ -66,7 +69,8 @@ type Options struct {
 // A Door answers requests. Its methods may be called by any goroutine.
 type Door struct {
 	o     Options
-	slots chan struct{}
+	slots chan struct{}   // has a token for each request
+	large chan struct{}   // and for each that may be large
 	ctx   context.Context // ends with the door
 	stop  context.CancelFunc
 	busy  sync.WaitGroup // requests, and work that goes on after them
@@ -98,7 +102,7 @@ func New(ctx context.Context, o Options) (*Door, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	d := &Door{o: o, slots: make(chan struct{}, maxRequests), tables: map[string]*table{}, filling: map[string]bool{}}
+	d := &Door{o: o, slots: make(chan struct{}, maxRequests), large: make(chan struct{}, maxLarge), tables: map[string]*table{}, filling: map[string]bool{}}
 	d.ctx, d.stop = context.WithCancel(context.Background())
 	if err := d.start(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open dynamodb: %w", err), d.Close())
@@ -156,6 +160,18 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer func() { <-d.slots }()
 	case <-r.Context().Done():
 		return
+	}
+	if r.ContentLength < 0 || r.ContentLength > largeRequest {
+		select {
+		case d.large <- struct{}{}:
+			defer func() { <-d.large }()
+		case <-r.Context().Done():
+			return
+		}
+	}
+	if d.o.Clock == clock.System {
+		// Where connections have no deadlines, clients may be as slow as they like.
+		_ = http.NewResponseController(w).SetReadDeadline(d.o.Clock.Now().Add(requestTime))
 	}
 	body, err := readBody(w, r)
 	if err != nil {

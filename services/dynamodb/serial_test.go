@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -112,7 +113,11 @@ func (op accountOp) perform(t *testing.T, r *rig) accountResult {
 
 func TestTransactionsHappenOneAfterTheOther(t *testing.T) {
 	names := []string{"left/a", "left/b", "right/a", "right/c"}
-	for round := range uint64(4) {
+	rounds := uint64(2)
+	if os.Getenv("BEVY_LONG") == "1" {
+		rounds = 40
+	}
+	for round := range rounds {
 		r := newRig(t)
 		r.ok("CreateTable", simpleTable("left"))
 		r.ok("CreateTable", simpleTable("right"))
