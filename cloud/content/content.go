@@ -147,6 +147,7 @@ type Store struct {
 	own   *source
 	holds map[*Hold]bool
 	sweep *sweep // that is going on
+	told  map[*func()]bool
 
 	clearing sync.RWMutex // held for reading by what may name old blocks anew; taken before mu
 }
@@ -168,42 +169,50 @@ func New(o Options) *Store {
 	}
 	return &Store{
 		o: o, cutter: hyperblobs.NewCutter(o.ChunkSize),
-		logs: map[LogID]*source{}, holds: map[*Hold]bool{},
+		logs: map[LogID]*source{}, holds: map[*Hold]bool{}, told: map[*func()]bool{},
 	}
 }
 
 // Own gives the store the log that this device writes, one at most. Nobody else
 // may append to it. Logs stay the caller's to close, after the store's last use.
-func (s *Store) Own(log *hypercore.Log) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.own != nil {
-		return errors.New("add content log: there is one to write already")
-	}
-	src, err := s.addLocked(log, 0)
-	if err == nil {
-		s.own = src
-	}
-	return err
-}
+func (s *Store) Own(log *hypercore.Log) error { return s.add(log, 0, true) }
 
 // Add gives the store a log that somebody else writes, or that this device wrote
 // before. What is in its blocks from upTo on is taken as not there; 0 is no limit.
 // The session must be one that may clear blocks: not a read-only one.
-func (s *Store) Add(log *hypercore.Log, upTo uint64) error {
+func (s *Store) Add(log *hypercore.Log, upTo uint64) error { return s.add(log, upTo, false) }
+
+func (s *Store) add(log *hypercore.Log, upTo uint64, own bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, err := s.addLocked(log, upTo)
-	return err
-}
-
-func (s *Store) addLocked(log *hypercore.Log, upTo uint64) (*source, error) {
 	src := &source{id: idOf(log.Key()), log: log, upTo: upTo}
+	if own && s.own != nil {
+		return errors.New("add content log: there is one to write already")
+	}
 	if s.logs[src.id] != nil {
-		return nil, fmt.Errorf("add content log %s: it, or one whose key begins the same, is there", log.Key())
+		return fmt.Errorf("add content log %s: it, or one whose key begins the same, is there", log.Key())
 	}
 	s.logs[src.id] = src
-	return src, nil
+	if own {
+		s.own = src
+	}
+	for f := range s.told {
+		(*f)()
+	}
+	return nil
+}
+
+// Notify calls f when a log was added, until stop is called. f must return soon, and
+// must not use the store.
+func (s *Store) Notify(f func()) (stop func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.told[&f] = true
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.told, &f)
+	}
 }
 
 // Logs returns the logs, this device's own first.

@@ -93,6 +93,7 @@ type Folder struct {
 	content *content.Store
 	o       Options
 	past    bool // the tree is a checkout of this folder's own
+	refetch calls
 }
 
 // New returns the folder of a tree and a store, which stay the caller's to close,

@@ -301,15 +301,21 @@ func (f *Folder) Evict(ctx context.Context, path string) (freed int64, err error
 
 // Fetch brings the contents of all files here, then those of what changes, until the
 // context ends. It is for a device that keeps a whole copy. What nobody has does not
-// keep it from the rest, and is looked for again every few minutes.
+// keep it from the rest, and is looked for again every few minutes, when a log is
+// added, and after Refetch.
 func (f *Folder) Fetch(ctx context.Context) error {
-	changed := make(chan struct{}, 1)
-	defer f.Notify(func() {
-		select {
-		case changed <- struct{}{}:
-		default:
+	changed, again := make(chan struct{}, 1), make(chan struct{}, 1)
+	wake := func(c chan struct{}) func() {
+		return func() {
+			select {
+			case c <- struct{}{}:
+			default:
+			}
 		}
-	})()
+	}
+	defer f.Notify(wake(changed))()
+	defer f.content.Notify(wake(again))()
+	defer f.refetch.add(wake(again))()
 	ahead := f.content.Follow(ctx) // of the entries
 	defer ahead.Close()
 	var done, left tree.Version // left is from where on not all could be had
@@ -328,8 +334,7 @@ func (f *Folder) Fetch(ctx context.Context) error {
 			left, missed = done, true
 		}
 		done = now
-		again := make(chan struct{})
-		timer := f.o.Clock.AfterFunc(fetchAgain, func() { close(again) })
+		timer := f.o.Clock.AfterFunc(fetchAgain, wake(again))
 		select {
 		case <-changed:
 		case <-again:
@@ -341,6 +346,38 @@ func (f *Folder) Fetch(ctx context.Context) error {
 			return ctx.Err()
 		}
 		timer.Stop()
+	}
+}
+
+// Refetch makes Fetch look again for what nobody had: somebody may have come who
+// does.
+func (f *Folder) Refetch() { f.refetch.call() }
+
+// calls are functions to be called.
+type calls struct {
+	mu   sync.Mutex
+	list map[*func()]bool
+}
+
+func (c *calls) add(f func()) (stop func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.list == nil {
+		c.list = map[*func()]bool{}
+	}
+	c.list[&f] = true
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.list, &f)
+	}
+}
+
+func (c *calls) call() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for f := range c.list {
+		(*f)()
 	}
 }
 

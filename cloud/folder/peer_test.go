@@ -24,10 +24,12 @@ import (
 type connected struct {
 	*Folder
 	store *corestore.Store
+	add   func() // the other's content log
 }
 
-// newConnected opens device n of 2.
-func newConnected(t *testing.T, n byte) *connected {
+// newConnected opens device n of 2. With late, it does not know of the other's
+// content log yet.
+func newConnected(t *testing.T, n byte, late bool) *connected {
 	t.Helper()
 	store, err := corestore.Open(storage.NewMemory(), corestore.Options{})
 	must(t, err)
@@ -43,6 +45,7 @@ func newConnected(t *testing.T, n byte) *connected {
 		t.Cleanup(func() { must(t, l.Close()) })
 		return l
 	}
+	d := &connected{store: store}
 	entries, contents := tree.New(tree.Options{}), content.New(content.Options{})
 	for m := byte(1); m <= 2; m++ {
 		bee, err := hyperbee.Open(log(m, "tree"), hyperbee.Options{CacheBytes: 1 << 20})
@@ -53,17 +56,22 @@ func newConnected(t *testing.T, n byte) *connected {
 			continue
 		}
 		must(t, entries.Add(bee, 0))
-		must(t, contents.Add(log(m, "content"), 0))
+		other := log(m, "content")
+		d.add = func() { must(t, contents.Add(other, 0)) }
+		if !late {
+			d.add()
+		}
 	}
 	t.Cleanup(func() { must(t, entries.Close()) })
-	return &connected{New(entries, contents, Options{Device: nameOf}), store}
+	d.Folder = New(entries, contents, Options{Device: nameOf})
+	return d
 }
 
 // Two devices that are connected have each other's files by themselves, one all of
 // their contents, the other what it reads.
 func TestConnectedDevicesExchangeFiles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b := newConnected(t, 1), newConnected(t, 2)
+		a, b := newConnected(t, 1, false), newConnected(t, 2, true)
 		ctx, cancel := context.WithCancel(context.Background())
 		var running sync.WaitGroup
 		t.Cleanup(func() { // before the stores are closed
@@ -88,6 +96,17 @@ func TestConnectedDevicesExchangeFiles(t *testing.T) {
 		}
 		running.Go(func() { _ = b.Fetch(ctx) })
 
+		// The log of a content may become known after what names it.
+		must(t, a.Put(ctx, "/first", strings.NewReader("first"), PutOptions{}))
+		synctest.Wait()
+		if n, err := b.Missing(ctx, "/first"); n != 5 || err != nil {
+			t.Errorf("%d bytes are missing (%v), want all", n, err)
+		}
+		b.add()
+		synctest.Wait()
+		if n, err := b.Missing(ctx, "/first"); n != 0 || err != nil {
+			t.Errorf("%d bytes are missing (%v), want none", n, err)
+		}
 		// What nobody has keeps nothing else from being fetched.
 		lost := strings.Repeat("lost", 1000)
 		must(t, a.Put(ctx, "/lost", strings.NewReader(lost), PutOptions{}))
