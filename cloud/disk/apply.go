@@ -51,6 +51,13 @@ func (r *round) remote(ctx context.Context) error {
 	was := since
 	for range 3 {
 		before, conflicts, err := r.changes(ctx)
+		if errors.Is(err, errBehind) {
+			// What is on the disk is newer than what is here of the folder.
+			r.k.mu.Lock()
+			r.k.apply.add(CodeBehind, "")
+			r.k.mu.Unlock()
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -103,6 +110,11 @@ func (r *round) changes(ctx context.Context) (cursor []byte, conflicts bool, err
 		return cursor, false, err
 	}
 	for c, err := range r.source.changes(ctx, cursor) {
+		if errors.Is(err, errOther) { // the next round compares everything
+			r.x.unset(spaceMeta, "cursor")
+			r.x.unset(spaceMeta, "unresolved")
+			err = errors.Join(err, r.x.commit(true))
+		}
 		if err != nil {
 			return fail(fmt.Errorf("read changes: %w", err))
 		}

@@ -156,6 +156,11 @@ func (f *fakeFolder) changes(_ context.Context, since []byte) iter.Seq2[change, 
 	n, _ := strconv.Atoi(string(since))
 	return func(yield func(change, error) bool) {
 		f.mu.Lock()
+		if n > len(f.arrivals) {
+			f.mu.Unlock()
+			yield(change{}, errBehind)
+			return
+		}
 		paths := slices.Sorted(maps.Keys(setOf(f.arrivals[n:])))
 		f.mu.Unlock()
 		for _, p := range paths {

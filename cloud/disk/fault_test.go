@@ -941,3 +941,34 @@ func TestLargeFilesOfTheSameSize(t *testing.T) {
 		t.Error("a hidden change is not there")
 	}
 }
+
+// TestWhatAPowerCutTookComesAgain: the index and the disk have what came from
+// others, and the logs have lost it.
+func TestWhatAPowerCutTookComesAgain(t *testing.T) {
+	a, b := newDevice(t, "a"), newDevice(t, "b")
+	a.write("/x", "old")
+	a.write("/y", "old")
+	converge(t, a, b)
+	before := newFake("b")
+	meet(before, b.cloud, true)
+	a.write("/x", "newer")
+	a.remove("/y")
+	a.write("/z", "new")
+	converge(t, a, b)
+	want := b.tree()
+	must(t, b.k.Close())
+	b.cloud, b.c.source = before, before
+	b.open()
+	b.write("/mine", "goes out")
+	b.sync()
+	b.wantNotice(CodeBehind)
+	b.remove("/mine")
+	same(t, "meanwhile", b.tree(), want)
+	b.write("/mine", "goes out")
+	converge(t, a, b)
+	b.wantCalm()
+	same(t, "both", b.tree(), a.tree())
+	if a.read("/mine") != "goes out" || a.read("/x") != "newer" {
+		t.Error(a.tree())
+	}
+}

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"context"
+	"errors"
 	"io"
 	"io/fs"
 	"iter"
@@ -48,6 +49,16 @@ type source interface {
 	// notify has f called after changes, until stop.
 	notify(f func()) (stop func())
 }
+
+// Errors of changes.
+var (
+	// errBehind: not all of the version is here any more. What came from others is
+	// not waited for until it is on the disk, so a power cut may take it away; they
+	// bring it again.
+	errBehind = errors.New("not all of it is here")
+	// errOther: the version is of another folder.
+	errOther = errors.New("version of another folder")
+)
 
 // A change is what is at a path now.
 type change struct {

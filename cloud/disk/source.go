@@ -12,6 +12,7 @@ import (
 	"github.com/cloudbevy/bevy/cloud/folder"
 	"github.com/cloudbevy/bevy/cloud/tree"
 	"github.com/cloudbevy/bevy/hyper/clock"
+	"github.com/cloudbevy/bevy/hyper/hypercore"
 	"github.com/cloudbevy/bevy/hyper/storage"
 )
 
@@ -80,6 +81,12 @@ func readVersion(b []byte) tree.Version {
 func (c cloudFolder) changes(ctx context.Context, since []byte) iter.Seq2[change, error] {
 	return func(yield func(change, error) bool) {
 		for ch, err := range c.f.Changes(ctx, readVersion(since)) {
+			switch {
+			case errors.Is(err, tree.ErrWriter):
+				err = errors.Join(errOther, err)
+			case errors.Is(err, hypercore.ErrLength):
+				err = errors.Join(errBehind, err)
+			}
 			if err != nil {
 				yield(change{}, err)
 				return

@@ -44,6 +44,7 @@ const (
 	CodeMassDelete = "mass-delete"
 	CodeDiskFull   = "disk-full"
 	CodeSync       = "sync-failed"
+	CodeBehind     = "behind"
 	CodeReadOnly   = "read-only-here"
 	CodeUnreadable = "unreadable"
 	CodeSpecial    = "special-file"
@@ -69,6 +70,7 @@ var words = map[string]struct {
 	CodeMassDelete: {Severe, "most files of %s are gone from this disk: they stay in the cloud until you say that this was meant", "bevy folder confirm %s, or: bevy folder restore %s"},
 	CodeDiskFull:   {Severe, "the disk is full: %s waits for space", ""},
 	CodeSync:       {Severe, "%s can't be kept now, and is tried again", "bevy doctor"},
+	CodeBehind:     {Info, "what this machine had heard from others was lost, as by a power cut: %s waits until it comes again", "bevy status"},
 	CodeReadOnly:   {Warning, "these were changed here, where the folder may only be read: the changes stay on this disk", ""},
 	CodeUnreadable: {Warning, "these can't be read, and are not kept", ""},
 	CodeSpecial:    {Info, "these are no files, folders or links, and are not kept", ""},
