@@ -78,6 +78,11 @@ func TestConnectedDevicesExchangeFiles(t *testing.T) {
 			cancel()
 			running.Wait()
 		})
+		// What nobody has keeps nothing else from being fetched.
+		lost := strings.Repeat("lost", 1000)
+		must(t, a.Put(ctx, "/lost", strings.NewReader(lost), PutOptions{}))
+		_, err := a.Evict(ctx, "/lost")
+		must(t, err)
 		x, y := transport.Pipe()
 		running.Go(func() {
 			o := secretstream.Options{KeyPair: noise.NewKeyPair([32]byte{1}), KeepAlive: -1}
@@ -104,16 +109,10 @@ func TestConnectedDevicesExchangeFiles(t *testing.T) {
 		}
 		b.add()
 		synctest.Wait()
+		time.Sleep(3 * fetchPatience) // of the bubble
 		if n, err := b.Missing(ctx, "/first"); n != 0 || err != nil {
 			t.Errorf("%d bytes are missing (%v), want none", n, err)
 		}
-		// What nobody has keeps nothing else from being fetched.
-		lost := strings.Repeat("lost", 1000)
-		must(t, a.Put(ctx, "/lost", strings.NewReader(lost), PutOptions{}))
-		_, err := a.Evict(ctx, "/lost")
-		must(t, err)
-		synctest.Wait()
-		time.Sleep(3 * fetchPatience) // of the bubble
 		big := strings.Repeat("all work and no play ", 50_000)
 		must(t, a.Put(ctx, "/big", strings.NewReader(big), PutOptions{}))
 		must(t, a.Put(ctx, "/small", strings.NewReader("small"), PutOptions{}))
