@@ -35,6 +35,7 @@ type fakeFolder struct {
 	opened   int
 	readOnly bool
 	broken   error // of version
+	other    error // of changes since any version
 }
 
 type saying struct {
@@ -156,6 +157,11 @@ func (f *fakeFolder) changes(_ context.Context, since []byte) iter.Seq2[change, 
 	n, _ := strconv.Atoi(string(since))
 	return func(yield func(change, error) bool) {
 		f.mu.Lock()
+		if f.other != nil && n > 0 {
+			f.mu.Unlock()
+			yield(change{}, f.other)
+			return
+		}
 		if n > len(f.arrivals) {
 			f.mu.Unlock()
 			yield(change{}, errBehind)

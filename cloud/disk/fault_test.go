@@ -972,3 +972,24 @@ func TestWhatAPowerCutTookComesAgain(t *testing.T) {
 		t.Error(a.tree())
 	}
 }
+
+func TestAnotherFolderUnderTheSameNameErasesNothing(t *testing.T) {
+	a, b := newDevice(t, "a"), newDevice(t, "b")
+	a.write("/x", "1")
+	converge(t, a, b)
+	must(t, a.k.Close())
+	other := newFake("c")
+	c := newDevice(t, "c", func(c *config) { c.source = other })
+	c.write("/y", "2")
+	c.write("/z", "3")
+	c.sync()
+	other.other = errOther
+	a.cloud, a.c.source = other, other
+	a.open()
+	if err := a.k.Sync(t.Context()); !errors.Is(err, errOther) {
+		t.Errorf("sync: %v", err)
+	}
+	other.other = nil
+	a.sync()
+	same(t, "disk", a.tree(), "/x \"1\"\n/y \"2\"\n/z \"3\"\n")
+}
