@@ -93,7 +93,10 @@ func (d *Door) createBackup(ctx context.Context, r *request) ([]byte, error) {
 	}
 	defer d.release(t)
 	now := d.o.Clock.Now()
-	counts := t.counts()
+	counts, err := t.total(ctx)
+	if err != nil {
+		return nil, err
+	}
 	b := &backup{Version: schemaVersion, ID: fmt.Sprintf("%014d-%s", millis(now), newID()[:8]), Name: r.str("BackupName"),
 		Table: r.str("TableName"), Tree: t.id, Time: millis(now), Bytes: counts.bytes, Items: counts.items, Schema: t.now.Load()}
 	d.catalog.mu.Lock()
@@ -290,6 +293,9 @@ func (d *Door) restore(ctx context.Context, r *request, tree Tree, at time.Time,
 	}
 	defer func() { err = errors.Join(err, view.Close()) }()
 	was, err := readSchema(ctx, view)
+	if errors.Is(err, ErrNotFound) {
+		return nil, &Error{Type: "InvalidRestoreTimeException", Message: "The table was not there at that time"}
+	}
 	if err != nil {
 		return nil, err
 	}

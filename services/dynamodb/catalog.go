@@ -22,6 +22,7 @@ const (
 	catGone   = 'g' // and the id of a table whose tree is to be deleted
 	catBackup = 'b' // and the id of a backup
 	catIntent = 'x' // and the writer and the number of a transaction
+	catLast   = 'n' // and the writer, whose last transaction has that number
 )
 
 // A catalog is what a door has besides its tables.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cloudbevy/bevy/hyper/hyperbee"
 	"github.com/cloudbevy/bevy/services/dynamodb/item"
 )
 
@@ -331,12 +332,33 @@ func (d *Door) describeTable(ctx context.Context, r *request) ([]byte, error) {
 		return nil, err
 	}
 	defer d.release(t)
+	counts, err := t.total(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var o object
-	err = o.any("Table", d.describe(t.now.Load(), t.counts(), "ACTIVE"))
+	err = o.any("Table", d.describe(t.now.Load(), counts, "ACTIVE"))
 	return o.end(), err
 }
 
-// counts are those of the table now.
+// total is what all writers have counted.
+func (t *table) total(ctx context.Context) (state, error) {
+	all := t.counts()
+	own := t.tree.Writer()
+	for e, err := range t.tree.Range(ctx, hyperbee.RangeOptions{Gte: []byte{keyCount}, Lt: []byte{keyCount + 1}}) {
+		if err != nil {
+			return all, err
+		}
+		var s state
+		if string(e.Key[1:]) != string(own[:]) && s.read(e.Value) == nil {
+			all.items += s.items
+			all.bytes += s.bytes
+		}
+	}
+	return all, nil
+}
+
+// counts are those of this writer now.
 func (t *table) counts() state {
 	t.writer <- struct{}{}
 	defer func() { <-t.writer }()
@@ -354,7 +376,10 @@ func (d *Door) deleteTable(ctx context.Context, r *request) ([]byte, error) {
 	if s.Protected {
 		return nil, invalid("Resource cannot be deleted as it is currently protected against deletion. Disable deletion protection first.")
 	}
-	counts := t.counts()
+	counts, err := t.total(ctx)
+	if err != nil {
+		return nil, err
+	}
 	if err := d.dropTable(ctx, t, name); err != nil {
 		return nil, err
 	}
@@ -470,8 +495,12 @@ func (d *Door) updateTable(ctx context.Context, r *request) ([]byte, error) {
 	if len(next.Dropped) > 0 || len(next.filling()) > 0 {
 		d.fill(name, t.id)
 	}
+	counts, err := t.total(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var o object
-	err = o.any("TableDescription", d.describe(next, t.counts(), "UPDATING"))
+	err = o.any("TableDescription", d.describe(next, counts, "UPDATING"))
 	return o.end(), err
 }
 

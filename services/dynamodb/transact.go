@@ -119,14 +119,14 @@ func (d *Door) recover(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	b, err := d.catalog.tree.Get(ctx, lastKey(w))
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		return err
-	}
-	if len(b) > 0 {
-		if err := json.Unmarshal(b, &d.catalog.next); err != nil {
-			return err
-		}
+	// Numbers rise, also when this device has become another writer.
+	if err := d.catalog.each(ctx, catLast, "", func(_ string, b []byte) (bool, error) {
+		var n uint64
+		err := json.Unmarshal(b, &n)
+		d.catalog.next = max(d.catalog.next, n)
+		return true, err
+	}); err != nil {
+		return fmt.Errorf("read transactions: %w", err)
 	}
 	for i, in := range intents {
 		for name, ops := range in.Tables {
@@ -157,7 +157,7 @@ func (d *Door) recover(ctx context.Context) error {
 }
 
 // lastKey has the number of the last transaction of a writer.
-func lastKey(w [8]byte) []byte { return append([]byte{'n'}, w[:]...) }
+func lastKey(w [8]byte) []byte { return append([]byte{catLast}, w[:]...) }
 
 // A noting is a batch that keeps what it is to write.
 type noting struct {

@@ -1,0 +1,90 @@
+package dynamodb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/cloudbevy/bevy/cloud/tree"
+	"github.com/cloudbevy/bevy/hyper/hyperbee"
+)
+
+// OnCloud returns the tree of a cloud as one of a door. own is the key of the bee
+// that this device writes; close is called when the door needs it no more.
+func OnCloud(t *tree.Tree, own tree.Writer, close func() error) Tree {
+	return cloudTree{cloudReader{t}, t, [8]byte(own[:8]), close}
+}
+
+// cloudSource is what a tree of a cloud and a batch of it have in common.
+type cloudSource interface {
+	Get(ctx context.Context, key []byte) (tree.Entry, error)
+	Range(ctx context.Context, o hyperbee.RangeOptions) iter.Seq2[tree.Entry, error]
+}
+
+type cloudReader struct{ cloudSource }
+
+func (r cloudReader) Get(ctx context.Context, key []byte) ([]byte, error) {
+	e, err := r.cloudSource.Get(ctx, key)
+	if errors.Is(err, tree.ErrNotFound) {
+		return nil, fmt.Errorf("get: %w", ErrNotFound)
+	}
+	return e.Value, err
+}
+
+func (r cloudReader) Range(ctx context.Context, o hyperbee.RangeOptions) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		for e, err := range r.cloudSource.Range(ctx, o) {
+			if !yield(Entry{e.Key, e.Value}, err) {
+				return
+			}
+		}
+	}
+}
+
+type cloudTree struct {
+	cloudReader
+	tree   *tree.Tree
+	writer [8]byte
+	close  func() error
+}
+
+func (t cloudTree) Writer() [8]byte { return t.writer }
+func (t cloudTree) Shared() bool    { return true }
+func (t cloudTree) Close() error    { return t.close() }
+
+func (t cloudTree) Batch(ctx context.Context) (Batch, error) {
+	b, err := t.tree.Batch(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return cloudBatch{cloudReader{b}, b}, nil
+}
+
+func (t cloudTree) At(ctx context.Context, when time.Time) (View, error) {
+	view, err := t.tree.At(ctx, when)
+	if err != nil {
+		return nil, err
+	}
+	return cloudView{cloudReader{view}, view}, nil
+}
+
+type cloudBatch struct {
+	cloudReader
+	batch *tree.Batch
+}
+
+func (b cloudBatch) Put(ctx context.Context, key, value []byte) error {
+	return b.batch.Put(ctx, key, value)
+}
+func (b cloudBatch) Delete(ctx context.Context, key []byte) error { return b.batch.Delete(ctx, key) }
+func (b cloudBatch) Flush(ctx context.Context) error              { return b.batch.Flush(ctx) }
+func (b cloudBatch) Close()                                       { b.batch.Close() }
+
+type cloudView struct {
+	cloudReader
+	tree *tree.Tree
+}
+
+func (v cloudView) Close() error { return v.tree.Close() }

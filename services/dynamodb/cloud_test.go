@@ -1,0 +1,102 @@
+package dynamodb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/cloudbevy/bevy/cloud/tree"
+	"github.com/cloudbevy/bevy/hyper/clock"
+	"github.com/cloudbevy/bevy/hyper/corestore"
+	"github.com/cloudbevy/bevy/hyper/hyperbee"
+	"github.com/cloudbevy/bevy/hyper/storage"
+)
+
+// A device is one of two that have the same trees, each with bees of its own.
+type device struct {
+	logs      *corestore.Store
+	own, peer string
+	clock     clock.Clock
+}
+
+func (d *device) Open(ctx context.Context, name string, create bool) (Tree, error) {
+	t := tree.New(tree.Options{Clock: d.clock})
+	var open []func() error
+	var key tree.Writer
+	for _, who := range []string{d.own, d.peer} {
+		log, err := d.logs.Namespace(who).Get(corestore.LogOptions{Name: name})
+		if err != nil {
+			return nil, err
+		}
+		bee, err := hyperbee.Open(log, hyperbee.Options{CacheBytes: 1 << 20})
+		if err != nil {
+			return nil, err
+		}
+		if who == d.own {
+			key = log.Key()
+			err = t.Own(bee)
+		} else {
+			err = t.Add(bee, 0)
+		}
+		if err != nil {
+			return nil, err
+		}
+		open = append(open, bee.Close, log.Close)
+	}
+	all := OnCloud(t, key, func() error {
+		err := t.Close()
+		for _, f := range open {
+			err = errors.Join(err, f())
+		}
+		return err
+	})
+	if _, err := all.Get(ctx, []byte{keyTable}); !create && name != catalogName && errors.Is(err, ErrNotFound) {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", name, ErrNotFound), all.Close())
+	}
+	return all, nil
+}
+
+func (d *device) Delete(context.Context, string) error { return nil }
+
+func TestTwoDevicesHaveTheSameTables(t *testing.T) {
+	logs, err := corestore.Open(storage.NewMemory(), corestore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer logs.Close()
+	c := clock.NewFake(epoch)
+	a := rigOn(t, &device{logs, "a", "b", c}, c)
+	a.ok("CreateTable", newPeople)
+	a.ok("CreateTable", simpleTable("left"))
+	c.Advance(time.Second)
+	put := func(r *rig, n int, color string) {
+		r.ok("PutItem", fmt.Sprintf(`{"TableName":"people","Item":{"a":{"S":"x"},"b":{"N":"%d"},"c":{"S":%q}}}`, n, color))
+		c.Advance(time.Second)
+	}
+	put(a, 1, "red")
+	b := rigOn(t, &device{logs, "b", "a", c}, c)
+	put(b, 2, "red")
+	put(b, 1, "blue")
+	put(a, 3, "red")
+	a.ok("UpdateContinuousBackups", `{"TableName":"people","PointInTimeRecoverySpecification":{"PointInTimeRecoveryEnabled":true}}`)
+	for who, r := range map[string]*rig{"a": a, "b": b} {
+		got := r.ok("Query", `{"TableName":"people","IndexName":"byC","Select":"COUNT","KeyConditionExpression":"c = :c","ExpressionAttributeValues":{":c":{"S":"red"}}}`)
+		if got["Count"].(float64) != 2 {
+			t.Errorf("%s: %v", who, got)
+		}
+		table := r.ok("DescribeTable", `{"TableName":"people"}`)["Table"].(map[string]any)
+		if table["ItemCount"].(float64) != 3 {
+			t.Errorf("%s counts %v items", who, table["ItemCount"])
+		}
+	}
+	for who, r := range map[string]*rig{"a": a, "b": b} {
+		r.ok("TransactWriteItems", `{"TransactItems":[{"Update":{`+account("left/"+who)+`,"UpdateExpression":"add n :n","ExpressionAttributeValues":{":n":{"N":"1"}}}},
+			{"Put":{"TableName":"people","Item":{"a":{"S":"t"},"b":{"N":"1"}}}}]}`)
+	}
+	a.ok("RestoreTableToPointInTime", fmt.Sprintf(`{"SourceTableName":"people","TargetTableName":"then","RestoreDateTime":%d}`, epoch.Unix()+1))
+	if n := a.count(`{"TableName":"then"}`); n != 1 {
+		t.Errorf("then there were %v items, want 1", n)
+	}
+}
