@@ -95,8 +95,13 @@ func (w *Watcher) event(e fsnotify.Event) {
 	if k == nil {
 		return
 	}
-	if self && e.Has(fsnotify.Rename|fsnotify.Remove) {
+	switch {
+	case self && e.Has(fsnotify.Rename):
 		w.moved(k, e.Name)
+	case self && e.Has(fsnotify.Remove):
+		w.mu.Lock()
+		delete(w.dirs, e.Name) // the system has ended the watching
+		w.mu.Unlock()
 	}
 	if path, ok := clean(k.c.dir, e.Name); ok {
 		k.touched(path)
