@@ -131,7 +131,7 @@ func (n *Node) follow(w http.ResponseWriter, r *http.Request, in client.EventsRe
 		return &client.Error{Code: client.CodeFailed, Message: "cannot follow the events", Cause: "too many do", Try: "close a page", Status: http.StatusTooManyRequests}
 	}
 	defer n.streams.Add(-1)
-	defer n.idle.busy("pages")()
+	defer n.Busy("pages")()
 	place := in.After
 	if id := r.Header.Get(client.LastEvent); id != "" {
 		place = id

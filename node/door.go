@@ -37,7 +37,7 @@ func UnderHost(f func(label string) bool) func(*http.Request) bool {
 const box = "sandbox allow-scripts allow-forms allow-popups allow-modals allow-downloads"
 
 func (n *Node) serveDoor(d *openDoor, w http.ResponseWriter, r *http.Request) {
-	defer n.idle.busy("requests")()
+	defer n.Busy("requests")()
 	d.account.Requests.Add(1)
 	if r.ContentLength > 0 {
 		d.account.In.Add(uint64(r.ContentLength))

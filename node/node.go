@@ -99,6 +99,7 @@ type Node struct {
 	logFile  *logFile
 	events   *hub
 	idle     *idler
+	rester   *rester
 	sessions *sessions
 	super    *supervisor
 	usage    usageMeter
@@ -154,6 +155,8 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	if err := n.listen(ctx); err != nil {
 		return nil, err
 	}
+	n.rester = newRester(n.clock)
+	n.rester.stir()
 	n.idle = newIdler(n.clock, n.idleAfter(), func() { n.stop("idle", nil) })
 	defer n.idle.busy("starting")()
 	n.Route(n.ownRoutes()...)
@@ -350,11 +353,20 @@ func (n *Node) Supervise(name string, serve func(context.Context) error) *Accoun
 
 // Busy keeps the node from ending by itself until done is called. why is told
 // to people: "sync", "peers".
-func (n *Node) Busy(why string) (done func()) { return n.idle.busy(why) }
+func (n *Node) Busy(why string) (done func()) {
+	over := n.idle.busy(why)
+	return func() {
+		n.rester.stir()
+		over()
+	}
+}
 
 // Publish tells all who follow the events. See client for kinds; data becomes
 // JSON, at most 64 KiB of it.
-func (n *Node) Publish(kind string, data any) { n.events.publish(kind, data) }
+func (n *Node) Publish(kind string, data any) {
+	n.rester.stir()
+	n.events.publish(kind, data)
+}
 
 // Say publishes something that happened, in words for people.
 func (n *Node) Say(format string, args ...any) {
@@ -426,6 +438,7 @@ func (n *Node) close() (err error) {
 	}
 	if n.idle != nil {
 		n.idle.close()
+		n.rester.close()
 	}
 	close(n.draining)
 	if len(n.servers) > 0 {

@@ -26,7 +26,7 @@ const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src
 // servePage serves the page. It holds nothing secret: what it shows it asks the
 // API for.
 func (n *Node) servePage(w http.ResponseWriter, r *http.Request) {
-	defer n.idle.busy("requests")()
+	defer n.Busy("requests")()
 	name := path.Clean("/" + r.URL.Path)[1:]
 	if name == "" {
 		name = "index.html"

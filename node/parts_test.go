@@ -95,6 +95,35 @@ func TestNodeEndsByItselfOnlyIfSomeoneStartsItAgain(t *testing.T) {
 	}
 }
 
+func TestMemoryIsGivenBackOnceWhenNothingHappens(t *testing.T) {
+	fake := clock.NewFake(time.Unix(1e9, 0))
+	r, rests := newRester(fake), 0
+	r.rest = func() { rests++ }
+	for range 100 {
+		r.stir()
+		fake.Advance(restAfter / 10)
+	}
+	if rests != 0 {
+		t.Error("it rests while things happen")
+	}
+	fake.Advance(24 * time.Hour)
+	if rests != 1 || fake.Waiting() != 0 {
+		t.Errorf("it rests %d times, and %d timers wait", rests, fake.Waiting())
+	}
+	r.stir()
+	fake.Advance(restAfter)
+	if rests != 2 {
+		t.Errorf("it rests %d times", rests)
+	}
+	r.stir()
+	r.close()
+	r.stir()
+	fake.Advance(time.Hour)
+	if rests != 2 || fake.Waiting() != 0 {
+		t.Error("it rests after its end")
+	}
+}
+
 // testSupervisor is one for a bubble of synctest.
 func testSupervisor() *supervisor {
 	h := newHub(clock.System)

@@ -65,7 +65,7 @@ type routeHandler struct {
 
 // serveAPI finds the route of a request, asks guard who may, and serves it.
 func (n *Node) serveAPI(w http.ResponseWriter, r *http.Request, guard func(open bool) (caller, error)) {
-	defer n.idle.busy("requests")()
+	defer n.Busy("requests")()
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	h, pattern := n.mux.Handler(r)

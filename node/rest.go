@@ -1,0 +1,60 @@
+package node
+
+import (
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/cloudbevy/bevy/hyper/clock"
+)
+
+// restAfter is how long nothing must have happened until memory is given back.
+const restAfter = 15 * time.Second
+
+// A rester gives memory back to the system when nothing happens any more, once:
+// by itself the runtime keeps what was needed last, and looks again after
+// minutes.
+type rester struct {
+	clock clock.Clock
+	rest  func()
+
+	mu     sync.Mutex
+	last   time.Time // when something happened
+	timer  clock.Timer
+	closed bool
+}
+
+func newRester(c clock.Clock) *rester { return &rester{clock: c, rest: debug.FreeOSMemory} }
+
+// stir says that something happens.
+func (r *rester) stir() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.last = r.clock.Now()
+	if r.timer == nil && !r.closed {
+		r.timer = r.clock.AfterFunc(restAfter, r.look)
+	}
+}
+
+func (r *rester) look() {
+	r.mu.Lock()
+	r.timer = nil
+	left := restAfter - r.clock.Now().Sub(r.last)
+	if left > 0 && !r.closed {
+		r.timer = r.clock.AfterFunc(left, r.look)
+	}
+	due := left <= 0 && !r.closed
+	r.mu.Unlock()
+	if due {
+		r.rest()
+	}
+}
+
+func (r *rester) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+	if r.timer != nil {
+		r.timer.Stop()
+	}
+}
