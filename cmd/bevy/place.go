@@ -119,7 +119,7 @@ func (f *files) findNow(word, verb string) (place, error) {
 	p, err := f.find(word)
 	if err == nil && p.at != "" {
 		return p, wrong(fmt.Sprintf("bevy %s %s, if the @ is part of the name", verb, shellWord(word+"@")),
-			fmt.Sprintf("%q is a moment, and what was stays as it was", p.at), "cannot %s %s", verb, word)
+			fmt.Sprintf("it takes no moment, and %q is one", p.at), "cannot %s %s", verb, word)
 	}
 	return p, err
 }
@@ -254,6 +254,9 @@ func momentHint(err error, p place) error {
 func (p place) when() string {
 	if p.at == "" {
 		return ""
+	}
+	if t, err := time.Parse(time.RFC3339Nano, p.at); err == nil {
+		return " at " + t.Local().Format("2006-01-02 15:04:05")
 	}
 	return fmt.Sprintf(" at %q", p.at)
 }
