@@ -169,11 +169,7 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	if d.o.Clock == clock.System {
-		// Where connections have no deadlines, clients may be as slow as they like.
-		_ = http.NewResponseController(w).SetReadDeadline(d.o.Clock.Now().Add(requestTime))
-	}
-	body, err := readBody(w, r)
+	body, err := d.readBody(w, r)
 	if err != nil {
 		status := http.StatusBadRequest
 		if tooBig := new(http.MaxBytesError); errors.As(err, &tooBig) {
@@ -208,7 +204,14 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 const jsonType = "application/x-amz-json-1.0"
 
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+// readBody reads a body in its time. Where connections have no deadlines, clients
+// may take as long as they like.
+func (d *Door) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if d.o.Clock == clock.System {
+		c := http.NewResponseController(w)
+		_ = c.SetReadDeadline(d.o.Clock.Now().Add(requestTime))
+		defer func() { _ = c.SetReadDeadline(time.Time{}) }() // or the answer would have it, too
+	}
 	if n := r.ContentLength; n >= 0 && n <= maxRequest {
 		b := make([]byte, n)
 		_, err := io.ReadFull(r.Body, b)

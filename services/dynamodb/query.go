@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/cloudbevy/bevy/hyper/hyperbee"
 	"github.com/cloudbevy/bevy/services/dynamodb/item"
@@ -443,6 +444,9 @@ type page struct {
 	filtered, counted bool
 }
 
+// pages are buffers for what is found.
+var pages = sync.Pool{New: func() any { return new([]byte) }}
+
 // run walks until the page is full.
 func (w *walk) run(ctx context.Context) ([]byte, error) {
 	if err := w.t.settled(ctx); err != nil {
@@ -450,7 +454,12 @@ func (w *walk) run(ctx context.Context) ([]byte, error) {
 	}
 	w.t.whole.RLock()
 	defer w.t.whole.RUnlock()
-	p := page{limit: math.MaxInt}
+	buf := pages.Get().(*[]byte)
+	p := page{limit: math.MaxInt, items: (*buf)[:0]}
+	defer func() {
+		*buf = p.items
+		pages.Put(buf)
+	}()
 	if w.r.has("Limit") {
 		p.limit = w.r.int("Limit")
 	}
@@ -538,7 +547,7 @@ func (w *walk) take(p *page, b stored, key []byte) error {
 
 // result is the answer of a walk.
 func (w *walk) result(p *page) ([]byte, error) {
-	var o object
+	o := make(object, 0, len(p.items)+256)
 	if !p.counted {
 		o.name("Items")
 		o = append(append(append(o, '['), p.items...), ']')
