@@ -16,7 +16,7 @@ func (a *app) completionCommand() *cobra.Command {
 		Use:   "completion {bash | zsh | fish | powershell}",
 		Short: "Print a script that completes commands in a shell",
 		Long: `Prints a script for a shell, which then completes commands, flags and the names
-of logs.`,
+of logs, folders and files.`,
 		Example: `source <(bevy completion bash)
 bevy completion fish > ~/.config/fish/completions/bevy.fish`,
 		ValidArgs: shells,

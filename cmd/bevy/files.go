@@ -16,10 +16,12 @@ import (
 
 // fileCommands work with the files of the cloud and their past.
 func (a *app) fileCommands() []*cobra.Command {
-	return []*cobra.Command{
+	commands := []*cobra.Command{
 		a.lsCommand(), a.catCommand(), a.getCommand(), a.putCommand(), a.cpCommand(), a.mvCommand(), a.rmCommand(), a.mkdirCommand(), a.freeCommand(),
 		a.logCommand(), a.diffCommand(), a.checkoutCommand(), a.restoreCommand(), a.tagCommand(), a.scrubCommand(), a.verifyCommand(), a.clearCommand(),
 	}
+	a.completePlaces(commands)
+	return commands
 }
 
 // An entry is what is at a path, in JSON.
