@@ -128,3 +128,71 @@ func TestTransactionsOutliveCrashesWholeOrNotAtAll(t *testing.T) {
 		done()
 	}
 }
+
+// What clients were told is written is there after any crash, with its entry in the
+// index; of a batch all of a table is there or nothing.
+func TestAcknowledgedItemsOutliveCrashes(t *testing.T) {
+	const clients = 4
+	type crash struct {
+		disk  *storagetest.Faulty
+		acked [clients]int
+		point uint64
+	}
+	disk := storagetest.NewFaulty()
+	r, done := openOn(t, disk)
+	r.ok("CreateTable", `{"TableName":"left","KeySchema":[{"AttributeName":"a","KeyType":"HASH"}],"AttributeDefinitions":[{"AttributeName":"a","AttributeType":"S"},{"AttributeName":"n","AttributeType":"N"}],
+		"BillingMode":"PAY_PER_REQUEST","GlobalSecondaryIndexes":[{"IndexName":"byN","KeySchema":[{"AttributeName":"n","KeyType":"HASH"}],"Projection":{"ProjectionType":"KEYS_ONLY"}}]}`)
+	var mu sync.Mutex
+	var crashes []crash
+	var acked [clients]int
+	disk.Hook(func(p storagetest.Point) {
+		mu.Lock()
+		defer mu.Unlock()
+		if p.Number%7 == 0 && len(crashes) < 40 {
+			crashes = append(crashes, crash{disk.PowerCut(p.Number), acked, p.Number})
+		}
+	})
+	var all sync.WaitGroup
+	for c := range clients {
+		all.Go(func() {
+			for i := range 15 {
+				one := func(half string) string {
+					return fmt.Sprintf(`{"PutRequest":{"Item":{"a":{"S":"%d-%d-%s"},"n":{"N":"%d"}}}}`, c, i, half, i)
+				}
+				r.ok("BatchWriteItem", `{"RequestItems":{"left":[`+one("x")+`,`+one("y")+`]}}`)
+				mu.Lock()
+				acked[c]++
+				mu.Unlock()
+			}
+		})
+	}
+	all.Wait()
+	disk.Hook(nil)
+	done()
+	if len(crashes) < 8 {
+		t.Fatalf("there were %d crashes only", len(crashes))
+	}
+	for _, c := range crashes {
+		r, done := openOn(t, c.disk)
+		have := map[string]bool{}
+		items := r.ok("Scan", `{"TableName":"left"}`)["Items"].([]any)
+		for _, i := range items {
+			have[i.(map[string]any)["a"].(map[string]any)["S"].(string)] = true
+		}
+		for client, n := range c.acked {
+			for i := range 15 {
+				x, y := have[fmt.Sprintf("%d-%d-x", client, i)], have[fmt.Sprintf("%d-%d-y", client, i)]
+				if x != y || i < n && !x {
+					t.Errorf("after a crash at write point %d of batch %d of client %d there is %v and %v, and %d were acknowledged", c.point, i, client, x, y, n)
+				}
+			}
+		}
+		if n := r.ok("Scan", `{"TableName":"left","IndexName":"byN","Select":"COUNT"}`)["Count"].(float64); int(n) != len(items) {
+			t.Errorf("after a crash at write point %d the index has %v of %d items", c.point, n, len(items))
+		}
+		if n := r.ok("DescribeTable", `{"TableName":"left"}`)["Table"].(map[string]any)["ItemCount"].(float64); int(n) != len(items) {
+			t.Errorf("after a crash at write point %d %v of %d items are counted", c.point, n, len(items))
+		}
+		done()
+	}
+}
