@@ -274,7 +274,7 @@ func (w *Writer) cut(end bool) {
 	}
 	for w.err == nil && (len(rest) >= c.Max() || end && len(rest) > 0) {
 		n := c.Cut(rest)
-		if end && int(w.size) == len(rest) && len(rest) <= w.h.s.o.ChunkSize {
+		if end && w.size == int64(len(rest)) && len(rest) <= w.h.s.o.ChunkSize {
 			n = len(rest) // all of it is small: one block
 		}
 		w.add(rest[:n])
