@@ -292,8 +292,8 @@ type (
 	// Published is a drive that everyone may read.
 	Published struct {
 		Folder string `json:"folder"`
-		Key    string `json:"key"`
-		Link   string `json:"link"`
-		URL    string `json:"url"` // at this node
+		Key    string `json:"key,omitempty"` // none: it is not published
+		Link   string `json:"link,omitempty"`
+		URL    string `json:"url,omitempty"` // at this node
 	}
 )

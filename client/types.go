@@ -208,6 +208,8 @@ type Machine struct {
 	RTT   float64   `json:"rttMs,omitempty"`
 	Up    float64   `json:"upBytesPerSecond,omitempty"`
 	Down  float64   `json:"downBytesPerSecond,omitempty"`
+	Sent  uint64    `json:"sentBytes,omitempty"` // over the connection there is, with its encryption
+	Got   uint64    `json:"receivedBytes,omitempty"`
 	Holds uint64    `json:"holdsBytes,omitempty"`
 	Seen  time.Time `json:"seen,omitzero"`
 }

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"context"
 	"io"
 	"os"
 	"path/filepath"
@@ -241,7 +243,9 @@ func TestReadmeCommandsWork(t *testing.T) {
 				args, env = append(args, "--bind", "127.0.0.1"), elsewhere
 			}
 			var got bytes.Buffer
-			if args[1] == "serve" {
+			if args[0] == "up" {
+				got.WriteString(upUntilReady(t, append(args, "--bind", "127.0.0.1", "--listen", "127.0.0.1:0"), here, strings.Count(want, "\n")))
+			} else if args[1] == "serve" {
 				var said string
 				said, key = serveStoreBy(t, here, args[2:]...)
 				got.WriteString(said)
@@ -259,4 +263,29 @@ func TestReadmeCommandsWork(t *testing.T) {
 	if ran < 5 {
 		t.Errorf("README.md has %d commands only", ran)
 	}
+}
+
+// upUntilReady runs a node until it has said so many lines, and returns them.
+func upUntilReady(t *testing.T, args, env []string, lines int) string {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	out, in := io.Pipe()
+	done := make(chan int, 1)
+	go func() {
+		done <- run(ctx, args, nil, in, &screen{}, env)
+		in.Close()
+	}()
+	var said strings.Builder
+	scanner := bufio.NewScanner(out)
+	for range lines {
+		if !scanner.Scan() {
+			break
+		}
+		said.WriteString(scanner.Text() + "\n")
+	}
+	stop()
+	if exit := <-done; exit != 0 {
+		t.Errorf("up: exit code %d", exit)
+	}
+	return said.String()
 }

@@ -119,7 +119,7 @@ func (a *app) findings(ctx context.Context, p node.Paths) (list []finding) {
 		add("crash", false, "the last crash is told in "+status.Crash, "send it to who makes Bevy")
 	}
 	for _, s := range status.Services {
-		add("service", s.State == "running", s.Name+" is "+s.State, "bevy notices")
+		add("service", s.State != "waiting", s.Name+" is "+s.State, "bevy notices")
 	}
 	for _, m := range status.Machines {
 		if m.State == "away" {

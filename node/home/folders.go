@@ -257,7 +257,7 @@ func (k *kept) fetch(keep cloud.Keep) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.fetching || k.ctx.Err() != nil {
+	if k.fetching || k.keeper != nil || k.ctx.Err() != nil {
 		return
 	}
 	k.fetching = true
@@ -269,6 +269,17 @@ func (k *kept) fetch(keep cloud.Keep) {
 		k.mu.Unlock()
 		k.grow()
 	})
+}
+
+// met is told that another device has come: it may have what nobody had.
+func (k *kept) met() {
+	k.folder.Refetch()
+	k.mu.Lock()
+	keeper := k.keeper
+	k.mu.Unlock()
+	if keeper != nil {
+		keeper.Wake()
+	}
 }
 
 // close ends all that is done with the folder.

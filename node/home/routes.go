@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/cloudbevy/bevy/client"
+	"github.com/cloudbevy/bevy/cloud"
 	"github.com/cloudbevy/bevy/cloud/folder"
 	"github.com/cloudbevy/bevy/cloud/pair"
 	"github.com/cloudbevy/bevy/cloud/words"
@@ -661,8 +662,39 @@ func (h *Home) joinCall(ctx context.Context, in client.JoinRequest) (out client.
 	if err != nil {
 		return out, err
 	}
+	h.heardAll(ctx)
 	return client.Joined{Cloud: a.Cloud().String()}, nil
 }
+
+// heardAll waits until this device knows what another one of the cloud knows
+// about it: who has just joined asks for its folders next. It is no matter if
+// that takes longer.
+func (h *Home) heardAll(ctx context.Context) {
+	for range joinLooks {
+		if !sleep(ctx, h.node.Clock(), joinLook) {
+			return
+		}
+		heard := false
+		_ = h.use(ctx, func(s *session) error {
+			own := s.cloud.Holdings()
+			for _, p := range s.cloud.Peers() {
+				theirs := p.Holdings()
+				_, said := theirs[string(cloud.Control)]
+				heard = heard || said && own[string(cloud.Control)].Covers(theirs[string(cloud.Control)])
+			}
+			return nil
+		})
+		if heard {
+			return
+		}
+	}
+}
+
+// Who joins looks so often, and for so long, whether it has heard of the cloud.
+const (
+	joinLook  = 50 * time.Millisecond
+	joinLooks = 200
+)
 
 func (h *Home) ownerWords(ctx context.Context, _ node.None) (out client.SeedWords, err error) {
 	if !node.BySocket(ctx) {

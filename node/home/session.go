@@ -101,6 +101,7 @@ const calm = 300 * time.Millisecond
 
 // follow does what changes of the cloud ask for, until the session ends.
 func (s *session) follow() {
+	peers := 0
 	for {
 		select {
 		case <-s.again:
@@ -111,6 +112,13 @@ func (s *session) follow() {
 			s.home.node.Log.Warn("cannot open a folder", "err", err)
 		}
 		s.meet()
+		n := len(s.cloud.Peers())
+		if n > peers {
+			for _, k := range s.all() {
+				k.met()
+			}
+		}
+		peers = n
 		s.notices()
 		// What this device has is on the disk before others hear of it.
 		if err := s.home.store.Sync(); err == nil {

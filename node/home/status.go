@@ -79,6 +79,7 @@ func (s *session) machines() []client.Machine {
 			m.State = "idle"
 			r := rates[m.ID]
 			m.Up, m.Down, m.RTT = r.up, r.down, r.rtt
+			m.Sent, m.Got = conn.Traffic()
 			if r.up > 0 || r.down > 0 {
 				m.State = "active"
 			}
