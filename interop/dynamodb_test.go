@@ -802,6 +802,8 @@ func knownDifference(target, body string, ours, theirs dynamoAnswer) string {
 		return "dynalite tells its parser's words, the door those of DynamoDB"
 	case strings.Contains(ours.message, "Syntax error; ") && strings.Contains(body, "_x"):
 		return "the newest dynalite, too, refuses names that begin with _"
+	case target == "Scan" && strings.Contains(body, `"ConsistentRead"`) && (strings.Contains(ours.message, "Consistent reads") || ours.kind != theirs.kind):
+		return "dynalite does not know ConsistentRead of Scan"
 	case strings.Contains(body, `"Exists":true`):
 		return "dynalite does not look at the value that something must have"
 	case strings.Contains(ours.message, "38 significant digits") && strings.Contains(target, "Update"):

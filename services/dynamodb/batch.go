@@ -42,8 +42,9 @@ func checkBatchGet(r *request) error {
 	return nil
 }
 
-// useAll returns tables by their names, in one order, until release is called.
-func (d *Door) useAll(ctx context.Context, names []string) (tables map[string]*table, release func(), err error) {
+// useAll returns tables by their names, until release is called. Each is looked at
+// by check, if there is one, before the next is.
+func (d *Door) useAll(ctx context.Context, names []string, check func(name string, t *table) error) (tables map[string]*table, release func(), err error) {
 	tables = map[string]*table{}
 	release = func() {
 		for _, t := range tables {
@@ -57,6 +58,12 @@ func (d *Door) useAll(ctx context.Context, names []string) (tables map[string]*t
 			return nil, nil, err
 		}
 		tables[name] = t
+		if check != nil {
+			if err := check(name, t); err != nil {
+				release()
+				return nil, nil, err
+			}
+		}
 	}
 	return tables, release, nil
 }
@@ -66,19 +73,19 @@ const maxBatchGet = 16 << 20
 
 func (d *Door) batchGetItem(ctx context.Context, r *request) ([]byte, error) {
 	all := r.Get("RequestItems")
-	tables, release, err := d.useAll(ctx, all.Keys)
+	tables, release, err := d.useAll(ctx, all.Keys, func(name string, t *table) error {
+		s := t.now.Load()
+		for _, key := range r.ofTable(name).Get("Keys").List {
+			if err := s.checkKey(key.Item()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	for _, name := range all.Keys {
-		s := tables[name].now.Load()
-		for _, key := range r.ofTable(name).Get("Keys").List {
-			if err := s.checkKey(key.Item()); err != nil {
-				return nil, err
-			}
-		}
-	}
 	var responses, left object
 	var costs []byte
 	size := 0
@@ -199,17 +206,16 @@ type batchPart struct {
 
 func (d *Door) batchWriteItem(ctx context.Context, r *request) ([]byte, error) {
 	all := r.Get("RequestItems")
-	tables, release, err := d.useAll(ctx, all.Keys)
+	var parts []*batchPart
+	_, release, err := d.useAll(ctx, all.Keys, func(name string, t *table) error {
+		p, err := batchOf(t, all.Get(name).List)
+		parts = append(parts, p)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	parts := make([]*batchPart, len(all.Keys))
-	for i, name := range all.Keys {
-		if parts[i], err = batchOf(tables[name], all.Get(name).List); err != nil {
-			return nil, err
-		}
-	}
 	for _, p := range parts {
 		if err := p.write(ctx, r); err != nil {
 			return nil, err

@@ -449,7 +449,7 @@ func (d *Door) transactWriteItems(ctx context.Context, r *request) ([]byte, erro
 			used = append(used, name)
 		}
 	}
-	tables, release, err := d.useAll(ctx, used)
+	tables, release, err := d.useAll(ctx, used, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -641,7 +641,7 @@ func (d *Door) transactGetItems(ctx context.Context, r *request) ([]byte, error)
 			used = append(used, name)
 		}
 	}
-	tables, release, err := d.useAll(ctx, used)
+	tables, release, err := d.useAll(ctx, used, nil)
 	if err != nil {
 		return nil, err
 	}
