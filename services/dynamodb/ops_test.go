@@ -184,8 +184,11 @@ func TestStatementsDoWhatTheySay(t *testing.T) {
 	do(`SELECT * FROM people WHERE a = 'x`, `ValidationException`)
 	r.want("ExecuteTransaction", `{"TransactStatements":[{"Statement":"INSERT INTO people VALUE {'a':'y','b':1}"},{"Statement":"EXISTS(SELECT * FROM people WHERE a='x' AND b=1 AND c='red')"}]}`,
 		`{"Responses":[{},{}]}`)
-	r.want("BatchExecuteStatement", `{"Statements":[{"Statement":"SELECT b FROM people WHERE a='y' AND b=?","Parameters":[{"N":"1"}]},{"Statement":"SELECT b FROM none WHERE a='y'"}]}`,
-		`{"Responses":[{"TableName":"people","Item":{"b":{"N":"1"}}},{"TableName":"none","Error":{"Code":"ResourceNotFound","Message":"Requested resource not found"}}]}`)
+	r.want("BatchExecuteStatement", `{"Statements":[{"Statement":"SELECT b FROM people WHERE a='y' AND b=?","Parameters":[{"N":"1"}]},{"Statement":"SELECT b FROM none WHERE a='y'"},
+		{"Statement":"UPDATE people SET n=1 WHERE a='q' AND b=1"},{"Statement":"SELECT"}]}`,
+		`{"Responses":[{"TableName":"people","Item":{"b":{"N":"1"}}},{"TableName":"none","Error":{"Code":"ResourceNotFound","Message":"Requested resource not found"}},`+
+			`{"TableName":"people","Error":{"Code":"ConditionalCheckFailed","Message":"The conditional request failed"}},`+
+			`{"Error":{"Code":"ValidationError","Message":"Statement wasn't well formed, can't be processed: unexpected \"<EOF>\""}}]}`)
 }
 
 func TestIdleTablesAreClosed(t *testing.T) {

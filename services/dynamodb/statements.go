@@ -360,7 +360,11 @@ func (d *Door) batchExecuteStatement(ctx context.Context, r *request) ([]byte, e
 		switch {
 		case errors.As(err, &e):
 			var in object
-			in.str("Code", strings.TrimSuffix(strings.TrimSuffix(e.Type, "Exception"), "Failed"))
+			code := strings.TrimSuffix(e.Type, "Exception")
+			if code == "Validation" {
+				code = "ValidationError"
+			}
+			in.str("Code", code)
 			in.str("Message", e.Message)
 			one.raw("Error", in.end())
 		case err != nil:
