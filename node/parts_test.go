@@ -324,13 +324,19 @@ func TestProcessorIsMeasuredByService(t *testing.T) {
 		}
 	})
 	var u usageMeter
-	share, err := u.measure(t.Context(), clock.System, 300*time.Millisecond)
+	var share map[string]float64
+	for range 20 { // a machine with much else to do may let it wait
+		var err error
+		if share, err = u.measure(t.Context(), clock.System, 200*time.Millisecond); err != nil {
+			t.Error(err)
+		}
+		if share["hot"] > 0 {
+			break
+		}
+	}
 	close(stop)
 	<-done
-	if err != nil {
-		t.Fatal(err)
-	}
-	if share["hot"] < 0.1 || share["hot"] < share[""] {
+	if share["hot"] == 0 || share["hot"] > 2 || share["hot"] < share[""] {
 		t.Errorf("shares are %v", share)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

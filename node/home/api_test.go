@@ -21,6 +21,7 @@ func TestAnswersAreAsTheDocumentSays(t *testing.T) {
 		return m.Do(t.Context(), "GET", "/folders/f/entry?path=/a.txt", nil, &e) == nil
 	})
 	m.do("POST", "/folders/f/tags", map[string]string{"name": "v1"}, nil)
+	m.do("POST", "/folders/f/publication", nil, nil)
 	m.do("POST", "/invitation", nil, nil)
 
 	var text json.RawMessage
