@@ -865,8 +865,10 @@ func forget(t *testing.T, target string, r obj, urls ...string) {
 	}
 }
 
-func TestDynamoAnswersAsDynaliteDoes(t *testing.T) {
-	theirs, ours := startDynalite(t), startDynamoDoor(t)
+// bothWithTables starts both, with the tables of the test.
+func bothWithTables(t *testing.T) (theirs, ours string) {
+	t.Helper()
+	theirs, ours = startDynalite(t), startDynamoDoor(t)
 	for _, table := range dynamoTables {
 		for _, url := range []string{theirs, ours} {
 			if a, err := askDynamo(t, url, "CreateTable", table); err != nil || a.status != http.StatusOK {
@@ -882,10 +884,15 @@ func TestDynamoAnswersAsDynaliteDoes(t *testing.T) {
 			}
 		}
 	}
+	return theirs, ours
+}
+
+func TestDynamoAnswersAsDynaliteDoes(t *testing.T) {
+	theirs, ours := bothWithTables(t)
 	seed := uint64(1)
-	count := 1500
+	count := 1200
 	if os.Getenv("BEVY_LONG") == "1" {
-		count, seed = 60000, uint64(time.Now().UnixNano())
+		count, seed = 40000, uint64(time.Now().UnixNano())
 	}
 	t.Log("seed", seed)
 	g := dynamoGen{rand.New(rand.NewPCG(seed, 2))}
@@ -899,8 +906,9 @@ func TestDynamoAnswersAsDynaliteDoes(t *testing.T) {
 		body := string(b)
 		want, err := askDynamo(t, theirs, target, body)
 		if err != nil {
+			// It keeps the item locked for ever.
 			known["dynalite died of it"]++
-			forget(t, target, r, theirs)
+			theirs, ours = bothWithTables(t)
 			continue
 		}
 		got, err := askDynamo(t, ours, target, body)
