@@ -993,3 +993,22 @@ func TestAnotherFolderUnderTheSameNameErasesNothing(t *testing.T) {
 	a.sync()
 	same(t, "disk", a.tree(), "/x \"1\"\n/y \"2\"\n/z \"3\"\n")
 }
+
+func TestANewNameTakesNoFilesPlace(t *testing.T) {
+	dir := t.TempDir()
+	f, err := opener()(dir)
+	must(t, err)
+	defer f.close()
+	for _, name := range []string{"/old", "/there"} {
+		w, err := f.create(name)
+		must(t, err)
+		_, err = w.Write([]byte(name))
+		must(t, errors.Join(err, w.Close()))
+	}
+	if err := f.rename("/old", "/there", true); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("rename to what is there: %v", err)
+	}
+	must(t, f.rename("/old", "/new", true))
+	must(t, f.rename("/new", "/there", false))
+	same(t, "disk", treeOf(t, dir), "/there \"/old\"\n")
+}

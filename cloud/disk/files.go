@@ -364,6 +364,9 @@ func (f *rooted) rename(from, to string, isNew bool) error {
 			return fmt.Errorf("rename %s to %s: not in one folder", from, to)
 		}
 		if isNew {
+			if done, err := renameNew(dir, old, name); done {
+				return err
+			}
 			// Only a link can be made without taking the place of a file. Not every
 			// file system has them.
 			if err := dir.Link(old, name); err == nil || errors.Is(err, fs.ErrExist) {
