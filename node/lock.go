@@ -88,7 +88,7 @@ func (l *lock) write() error {
 	if err != nil {
 		return err
 	}
-	return writeFile(l.path, b)
+	return writeFile(l.path, b, false) // after a power cut nobody has the store
 }
 
 // free lets go of the lock.
@@ -97,8 +97,9 @@ func (l *lock) free(ended string) error {
 	return errors.Join(l.write(), l.file.Close())
 }
 
-// writeFile replaces a small file of the owner's, whole or not at all.
-func writeFile(path string, b []byte) (err error) {
+// writeFile replaces a small file of the owner's, whole or not at all; if it is
+// to be durable, also when the power goes.
+func writeFile(path string, b []byte, durable bool) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
 	if err != nil {
 		return err
@@ -109,7 +110,7 @@ func writeFile(path string, b []byte) (err error) {
 		}
 	}()
 	_, err = f.Write(b)
-	if err == nil {
+	if err == nil && durable {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {

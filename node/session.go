@@ -244,7 +244,7 @@ func (s *sessions) revoke(id string) error {
 func (s *sessions) writeLocked() error {
 	b, err := json.Marshal(sessionFile{1, s.all})
 	if err == nil {
-		err = writeFile(s.path, b)
+		err = writeFile(s.path, b, true)
 	}
 	if err != nil {
 		return fmt.Errorf("write down who is signed in: %w", err)
