@@ -92,7 +92,9 @@ type Cloud struct {
 	refreshing sync.Mutex // held by refresh
 
 	mu      sync.Mutex
+	closed  bool
 	secrets *secrets // Keys, Seed and SeedShown change
+	next    *secrets // those to be opened again with, once they are saved
 	state
 	spaces  map[string]*Space
 	private map[hypercore.Key]bool // the logs of the cloud
@@ -146,9 +148,7 @@ func (c *Cloud) start(ctx context.Context) (err error) {
 	}()
 	c.control = c.newSpace(SpaceInfo{ID: controlSpace, Kind: Control})
 	for _, r := range c.secrets.Before {
-		if err := c.control.add(r, false); err != nil {
-			return err
-		}
+		c.try(c.control, r)
 	}
 	own := c.newRecord(c.control.info)
 	if err := c.control.add(own, true); err != nil {
@@ -192,8 +192,13 @@ func (c *Cloud) run() {
 // Close leaves everything but the store, which is the caller's. No space of the
 // cloud may be used any more, and no connection.
 func (c *Cloud) Close() (err error) {
+	c.mu.Lock()
+	c.closed = true // no more work begins
+	c.mu.Unlock()
 	c.stop()
 	c.work.Wait()
+	c.refreshing.Lock() // a last one ends
+	defer c.refreshing.Unlock()
 	c.mu.Lock()
 	spaces := c.spaces
 	c.spaces = nil
@@ -205,6 +210,24 @@ func (c *Cloud) Close() (err error) {
 		err = errors.Join(err, c.control.close())
 	}
 	return err
+}
+
+// try opens the logs of another writer. Those that can't be opened are left out:
+// they must not keep this device from the rest.
+func (c *Cloud) try(s *Space, r writerRecord) {
+	if err := s.add(r, false); err != nil && c.ctx.Err() == nil {
+		c.log.Warn("cannot open the logs of a device", "device", r.Device, "space", r.Space, "err", err)
+	}
+}
+
+// save saves the secrets. c.mu is held.
+func (c *Cloud) save() error {
+	s := c.secrets
+	if c.next != nil {
+		c.next.Keys, c.next.Seed, c.next.SeedShown = s.Keys, s.Seed, s.SeedShown
+		s = c.next
+	}
+	return s.save(c.vault)
 }
 
 func (c *Cloud) newSpace(info SpaceInfo) *Space {
@@ -226,13 +249,12 @@ func (c *Cloud) logKeys(space, what string) hypercore.KeyPair {
 
 // newRecord makes the record of this device's logs in a space.
 func (c *Cloud) newRecord(info SpaceInfo) writerRecord {
-	key := func(what string) hypercore.Key {
-		return hypercore.SingleSigner(c.logKeys(info.ID, what).Public).Key()
-	}
-	r := writerRecord{Space: info.ID, Tree: key("tree"), Epoch: c.secrets.Epoch}
+	r := writerRecord{Space: info.ID, Epoch: c.secrets.Epoch}
+	var content *hypercore.KeyPair
 	if info.Kind == Folder {
-		r.Content = key("content")
+		pair := c.logKeys(info.ID, "content")
+		content = &pair
 	}
-	r.sign(c.secrets.pair())
+	r.sign(c.secrets.pair(), c.logKeys(info.ID, "tree"), content)
 	return r
 }

@@ -384,7 +384,7 @@ func TestStrangersGetNothing(t *testing.T) {
 	a, x := first(t), first(t)
 	s := a.makeTable("notes")
 	a.write(s, "one", "1")
-	link(t, a, x)
+	cut := link(t, a, x)
 	w := writersOf(s)[0]
 	if a.Access(x.Self(), w.Tree.Key()).Upload {
 		t.Error("a stranger may read")
@@ -395,6 +395,7 @@ func TestStrangersGetNothing(t *testing.T) {
 	if err := a.Update(t.Context(), s.Info().ID, func(i *SpaceInfo) { i.Removed = true }); err != nil {
 		t.Fatal(err)
 	}
+	cut()
 	a.reopen(false)
 	if a.Access(x.Self(), w.Tree.Key()).Upload {
 		t.Error("a stranger may read what was removed")

@@ -101,7 +101,10 @@ func Open(ctx context.Context, o Options) (*Cloud, error) {
 	}
 	if !o.Copied {
 		c := newCloud(o, s)
-		return c, c.start(ctx)
+		if err := c.start(ctx); err != nil {
+			return nil, err
+		}
+		return c, nil
 	}
 	// The logs that were written until now are read on, as another's.
 	old := newCloud(o, s)
@@ -111,7 +114,11 @@ func Open(ctx context.Context, o Options) (*Cloud, error) {
 			return nil, err
 		}
 	}
-	if err := s.renew(&o, noise.NewKeyPair(s.Device.array()), s.Chain); err != nil {
+	issuer, chain := noise.NewKeyPair(s.Device.array()), s.Chain
+	if len(s.Seed) > 0 { // chains have an end
+		issuer, chain = identity.NewOwner(s.Seed.array()).KeyPair(), nil
+	}
+	if err := s.renew(&o, issuer, chain); err != nil {
 		return nil, err
 	}
 	return begin(ctx, o, s)
@@ -160,7 +167,15 @@ func (c *Cloud) Admit(ctx context.Context, r pair.Request) (pair.Admission, erro
 	if err != nil {
 		return fail(err)
 	}
-	if err := c.put(ctx, certKey(cert), cert.Encode()); err != nil {
+	entries := map[string][]byte{certKey(cert): cert.Encode()}
+	c.mu.Lock()
+	newest := c.newest
+	err = c.hand(entries, newest, c.secrets.Keys[newest], hypercore.Key(r.Device))
+	c.mu.Unlock()
+	if err != nil {
+		return fail(err)
+	}
+	if err := c.putAll(ctx, entries); err != nil {
 		return fail(err)
 	}
 	if err := c.refresh(ctx); err != nil {
@@ -168,11 +183,32 @@ func (c *Cloud) Admit(ctx context.Context, r pair.Request) (pair.Admission, erro
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	payload, err := json.Marshal(welcome{Keys: c.secrets.Keys, Epoch: c.secrets.Epoch, Control: c.records[controlSpace]})
+	payload, err := json.Marshal(welcome{Keys: c.secrets.Keys, Epoch: c.secrets.Epoch, Control: c.someControl()})
 	if err != nil {
 		return fail(err)
 	}
 	return pair.Admission{Chain: append(c.roster.Chain(c.KeyPair().Public), cert), Payload: payload}, nil
+}
+
+// maxControl is the most control logs that are named to others at a time: any
+// one of them leads to all.
+const maxControl = 256
+
+// someControl returns the records of control logs, this device's own first.
+// c.mu is held.
+func (c *Cloud) someControl() []writerRecord {
+	self := c.secrets.pair().Public
+	list := slices.Clone(c.records[controlSpace])
+	slices.SortStableFunc(list, func(a, b writerRecord) int {
+		switch {
+		case a.Device == self && b.Device != self:
+			return -1
+		case a.Device != self && b.Device == self:
+			return 1
+		}
+		return 0
+	})
+	return list[:min(len(list), maxControl)]
 }
 
 // Join makes this device one of a cloud that has let it in, for the next Open:
@@ -283,7 +319,7 @@ func (c *Cloud) introduce(ctx context.Context, own writerRecord) error {
 		entries[writerKeys+r.Space+"/"+r.Tree.String()] = b
 	}
 	for key := range entries {
-		if e, err := c.control.tree.Get(ctx, []byte(key)); err == nil && e.Writer == own.Tree {
+		if _, err := c.control.own.says.Get(ctx, []byte(key)); err == nil {
 			delete(entries, key)
 		} else if err != nil && !errors.Is(err, tree.ErrNotFound) {
 			return err
@@ -300,32 +336,41 @@ func (c *Cloud) introduce(ctx context.Context, own writerRecord) error {
 
 // hear hears who a peer is, and lets it in if the cloud has done so.
 func (c *Cloud) hear(p *Peer, h hello) {
+	if len(h.Chain) > identity.MaxDepth || len(h.Control) > maxControl {
+		return // it says more than it has to
+	}
 	chain := identity.NewRoster(c.ID())
 	if err := admitAll(chain, h.Chain); err != nil || !chain.Has(noise.Key(p.key)) {
 		return // of another cloud, or of none
 	}
-	entries := map[string][]byte{}
 	c.mu.Lock()
-	d, known := c.roster.Device(noise.Key(p.key))
-	if !known || d.Status == identity.Outside {
-		for _, b := range h.Chain {
-			cert, _ := identity.DecodeCertificate(b)
-			entries[certKey(cert)] = b
-		}
-	}
-	if !known || d.Status != identity.Revoked {
-		for _, r := range h.Control {
-			at := func(have writerRecord) bool { return have.Tree == r.Tree }
-			if r.Device != p.key || r.check(controlSpace, r.Tree) != nil || slices.ContainsFunc(c.records[controlSpace], at) {
-				continue
-			}
-			if b, err := json.Marshal(r); err == nil {
-				entries[writerKeys+controlSpace+"/"+r.Tree.String()] = b
-			}
-		}
-	}
+	roster := c.roster
+	control := c.records[controlSpace]
 	c.mu.Unlock()
-	if len(entries) == 0 || c.ctx.Err() != nil {
+	entries := map[string][]byte{}
+	if !roster.Has(noise.Key(p.key)) {
+		with := roster.Clone()
+		for _, cert := range chain.Chain(noise.Key(p.key)) {
+			if with.Admit(cert) == nil {
+				entries[certKey(cert)] = cert.Encode()
+			}
+		}
+		if !with.Has(noise.Key(p.key)) {
+			return // it was revoked, or who admitted it
+		}
+	}
+	for _, r := range h.Control {
+		at := func(have writerRecord) bool { return have.Tree == r.Tree }
+		if r.Device != p.key || slices.ContainsFunc(control, at) || r.check(controlSpace, r.Tree) != nil {
+			continue
+		}
+		if b, err := json.Marshal(r); err == nil {
+			entries[writerKeys+controlSpace+"/"+r.Tree.String()] = b
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(entries) == 0 || c.closed {
 		return
 	}
 	c.work.Go(func() { // the connection must not wait for the disk
@@ -361,7 +406,7 @@ func (c *Cloud) SeedShown() error {
 		return nil
 	}
 	c.secrets.SeedShown = true
-	return c.secrets.save(c.vault)
+	return c.save()
 }
 
 // ForgetSeed removes the owner's seed from this device. Nobody can make it again
@@ -370,7 +415,7 @@ func (c *Cloud) ForgetSeed() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.secrets.Seed = nil
-	return c.secrets.save(c.vault)
+	return c.save()
 }
 
 // Devices returns the devices that are or were in the cloud.
@@ -455,10 +500,6 @@ var ErrNoDevice = errors.New("no such device in the cloud")
 // newEpoch adds a new key of the cloud to entries, sealed for the owner and for
 // each device that stays.
 func (c *Cloud) newEpoch(entries map[string][]byte, stays func(noise.Key) bool) error {
-	epoch, err := newID(c.random)
-	if err != nil {
-		return err
-	}
 	key, err := newSecret(c.random)
 	if err != nil {
 		return err
@@ -468,6 +509,14 @@ func (c *Cloud) newEpoch(entries map[string][]byte, stays func(noise.Key) bool) 
 		if d.Status == identity.In && stays(d.Key) {
 			to = append(to, hypercore.Key(d.Key))
 		}
+	}
+	return c.hand(entries, epochName(key), key, to...)
+}
+
+// hand adds a key of the cloud to entries, sealed for devices.
+func (c *Cloud) hand(entries map[string][]byte, epoch string, key secret, to ...hypercore.Key) error {
+	if key == nil {
+		return nil // there was none but the first, which everybody has
 	}
 	for _, k := range to {
 		sealed, err := seal(key, k, c.random)
@@ -479,42 +528,87 @@ func (c *Cloud) newEpoch(entries map[string][]byte, stays func(noise.Key) bool) 
 	return nil
 }
 
-// finish makes sense of what was read.
-func (c *Cloud) finish(st *state, certs, revocations [][]byte, sealed []sealedKey) error {
-	st.roster = identity.NewRoster(c.ID())
-	// The owner's come first: there is room for all of them, whatever a device has
-	// filled the tree with. What makes no sense does not count.
-	owner := noise.Key(c.ID())
-	for _, first := range []bool{true, false} {
-		for _, b := range append(slices.Clip(certs), c.secrets.Chain...) {
-			if cert, err := identity.DecodeCertificate(b); err == nil && (cert.Issuer == owner) == first {
-				_ = st.roster.Admit(cert)
+// newRoster makes sense of certificates and revocations. What makes none does
+// not count.
+func (c *Cloud) newRoster(certs []identity.Certificate, revocations []identity.Revocation) *identity.Roster {
+	r := identity.NewRoster(c.ID())
+	// There is room for so many of each issuer only, for those first who are
+	// nearer to the owner, so that no device fills the roster with what keeps
+	// others out, or itself in.
+	fed := map[noise.Key]bool{}
+	feed := func(issuer noise.Key) {
+		fed[issuer] = true
+		room := maxSaid
+		if issuer == noise.Key(c.ID()) {
+			room = identity.MaxStatements
+		}
+		left := room
+		for _, v := range revocations {
+			if v.Issuer == issuer && left > 0 && r.Revoke(v) == nil {
+				left--
 			}
 		}
-		for _, b := range revocations {
-			if v, err := identity.DecodeRevocation(b); err == nil && (v.Issuer == owner) == first {
-				_ = st.roster.Revoke(v)
+		left = room
+		for _, cert := range certs {
+			if cert.Issuer == issuer && left > 0 && r.Admit(cert) == nil {
+				left--
 			}
 		}
 	}
-	return c.takeKeys(st, sealed)
+	feed(noise.Key(c.ID()))
+	for more := true; more; {
+		more = false
+		for _, d := range r.Devices() {
+			if d.Admits && !fed[d.Key] {
+				feed(d.Key)
+				more = true
+			}
+		}
+	}
+	// Then who is in by those that have been revoked, so that they can be shown,
+	// and who has left.
+	for _, cert := range certs {
+		if !fed[cert.Issuer] {
+			_ = r.Admit(cert)
+		}
+	}
+	for _, v := range revocations {
+		if _, ok := r.Device(v.Device); !fed[v.Issuer] && ok {
+			_ = r.Revoke(v)
+		}
+	}
+	return r
 }
 
+// maxSaid is the most certificates, and the most revocations, that are taken of
+// one device.
+const maxSaid = 256
+
 // takeKeys opens the keys that are for this device, and finds out which one is
-// to be used.
+// to be used. Those that a revoked device has handed out are none.
 func (c *Cloud) takeKeys(st *state, sealed []sealedKey) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	changed := false
-	recipients := map[string]bool{} // epochs, and whether all who have the key are in
-	times := map[string]time.Time{}
+	owner := hypercore.Key(c.secrets.Cloud.array())
+	self := c.secrets.pair().Public
+	type epoch struct {
+		to   map[hypercore.Key]bool // who has the key
+		time time.Time
+	}
+	epochs := map[string]*epoch{}
 	for _, k := range sealed {
-		in := k.device == hypercore.Key(c.secrets.Cloud.array()) || st.roster.Has(noise.Key(k.device))
-		if good, ok := recipients[k.epoch]; !ok || good {
-			recipients[k.epoch] = in
+		if !st.roster.Has(noise.Key(k.by)) {
+			continue
 		}
-		if k.time.After(times[k.epoch]) {
-			times[k.epoch] = k.time
+		e := epochs[k.epoch]
+		if e == nil {
+			e = &epoch{to: map[hypercore.Key]bool{}, time: k.time}
+			epochs[k.epoch] = e
+		}
+		e.to[k.device] = true
+		if k.time.Before(e.time) {
+			e.time = k.time
 		}
 		if c.secrets.Keys[k.epoch] != nil {
 			continue
@@ -522,25 +616,41 @@ func (c *Cloud) takeKeys(st *state, sealed []sealedKey) error {
 		var key []byte
 		var ok bool
 		switch {
-		case k.device == hypercore.Key(c.secrets.pair().Public):
+		case k.device == self:
 			key, ok = unseal(k.box, c.secrets.Device.array())
-		case k.device == hypercore.Key(c.secrets.Cloud.array()) && len(c.secrets.Seed) > 0:
+		case k.device == owner && len(c.secrets.Seed) > 0:
 			// The seed of the owner's key pair, see identity.NewOwner.
 			key, ok = unseal(k.box, identity.Seed(c.secrets.Seed.array()).Derive("owner"))
 		}
-		if ok && len(key) == 32 {
+		if ok && len(key) == 32 && epochName(key) == k.epoch {
 			c.secrets.Keys[k.epoch] = key
 			changed = true
 		}
 	}
-	for epoch := range recipients {
-		if c.secrets.Keys[epoch] != nil && (st.newest == "" || times[epoch].After(times[st.newest]) || times[epoch].Equal(times[st.newest]) && epoch > st.newest) {
-			st.newest = epoch
+	for name, e := range epochs {
+		newest := epochs[st.newest]
+		if c.secrets.Keys[name] != nil && (newest == nil || e.time.After(newest.time) || e.time.Equal(newest.time) && name > st.newest) {
+			st.newest = name
 		}
 	}
-	st.leaked = st.newest != "" && !recipients[st.newest]
+	if newest := epochs[st.newest]; newest != nil {
+		for k := range newest.to {
+			if k != owner && !st.roster.Has(noise.Key(k)) {
+				st.leaked = true
+			}
+		}
+		for _, d := range st.roster.Devices() {
+			if d.Status == identity.In && !newest.to[hypercore.Key(d.Key)] {
+				st.without = append(st.without, hypercore.Key(d.Key))
+			}
+		}
+	} else {
+		for _, d := range st.roster.Devices() { // all have the first key
+			st.leaked = st.leaked || d.Status == identity.Revoked
+		}
+	}
 	if changed {
-		return c.secrets.save(c.vault)
+		return c.save()
 	}
 	return nil
 }
@@ -566,16 +676,15 @@ func limit(r *identity.Roster, device, log hypercore.Key) uint64 {
 // setLimits applies revocations to what is open.
 func (c *Cloud) setLimits(spaces []*Space, r *identity.Roster) error {
 	for _, s := range spaces {
-		s.mu.Lock()
-		writers := make([]*writer, 0, len(s.writers))
-		for _, w := range s.writers {
-			writers = append(writers, w)
-		}
-		s.mu.Unlock()
-		for _, w := range writers {
+		for _, w := range s.open() {
 			if n := limit(r, w.Device, w.record.Tree); n > 0 && !w.Own {
 				if err := s.tree.Add(w.bee, n); err != nil {
 					return err
+				}
+				if w.says != nil {
+					if err := w.says.Add(w.bee, n); err != nil {
+						return err
+					}
 				}
 			}
 		}

@@ -29,6 +29,13 @@ const (
 // to say hello.
 const maxHello = 256 << 10
 
+// maxHoldings bounds what a device may say it has, and maxPings how many pings
+// wait for an answer.
+const (
+	maxHoldings = 4 << 20
+	maxPings    = 16
+)
+
 // A hello says who a device is, and where to read on.
 type hello struct {
 	// Chain are certificates from the device's up to the owner's.
@@ -53,12 +60,15 @@ type Peer struct {
 	cloud   *Cloud
 	key     hypercore.Key
 	mux     *protomux.Mux
-	channel *protomux.Channel
-	member  bool // when the connection began
+	channel *protomux.Channel // set when it is a peer
+	member  bool              // when the connection began
+
+	heard bool // a hello; for the mux's goroutine
 
 	// Guarded by the cloud's mu.
 	holdings map[string]Holding
 	pings    map[uint64]func()
+	behind   bool // it was not told of what has changed, as it reads too slowly
 }
 
 // Key is the public key of the other device.
@@ -68,14 +78,26 @@ func (p *Peer) Key() hypercore.Key { return p.key }
 // corestore.ReplicateOptions.Attached, with Access as its Allow. The peer is
 // forgotten when the connection ends.
 func (c *Cloud) Attacher(remote noise.Key) func(*protomux.Mux) {
-	return func(mux *protomux.Mux) { c.attach(mux, remote) }
+	c.mu.Lock()
+	// What it is now, before logs are offered to it: if it is another one by the
+	// time that it is attached, it was offered what is not for it.
+	member := c.roster.Has(remote)
+	c.mu.Unlock()
+	return func(mux *protomux.Mux) { c.attach(mux, remote, member) }
 }
 
-func (c *Cloud) attach(mux *protomux.Mux, remote noise.Key) {
-	p := &Peer{cloud: c, key: hypercore.Key(remote), mux: mux, pings: map[uint64]func(){}}
+func (c *Cloud) attach(mux *protomux.Mux, remote noise.Key, member bool) {
+	p := &Peer{cloud: c, key: hypercore.Key(remote), mux: mux, member: member, pings: map[uint64]func(){}}
+	// It is in peers before anything can end it, and before it is looked at again.
 	c.mu.Lock()
-	p.member = c.roster.Has(noise.Key(p.key))
+	c.peers[p] = true
+	same := c.roster.Has(remote) == member
 	c.mu.Unlock()
+	if !same {
+		c.forget(p)
+		mux.Close()
+		return
+	}
 	// A peer that does not know the protocol rejects the channel, and is one of
 	// those that only read what is for everybody.
 	ch, err := mux.Open(protomux.ChannelOptions{
@@ -85,17 +107,27 @@ func (c *Cloud) attach(mux *protomux.Mux, remote noise.Key) {
 			p.introduce(ch)
 			return nil
 		},
-		OnClose: func(*protomux.Channel, error) { c.forget(p) },
+		OnDrain: func(ch *protomux.Channel) { p.catchUp(ch) },
+		OnClose: func(*protomux.Channel, error) {
+			c.forget(p)
+			if p.member { // it has logs, and must be within reach while it does
+				mux.Close()
+			}
+		},
 	})
 	if err != nil {
+		c.forget(p)
+		if p.member {
+			mux.Close()
+		}
 		return
 	}
 	c.mu.Lock()
 	p.channel = ch
-	if c.peers != nil {
-		c.peers[p] = true
-	}
 	c.mu.Unlock()
+	if !p.member {
+		return
+	}
 	for _, s := range c.all() {
 		s.connected()
 	}
@@ -111,7 +143,9 @@ func (c *Cloud) forget(p *Peer) {
 	for _, f := range lost {
 		f()
 	}
-	c.tell()
+	if p.member {
+		c.tell()
+	}
 }
 
 // introduce says who this device is.
@@ -125,6 +159,7 @@ func (p *Peer) introduce(ch *protomux.Channel) {
 			h.Control = append(h.Control, r)
 		}
 	}
+	h.Control = h.Control[:min(len(h.Control), maxControl)]
 	c.mu.Unlock()
 	if b, err := json.Marshal(h); err == nil {
 		_ = ch.Send(messageHello, b) // the end of the channel says it, too
@@ -135,9 +170,10 @@ func (p *Peer) introduce(ch *protomux.Channel) {
 // onHello hears who the other device is. One that is not known yet is let in if
 // its certificate is good, and connects again to be treated as what it is.
 func (p *Peer) onHello(_ *protomux.Channel, b []byte) error {
-	if len(b) > maxHello {
-		return fmt.Errorf("hello of %d bytes", len(b))
+	if len(b) > maxHello || p.heard {
+		return fmt.Errorf("hello of %d bytes, or another one", len(b))
 	}
+	p.heard = true
 	var h hello
 	if err := json.Unmarshal(b, &h); err != nil {
 		return fmt.Errorf("read hello: %w", err)
@@ -150,6 +186,9 @@ func (p *Peer) onHello(_ *protomux.Channel, b []byte) error {
 func (p *Peer) onHoldings(_ *protomux.Channel, b []byte) error {
 	if !p.member {
 		return nil
+	}
+	if len(b) > maxHoldings {
+		return fmt.Errorf("holdings of %d bytes", len(b))
 	}
 	var h map[string]Holding
 	if err := json.Unmarshal(b, &h); err != nil {
@@ -167,13 +206,43 @@ func (p *Peer) sendHoldings(ch *protomux.Channel) {
 	if !p.member {
 		return
 	}
-	if b, err := json.Marshal(p.cloud.Holdings()); err == nil {
-		_ = ch.Send(messageHoldings, b)
+	p.cloud.mu.Lock()
+	p.behind = !p.mux.Drained()
+	behind := p.behind
+	p.cloud.mu.Unlock()
+	if behind {
+		return // it reads them as they are then
+	}
+	holdings := p.cloud.Holdings()
+	b, err := json.Marshal(holdings)
+	for err == nil && len(b) > maxHoldings {
+		// What it is not told of, it takes for not held.
+		drop := len(holdings)/2 + 1
+		for id := range holdings {
+			if drop--; drop < 0 {
+				break
+			}
+			delete(holdings, id)
+		}
+		b, err = json.Marshal(holdings)
+	}
+	if err == nil {
+		_ = ch.Send(messageHoldings, b) // the end of the channel says it, too
+	}
+}
+
+// catchUp tells the other device what it missed while it did not read.
+func (p *Peer) catchUp(ch *protomux.Channel) {
+	p.cloud.mu.Lock()
+	behind := p.behind
+	p.cloud.mu.Unlock()
+	if behind {
+		p.sendHoldings(ch)
 	}
 }
 
 func (p *Peer) onPing(ch *protomux.Channel, b []byte) error {
-	if len(b) == 8 {
+	if len(b) == 8 && p.member && p.mux.Drained() {
 		_ = ch.Send(messagePong, b)
 	}
 	return nil
@@ -197,6 +266,9 @@ func (p *Peer) onPong(_ *protomux.Channel, b []byte) error {
 // errGone: the connection has ended.
 var errGone = errors.New("the connection has ended")
 
+// errPings: the other device has not answered the pings before.
+var errPings = errors.New("it does not answer")
+
 // Ping measures how long a message to the other device and back takes. It
 // returns at once: done is called when the answer is there, or with an error
 // when the connection ends.
@@ -207,6 +279,11 @@ func (p *Peer) Ping(done func(time.Duration, error)) {
 	if p.pings == nil {
 		c.mu.Unlock()
 		done(0, errGone)
+		return
+	}
+	if len(p.pings) >= maxPings {
+		c.mu.Unlock()
+		done(0, errPings)
 		return
 	}
 	c.pinged++
@@ -238,7 +315,7 @@ func (c *Cloud) Peers() (list []*Peer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for p := range c.peers {
-		if p.member {
+		if p.member && p.channel != nil {
 			list = append(list, p)
 		}
 	}

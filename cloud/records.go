@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"crypto/hkdf"
 	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -39,7 +40,23 @@ type writerRecord struct {
 	// Epoch names the key of the cloud by which they are encrypted.
 	Epoch     string `json:"epoch"`
 	Signature []byte `json:"signature"`
+	// The logs sign as well, so that no device can call others' logs its own.
+	TreeProof    proof `json:"treeProof"`
+	ContentProof proof `json:"contentProof,omitzero"`
 }
+
+// A proof is the signature of a record by the key pair of a log.
+type proof struct {
+	Public    hypercore.Key `json:"public"`
+	Signature []byte        `json:"signature"`
+}
+
+func (p proof) of(log hypercore.Key, message []byte) bool {
+	return hypercore.SingleSigner(p.Public).Key() == log && ed25519.Verify(p.Public[:], message, p.Signature)
+}
+
+// IsZero is for the encoding of a record.
+func (p proof) IsZero() bool { return p.Public == hypercore.Key{} && p.Signature == nil }
 
 // message is what is signed.
 func (r *writerRecord) message() []byte {
@@ -49,9 +66,18 @@ func (r *writerRecord) message() []byte {
 	return fmt.Appendf(b, "%q %q", r.Epoch, r.Space)
 }
 
-func (r *writerRecord) sign(device hypercore.KeyPair) {
-	r.Device = device.Public
-	r.Signature = device.Sign(r.message())
+// sign names the logs of the key pairs, content nil if there is none, and signs
+// with these and with the device's.
+func (r *writerRecord) sign(device, tree hypercore.KeyPair, content *hypercore.KeyPair) {
+	r.Device, r.Tree = device.Public, hypercore.SingleSigner(tree.Public).Key()
+	if content != nil {
+		r.Content = hypercore.SingleSigner(content.Public).Key()
+	}
+	m := r.message()
+	r.Signature, r.TreeProof = device.Sign(m), proof{tree.Public, tree.Sign(m)}
+	if content != nil {
+		r.ContentProof = proof{content.Public, content.Sign(m)}
+	}
 }
 
 // errRecord: a record of the control tree makes no sense.
@@ -62,8 +88,12 @@ func (r *writerRecord) check(space string, tree hypercore.Key) error {
 	switch {
 	case r.Space != space || r.Tree != tree || r.Tree == r.Content:
 		return fmt.Errorf("%w: writer %s of space %s", errRecord, tree, space)
-	case !ed25519.Verify(r.Device[:], r.message(), r.Signature):
-		return fmt.Errorf("%w: writer %s of space %s: the signature is wrong", errRecord, tree, space)
+	case len(r.Epoch) > maxEpoch:
+		return fmt.Errorf("%w: writer %s of space %s: the epoch has %d bytes", errRecord, tree, space, len(r.Epoch))
+	}
+	m := r.message()
+	if !ed25519.Verify(r.Device[:], m, r.Signature) || !r.TreeProof.of(r.Tree, m) || r.Content != (hypercore.Key{}) && !r.ContentProof.of(r.Content, m) {
+		return fmt.Errorf("%w: writer %s of space %s: a signature is wrong", errRecord, tree, space)
 	}
 	return nil
 }
@@ -91,6 +121,42 @@ type SpaceInfo struct {
 	// Removed says that nobody is to use it any more. Its logs stay until they
 	// are past what is kept.
 	Removed bool `json:"removed,omitempty"`
+}
+
+// maxEpoch is the most bytes of an epoch's name, and maxOptions of a space's
+// options.
+const (
+	maxEpoch   = 64
+	maxOptions = 64 << 10
+)
+
+// check tells whether a device that keeps to the rules can have said it. Its ID
+// is used as the name of files.
+func (i SpaceInfo) check(id string) error {
+	name := i.App
+	if name == "" {
+		name = i.Name
+	}
+	switch {
+	case i.ID != id || !goodID(id) || i.Kind != Folder && i.Kind != Table || len(i.Options) > maxOptions:
+		return fmt.Errorf("%w: space %q", errRecord, id)
+	case CheckName(i.Name) != nil || CheckName(name) != nil:
+		return fmt.Errorf("%w: space %s: its name", errRecord, id)
+	}
+	return nil
+}
+
+// goodID tells whether a name can be one that NewID made.
+func goodID(id string) bool {
+	b, err := hex.DecodeString(id)
+	return err == nil && len(b) == 16 && hex.EncodeToString(b) == id
+}
+
+// epochName names a key of the cloud by what it is, so that nobody can hand
+// out two under one name.
+func epochName(key []byte) string {
+	h := sha256.Sum256(append([]byte("bevy cloud epoch 1\x00"), key...))
+	return hex.EncodeToString(h[:16])
 }
 
 // spaceKey derives the key that the logs of a space are encrypted with from the

@@ -17,6 +17,7 @@ import (
 type sealedKey struct {
 	epoch  string
 	device hypercore.Key // or the owner's
+	by     hypercore.Key // the device that gave it out
 	box    []byte
 	time   time.Time // when it was given out
 }
@@ -25,7 +26,7 @@ type sealedKey struct {
 func readSealed(name string, value []byte) (k sealedKey, err error) {
 	epoch, device, _ := strings.Cut(name, "/")
 	k.device, err = hypercore.ParseKey(device)
-	if err != nil || epoch == "" {
+	if err != nil || epoch == "" || len(epoch) > maxEpoch {
 		return k, fmt.Errorf("%w: key %q", errRecord, name)
 	}
 	k.epoch, k.box = epoch, value

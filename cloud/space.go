@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/cloudbevy/bevy/cloud/tree"
@@ -45,7 +47,8 @@ type writer struct {
 	Writer
 	record writerRecord
 	bee    *hyperbee.Tree
-	brings *download // of the tree; nil if it is this device's own
+	says   *tree.Tree // what it says alone; nil but in the control tree
+	brings *download  // of the tree; nil if it is this device's own
 }
 
 // Info returns what the space is.
@@ -78,6 +81,13 @@ func (s *Space) Open() []Writer {
 		list = append(list, w.Writer)
 	}
 	return list
+}
+
+// open returns the writers of the space.
+func (s *Space) open() []*writer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.writers))
 }
 
 // treeCache bounds the memory for the decoded blocks of one writer's tree. They
@@ -142,8 +152,17 @@ func (s *Space) add(r writerRecord, own bool) (err error) {
 	if err != nil {
 		return err
 	}
+	if s.Info().Kind == Control {
+		w.says = tree.New(tree.Options{Clock: c.clock})
+		if err := w.says.Add(w.bee, w.UpTo); err != nil {
+			return err
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.writers == nil {
+		return tree.ErrClosed
+	}
 	s.writers[r.Tree] = w
 	if own {
 		s.own = w
@@ -217,7 +236,9 @@ func (d *download) start() {
 }
 
 func (d *download) stop() {
-	d.cancel()
+	d.mu.Lock()
+	d.cancel() // it does not start any more
+	d.mu.Unlock()
 	d.running.Wait()
 }
 
@@ -263,6 +284,9 @@ func (s *Space) Write(ctx context.Context) error {
 func (w *writer) close() (err error) {
 	if w.brings != nil {
 		w.brings.stop()
+	}
+	if w.says != nil {
+		err = w.says.Close()
 	}
 	if w.bee != nil {
 		err = errors.Join(err, w.bee.Close())

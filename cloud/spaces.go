@@ -163,15 +163,11 @@ func (c *Cloud) Keep(device noise.Key, space string) Keep {
 // SetKeep says what this device does with a space.
 func (c *Cloud) SetKeep(ctx context.Context, space string, k Keep) error {
 	key := keepKeys + c.secrets.pair().Public.String() + "/" + space
-	var value []byte
-	if k != (Keep{}) {
-		b, err := json.Marshal(k)
-		if err != nil {
-			return err
-		}
-		value = b
+	b, err := json.Marshal(k)
+	if err != nil {
+		return err
 	}
-	if err := c.put(ctx, key, value); err != nil {
+	if err := c.put(ctx, key, b); err != nil {
 		return err
 	}
 	return c.refresh(ctx)

@@ -1,11 +1,15 @@
 package cloud
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/cloudbevy/bevy/cloud/identity"
 	"github.com/cloudbevy/bevy/cloud/tree"
@@ -22,9 +26,10 @@ type state struct {
 	keeps   map[hypercore.Key]map[string]Keep
 	// newest is the epoch of the newest key that this device has of those that were
 	// given out; empty while there was none but the first. leaked says that somebody
-	// has it who is not in any more.
-	newest string
-	leaked bool
+	// has it who is not in any more, without who is in and has not got it.
+	newest  string
+	leaked  bool
+	without []hypercore.Key
 }
 
 // A Keep is what a device does with a space.
@@ -39,53 +44,110 @@ type Keep struct {
 	Published string `json:"published,omitempty"`
 }
 
+// Bounds of what is taken in, so that no device fills another one's memory.
+const (
+	maxSpaces  = 1 << 16
+	maxLogs    = 512              // of one device in one space
+	maxRecords = identity.MaxLogs // of one device: all that a revocation can name
+	maxKept    = 1 << 16          // spaces that one device keeps
+)
+
 // read reads the whole control tree. What makes no sense is left out: it can't
 // be of a device that keeps to the rules.
+//
+// What is signed, or said by a device about itself, is read from what each
+// device has said, so that no other one can take it back. The rest is what they
+// say together.
 func (c *Cloud) read(ctx context.Context) (*state, error) {
 	st := &state{infos: map[string]SpaceInfo{}, records: map[string][]writerRecord{}, keeps: map[hypercore.Key]map[string]Keep{}}
-	certs, revocations := [][]byte{}, [][]byte{}
-	var sealed []sealedKey
-	for e, err := range c.control.tree.Range(ctx, hyperbee.RangeOptions{}) {
+	said := said{seen: map[string]bool{}, kept: map[[2]string]time.Time{}}
+	for _, w := range c.control.open() {
+		for _, prefix := range []string{certKeys, revocationKeys, sealedKeys, writerKeys, keepKeys} {
+			for e, err := range w.says.RangeAll(ctx, under(prefix)) {
+				if err != nil {
+					return nil, fmt.Errorf("read the control log of %s: %w", w.Device, err)
+				}
+				if err := said.take(st, w.Device, e); err != nil {
+					c.log.Debug("left out of the control tree", "key", fmt.Sprintf("%.200q", e.Key), "by", w.Device, "err", err)
+				}
+			}
+		}
+	}
+	for e, err := range c.control.tree.Range(ctx, under(spaceKeys)) {
 		if err != nil {
 			return nil, fmt.Errorf("read the control tree: %w", err)
 		}
-		if err := st.take(e, &certs, &revocations, &sealed); err != nil {
-			c.log.Debug("left out of the control tree", "key", string(e.Key), "err", err)
+		id := string(e.Key[len(spaceKeys):])
+		var info SpaceInfo
+		err := json.Unmarshal(e.Value, &info)
+		if err == nil {
+			err = info.check(id)
 		}
+		if err != nil || len(st.infos) == maxSpaces {
+			c.log.Debug("left out of the control tree", "key", fmt.Sprintf("%.200q", e.Key), "err", err)
+			continue
+		}
+		st.infos[id] = info
 	}
-	return st, c.finish(st, certs, revocations, sealed)
+	st.roster = c.newRoster(said.certs, said.revocations)
+	st.takeRecords(said.records)
+	return st, c.takeKeys(st, said.sealed)
 }
 
-// take takes one entry of the control tree.
-func (st *state) take(e tree.Entry, certs, revocations *[][]byte, sealed *[]sealedKey) error {
+// under returns the range of the keys that begin with a prefix.
+func under(prefix string) hyperbee.RangeOptions {
+	end := []byte(prefix)
+	end[len(end)-1]++
+	return hyperbee.RangeOptions{Gte: []byte(prefix), Lt: end}
+}
+
+// said is what devices have said, each for itself.
+type said struct {
+	seen        map[string]bool // what was taken, as devices repeat one another
+	certs       []identity.Certificate
+	revocations []identity.Revocation
+	records     []writerRecord
+	sealed      []sealedKey
+	kept        map[[2]string]time.Time // when a device last said what it does with a space
+}
+
+// take takes what a device has said about a key. A value of nil takes back.
+func (s *said) take(st *state, by hypercore.Key, e tree.Entry) error {
 	kind, name, _ := strings.Cut(string(e.Key), "/")
-	switch kind + "/" {
-	case certKeys:
-		*certs = append(*certs, e.Value)
-		for _, o := range e.Others {
-			*certs = append(*certs, o.Value)
-		}
-	case revocationKeys:
-		*revocations = append(*revocations, e.Value)
-		for _, o := range e.Others {
-			*revocations = append(*revocations, o.Value)
-		}
-	case sealedKeys:
+	kind += "/"
+	if kind == keepKeys {
+		return s.takeKeep(st, by, name, e)
+	}
+	if e.Value == nil {
+		return nil // the word stands
+	}
+	if kind == sealedKeys {
 		k, err := readSealed(name, e.Value)
 		if err != nil {
 			return err
 		}
-		k.time = e.Time
-		*sealed = append(*sealed, k)
-	case spaceKeys:
-		var info SpaceInfo
-		if err := json.Unmarshal(e.Value, &info); err != nil {
+		k.time, k.by = e.Time, by
+		s.sealed = append(s.sealed, k)
+		return nil
+	}
+	h := sha256.Sum256(e.Value)
+	same := string(e.Key) + "\x00" + string(h[:])
+	if s.seen[same] {
+		return nil
+	}
+	switch kind {
+	case certKeys:
+		cert, err := identity.DecodeCertificate(e.Value)
+		if err != nil {
 			return err
 		}
-		if info.ID != name || name == "" || name == controlSpace {
-			return fmt.Errorf("%w: space %s", errRecord, name)
+		s.certs = append(s.certs, cert)
+	case revocationKeys:
+		v, err := identity.DecodeRevocation(e.Value)
+		if err != nil {
+			return err
 		}
-		st.infos[name] = info
+		s.revocations = append(s.revocations, v)
 	case writerKeys:
 		space, log, _ := strings.Cut(name, "/")
 		key, err := hypercore.ParseKey(log)
@@ -99,23 +161,61 @@ func (st *state) take(e tree.Entry, certs, revocations *[][]byte, sealed *[]seal
 		if err := r.check(space, key); err != nil {
 			return err
 		}
-		st.records[space] = append(st.records[space], r)
-	case keepKeys:
-		device, space, _ := strings.Cut(name, "/")
-		key, err := hypercore.ParseKey(device)
-		if err != nil {
-			return err
-		}
-		var k Keep
+		s.records = append(s.records, r)
+	}
+	s.seen[same] = true
+	return nil
+}
+
+// takeKeep takes what a device says it does with a space. What others say of it
+// does not count: a path is read from its disk.
+func (s *said) takeKeep(st *state, by hypercore.Key, name string, e tree.Entry) error {
+	device, space, _ := strings.Cut(name, "/")
+	if device != by.String() || !goodID(space) {
+		return fmt.Errorf("%w: keep %.100q", errRecord, name)
+	}
+	key := [2]string{device, space}
+	if e.Time.Before(s.kept[key]) {
+		return nil // another of its logs is newer
+	}
+	var k Keep
+	if e.Value != nil {
 		if err := json.Unmarshal(e.Value, &k); err != nil {
 			return err
 		}
-		if st.keeps[key] == nil {
-			st.keeps[key] = map[string]Keep{}
-		}
-		st.keeps[key][space] = k
 	}
+	if st.keeps[by] == nil {
+		st.keeps[by] = map[string]Keep{}
+	}
+	if _, ok := st.keeps[by][space]; !ok && len(st.keeps[by]) == maxKept {
+		return fmt.Errorf("%w: too many", errRecord)
+	}
+	s.kept[key] = e.Time
+	st.keeps[by][space] = k
 	return nil
+}
+
+// takeRecords takes the records of devices that are or were in: so many of each,
+// the same on all devices.
+func (st *state) takeRecords(records []writerRecord) {
+	slices.SortFunc(records, func(a, b writerRecord) int { return bytes.Compare(a.Tree[:], b.Tree[:]) })
+	records = slices.CompactFunc(records, func(a, b writerRecord) bool { return a.Tree == b.Tree })
+	type place struct {
+		device hypercore.Key
+		space  string
+	}
+	logs := map[place]int{}
+	for _, control := range []bool{true, false} {
+		for _, r := range records {
+			all, here := place{device: r.Device}, place{r.Device, r.Space}
+			if (r.Space == controlSpace) != control || !known(st.roster, r.Device) || logs[here] == maxLogs || logs[all] == maxRecords {
+				continue
+			}
+			logs[all]++
+			logs[here]++
+			st.records[r.Space] = append(st.records[r.Space], r)
+		}
+	}
 }
 
 // refresh takes in what the control tree says now.
@@ -130,19 +230,19 @@ func (c *Cloud) refresh(ctx context.Context) error {
 		}
 		more = false
 		for _, r := range st.records[controlSpace] {
-			if c.control.has(r.Tree) || !known(st.roster, r.Device) {
+			if c.control.has(r.Tree) {
 				continue
 			}
-			if err := c.control.add(r, false); err != nil {
-				return err
+			if c.try(c.control, r); ctx.Err() != nil {
+				return context.Cause(ctx)
 			}
 			more = more || c.control.has(r.Tree)
 		}
 	}
 	c.mu.Lock()
-	if c.spaces == nil {
+	if c.closed {
 		c.mu.Unlock()
-		return errors.New("the cloud is closed")
+		return tree.ErrClosed
 	}
 	c.state = *st
 	for _, records := range st.records { // also of spaces that are not opened
@@ -174,7 +274,7 @@ func (c *Cloud) refresh(ctx context.Context) error {
 		s.info = st.infos[id]
 		s.mu.Unlock()
 		for _, r := range st.records[id] {
-			if s.has(r.Tree) || !known(st.roster, r.Device) {
+			if s.has(r.Tree) {
 				continue
 			}
 			own := r.Device == self && r.Tree == c.newRecord(s.Info()).Tree
@@ -193,7 +293,7 @@ func (c *Cloud) refresh(ctx context.Context) error {
 // yet: with new logs, once the cloud was opened again.
 func (c *Cloud) roll(ctx context.Context, st *state) error {
 	self := c.Self()
-	if st.newest == "" || !st.roster.Has(self) {
+	if !st.roster.Has(self) {
 		return nil
 	}
 	select {
@@ -203,12 +303,29 @@ func (c *Cloud) roll(ctx context.Context, st *state) error {
 	}
 	if st.leaked && st.roster.MayAdmit(self) {
 		// Two devices were revoked at the same time, by two others who gave each
-		// the key to the one the other had revoked.
+		// the key to the one the other had revoked; or who gave out the last one, or
+		// has left, is not in any more.
 		entries := map[string][]byte{}
 		if err := c.newEpoch(entries, func(noise.Key) bool { return true }); err != nil {
 			return err
 		}
 		return c.putAll(ctx, entries) // which leads to the next look
+	}
+	if st.newest == "" {
+		return nil // the first one
+	}
+	if len(st.without) > 0 {
+		// They were let in while others, who did not know of them, changed the key.
+		entries := map[string][]byte{}
+		c.mu.Lock()
+		err := c.hand(entries, st.newest, c.secrets.Keys[st.newest], st.without...)
+		c.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		if err := c.putAll(ctx, entries); err != nil {
+			return fmt.Errorf("hand out the key of the cloud: %w", err)
+		}
 	}
 	c.mu.Lock()
 	same := st.newest == c.secrets.Epoch
@@ -222,14 +339,22 @@ func (c *Cloud) roll(ctx context.Context, st *state) error {
 	}
 	c.writing.Lock() // nobody begins logs meanwhile
 	defer c.writing.Unlock()
+	c.mu.Lock()
 	next := *c.secrets
-	next.Writer, next.Epoch, next.Before = writer, st.newest, st.records[controlSpace]
+	next.Writer, next.Epoch, next.Before = writer, st.newest, c.someControl()
+	c.mu.Unlock()
 	// The old log tells of the new one, for devices that are not here now.
 	r := (&Cloud{store: c.store, secrets: &next}).newRecord(c.control.info)
 	if err := c.putRecord(ctx, r); err != nil {
 		return fmt.Errorf("go on with the new key: %w", err)
 	}
-	if err := next.save(c.vault); err != nil {
+	c.mu.Lock()
+	c.next = &next
+	if err = c.save(); err != nil {
+		c.next = nil
+	}
+	c.mu.Unlock()
+	if err != nil {
 		return fmt.Errorf("go on with the new key: %w", err)
 	}
 	close(c.stale)

@@ -347,8 +347,9 @@ func DecodeGrant(b []byte) (Grant, error) {
 
 // Rules are what a grant is held against.
 type Rules struct {
-	// Roster says who may begin a grant; it is of the cloud that the grant has to
-	// be about. It is needed.
+	// Roster says who may begin a grant, and which devices were revoked: these
+	// neither hold nor hand on any. It is of the cloud that the grant has to be
+	// about. It is needed.
 	Roster *Roster
 	// Now is the time. A zero time is before everything.
 	Now time.Time
@@ -384,6 +385,11 @@ func (g Grant) verify(i int, c Capability, rules Rules) error {
 	case rules.Revoked != nil && rules.Revoked(c.ID()):
 		return ErrRevoked
 	}
+	for _, key := range []Key{c.Issuer, c.Holder} { // what a revoked device handed on is void, too
+		if d, ok := rules.Roster.Device(key); ok && d.Status == Revoked {
+			return fmt.Errorf("%w: the device %s", ErrRevoked, key)
+		}
+	}
 	if i == 0 {
 		if c.Parent != (CapabilityID{}) {
 			return fmt.Errorf("%w: the chain does not begin here", ErrDenied)
@@ -409,7 +415,9 @@ type Proof [64]byte
 // Prove answers a challenge as the holder of a grant. The challenge is at least
 // 16 bytes that whoever asks knows to be fresh: the hash of a connection's
 // handshake, or one of [Challenges]. A proof is good for this grant and this
-// challenge.
+// challenge, whoever shows it: one of Challenges says nothing of who asked, so
+// that whoever looks like a node could have taken it from the real one. To the
+// holder it has to be known by other means who asks.
 func (g Grant) Prove(holder noise.KeyPair, challenge []byte) Proof {
 	return Proof(holder.Sign(g.proofMessage(challenge)))
 }

@@ -68,7 +68,8 @@ func TestGrantsHoldInTheirTimeAndCloud(t *testing.T) {
 		{"without a time", g, Rules{Roster: rules(t).Roster}, ErrExpired},
 		{"revoked", g, revoked(g.ID()), ErrRevoked},
 		{"another revoked", g, revoked(always.ID()), nil},
-		{"by a device that was revoked", g, rules(t, revocation(t, owner.KeyPair(), device(1), 0)), ErrDenied},
+		{"by a device that was revoked", g, rules(t, revocation(t, owner.KeyPair(), device(1), 0)), ErrRevoked},
+		{"for a device that was revoked", g, rules(t, revocation(t, owner.KeyPair(), device(8), 0)), ErrRevoked},
 		{"nothing", nil, rules(t), ErrDenied},
 	} {
 		rights, err := tt.g.Verify(tt.rules)

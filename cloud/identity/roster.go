@@ -12,8 +12,11 @@ import (
 // Bounds of a [Roster].
 const (
 	// MaxStatements is the most certificates, and the most revocations, that a
-	// roster takes.
+	// roster takes from the owner, and again from all others together.
 	MaxStatements = 4096
+	// MaxAllLogs is the most logs that all revocations together may name, those
+	// by the owner and those by others apart.
+	MaxAllLogs = 1 << 17
 	// MaxDepth is how many certificates there may be from the owner to a device.
 	MaxDepth = 8
 )
@@ -115,7 +118,8 @@ func (r *Roster) Cloud() CloudID { return r.cloud }
 
 // Admit takes a certificate. It fails with [ErrInvalid], [ErrSignature],
 // [ErrCloud] or [ErrFull]; a certificate of somebody who has no right to give it
-// is taken and does not count, as that right may come later.
+// is taken and does not count, as that right may come later. What others have
+// said takes no room from the owner.
 func (r *Roster) Admit(c Certificate) error {
 	return add(r, r.certificate, pair{c.Issuer, c.Device}, c, c.Cloud)
 }
@@ -130,10 +134,14 @@ type statement interface {
 	Verify() error
 	Encode() []byte
 	time() int64
+	logs() int // that it names
 }
 
 func (c Certificate) time() int64 { return c.Issued.UnixMilli() }
 func (r Revocation) time() int64  { return r.Time.UnixMilli() }
+
+func (Certificate) logs() int  { return 0 }
+func (r Revocation) logs() int { return len(r.Logs) }
 
 // later orders statements of one issuer about one device.
 func later[S statement](a, b S) int {
@@ -150,13 +158,30 @@ func add[S statement](r *Roster, to map[pair]S, p pair, s S, cloud CloudID) erro
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	known, ok := to[p]
-	if !ok && len(to) >= MaxStatements {
+	if ok && later(s, known) <= 0 {
+		return nil
+	}
+	if !fits(to, p, s, Key(cloud)) {
 		return fmt.Errorf("statement about %s: %w", p.device, ErrFull)
 	}
-	if !ok || later(s, known) > 0 {
-		to[p], r.state = s, nil
-	}
+	to[p], r.state = s, nil
 	return nil
+}
+
+// fits tells whether there is room for a statement beside those of who is
+// counted with its issuer: the owner alone, or all others.
+func fits[S statement](to map[pair]S, p pair, s S, owner Key) bool {
+	if len(to) < MaxStatements && s.logs() == 0 {
+		return true // most are
+	}
+	statements, logs := 1, s.logs()
+	for q, other := range to {
+		if q != p && (q.issuer == owner) == (p.issuer == owner) {
+			statements++
+			logs += other.logs()
+		}
+	}
+	return statements <= MaxStatements && logs <= MaxAllLogs
 }
 
 // Has reports whether a device is in.
@@ -234,11 +259,19 @@ func sortDevices(devices []Device) {
 }
 
 func sorted[S statement](m map[pair]S) []S {
-	out := make([]S, 0, len(m))
-	for _, s := range m {
-		out = append(out, s)
+	type encoded struct {
+		statement S
+		bytes     []byte
 	}
-	slices.SortFunc(out, func(a, b S) int { return bytes.Compare(a.Encode(), b.Encode()) })
+	all := make([]encoded, 0, len(m))
+	for _, s := range m {
+		all = append(all, encoded{s, s.Encode()})
+	}
+	slices.SortFunc(all, func(a, b encoded) int { return bytes.Compare(a.bytes, b.bytes) })
+	out := make([]S, len(all))
+	for i, e := range all {
+		out[i] = e.statement
+	}
 	return out
 }
 

@@ -233,14 +233,41 @@ func TestRosterIsBounded(t *testing.T) {
 	for i := range MaxStatements {
 		r.certificate[pair{device: Key{byte(i), byte(i >> 8), 1}}] = Certificate{}
 	}
-	c := certificate(t, owner.KeyPair(), device(1), true, 0)
+	c := certificate(t, device(2), device(1), true, 0)
 	if err := r.Admit(c); !errors.Is(err, ErrFull) {
 		t.Errorf("one certificate too many: %v", err)
 	}
+	// What others have said takes no room from the owner.
+	if err := r.Admit(certificate(t, owner.KeyPair(), device(3), true, 0)); err != nil {
+		t.Errorf("the owner's: %v", err)
+	}
 	delete(r.certificate, pair{device: Key{0, 0, 1}})
-	later := certificate(t, owner.KeyPair(), device(1), true, time.Hour)
+	later := certificate(t, device(2), device(1), true, time.Hour)
 	if err := errors.Join(r.Admit(c), r.Admit(later), r.Revoke(revocation(t, owner.KeyPair(), device(1), 0))); err != nil {
 		t.Errorf("in the place of another: %v", err)
+	}
+}
+
+func TestRosterIsBoundedInLogs(t *testing.T) {
+	r := NewRoster(owner.Cloud())
+	for i := range MaxAllLogs / MaxLogs {
+		r.revocation[pair{device: Key{byte(i), 1}}] = Revocation{Logs: make([]LogLength, MaxLogs)}
+	}
+	v := Revocation{Cloud: owner.Cloud(), Device: device(1).Public, Time: noon, Logs: []LogLength{{Log: hypercore.Key{1}, Length: 1}}}
+	for _, test := range []struct {
+		issuer noise.KeyPair
+		want   error
+	}{{device(2), ErrFull}, {owner.KeyPair(), nil}} {
+		v, err := v.Sign(test.issuer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Revoke(v); !errors.Is(err, test.want) {
+			t.Errorf("by %s: %v, want %v", test.issuer.Public, err, test.want)
+		}
+	}
+	if err := r.Revoke(revocation(t, device(2), device(1), 0)); err != nil {
+		t.Errorf("one that names no logs: %v", err)
 	}
 }
 
