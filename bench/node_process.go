@@ -34,7 +34,7 @@ func nodeBenchmarks() []benchmark {
 			peer: side{name: "syncthing", run: measureSyncthingIdle(value)},
 		}
 	}
-	return []benchmark{
+	return append(syncBenchmarks(), []benchmark{
 		{
 			name: "node/up", unit: "ms", lowerIsBetter: true, limit: 500,
 			what: "start bevy up in an empty home, until it says that it is ready",
@@ -55,7 +55,7 @@ func nodeBenchmarks() []benchmark {
 		},
 		idle("node/idle", "MiB", "resident memory of an idle node,", 40, func(u idleUsage) float64 { return u.residentMiB }),
 		idle("node/idle-cpu", "%", "share of one processor that an idle node uses,", 0.1, func(u idleUsage) float64 { return u.cpuPercent }),
-	}
+	}...)
 }
 
 // buildBevy builds the command.
@@ -136,16 +136,22 @@ type nodeProcess struct {
 
 // startUp starts bevy up and waits until it is ready. A port that is given is handed over as systemd does.
 func startUp(ctx context.Context, dir, home string, port *os.File) (*nodeProcess, error) {
-	n := &nodeProcess{cmd: bevyCommand(ctx, dir, home, "up", "--json", "--listen", "127.0.0.1:0")}
+	cmd := bevyCommand(ctx, dir, home, "up", "--json", "--listen", "127.0.0.1:0")
 	if port != nil {
-		n.cmd.Args = append([]string{"sh", "-c", `LISTEN_PID=$$ exec "$0" up --json`}, n.cmd.Path)
+		cmd.Args = append([]string{"sh", "-c", `LISTEN_PID=$$ exec "$0" up --json`}, cmd.Path)
 		sh, err := exec.LookPath("sh")
 		if err != nil {
 			return nil, err
 		}
-		n.cmd.Path, n.cmd.ExtraFiles = sh, []*os.File{port}
-		n.cmd.Env = append(n.cmd.Env, "LISTEN_FDS=1")
+		cmd.Path, cmd.ExtraFiles = sh, []*os.File{port}
+		cmd.Env = append(cmd.Env, "LISTEN_FDS=1")
 	}
+	return upReady(cmd)
+}
+
+// upReady starts a "bevy up --json" and waits until it is ready.
+func upReady(cmd *exec.Cmd) (*nodeProcess, error) {
+	n := &nodeProcess{cmd: cmd}
 	n.cmd.Stderr = &n.stderr
 	out, err := n.cmd.StdoutPipe()
 	if err != nil {

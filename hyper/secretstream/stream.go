@@ -56,6 +56,8 @@ type Stream struct {
 	beats      alarm
 	watch      alarm
 
+	sent, received atomic.Uint64 // bytes of the connection
+
 	// waitMu guards since when a read of the connection waits; zero if none does.
 	waitMu  sync.Mutex
 	waiting time.Time
@@ -215,6 +217,10 @@ func (s *Stream) begin() {
 	}
 }
 
+// Traffic returns how many bytes went over the connection so far, as they are
+// there: encrypted and framed.
+func (s *Stream) Traffic() (sent, received uint64) { return s.sent.Load(), s.received.Load() }
+
 // LocalKey returns the key this side is known by.
 func (s *Stream) LocalKey() noise.Key { return s.session.Local }
 
@@ -338,7 +344,9 @@ func (s *Stream) flushLocked() error {
 	if len(s.out) == headroom {
 		return nil
 	}
-	if _, err := s.conn.Write(s.out[headroom:]); err != nil {
+	n, err := s.conn.Write(s.out[headroom:])
+	s.sent.Add(uint64(n))
+	if err != nil {
 		return s.end(fmt.Errorf("write to connection: %w", err))
 	}
 	s.out = s.out[:headroom]
@@ -495,7 +503,8 @@ func (s *Stream) fill(n int) error {
 	return nil
 }
 
-func (s *Stream) read(p []byte) (int, error) {
+func (s *Stream) read(p []byte) (n int, err error) {
+	defer func() { s.received.Add(uint64(n)) }()
 	if s.timeout <= 0 {
 		return s.conn.Read(p)
 	}

@@ -907,3 +907,21 @@ func BenchmarkHandshake(b *testing.B) {
 		s.Close()
 	}
 }
+
+func TestTrafficIsWhatWentOverTheConnection(t *testing.T) {
+	a, b := pipe(7)
+	c, s := connect(t, a, b, quiet(1), quiet(2))
+	start, _ := c.Traffic()
+	all, _ := a.out.written()
+	before := len(all)
+	if err := c.WriteMessage(content(5000)); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, s, content(5000))
+	sent, _ := c.Traffic()
+	all, _ = a.out.written()
+	_, received := s.Traffic()
+	if wrote := uint64(len(all) - before); sent-start != wrote || wrote <= 5000 || received != sent {
+		t.Errorf("sent %d, received %d, wrote %d", sent-start, received, wrote)
+	}
+}
