@@ -301,7 +301,7 @@ func (s *session) notices() {
 	if d, ok := s.self(); ok && d.Status == identity.Revoked {
 		n.Raise(client.Notice{
 			Code: "revoked", Severity: client.Problem,
-			Text: "this machine was taken out of the cloud: nothing that is written here reaches the others", Fix: "bevy leave",
+			Text: "this machine was taken out of the cloud: nothing that is written here reaches the others", Fix: "bevy join, with another --home",
 		})
 	} else {
 		n.Clear("revoked", "")
