@@ -290,10 +290,10 @@ func TestRequestsHaveATimeToEndAndNoMore(t *testing.T) {
 	o.Clock = fake
 	n := openNode(t, o)
 	hang(t, n.Address())
-	waiting := fake.Waiting()
 	done := make(chan error, 1)
 	go func() { done <- n.Close() }()
-	for fake.Waiting() == waiting { // until it drains
+	<-n.draining
+	for fake.Waiting() == 0 { // until that has begun to be timed
 		runtime.Gosched()
 	}
 	fake.Advance(drainTime - time.Second)
