@@ -88,7 +88,11 @@ func measureDynamoDoor(name string) measure {
 		}
 		r, err = loadDynamo(ctx, name, w, s.Port)
 		_, stopped := s.stop()
-		return r, errors.Join(err, stopped)
+		if err := errors.Join(err, stopped); err != nil {
+			return r, err
+		}
+		r.Extra["serverCPUSeconds"] = cpuOf(s.cmd)
+		return r, nil
 	}
 }
 
@@ -130,8 +134,14 @@ func measureDynalite(name string) measure {
 			return r, fmt.Errorf("%w\n%s", errors.Join(err, ended), lastLines(stderr.String(), 20))
 		}
 		r.Name = "dynalite 4.0.0, in memory"
+		r.Extra["serverCPUSeconds"] = cpuOf(cmd)
 		return r, nil
 	}
+}
+
+// cpuOf is what a process that has ended has used.
+func cpuOf(cmd *exec.Cmd) float64 {
+	return (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
 }
 
 // A dynamoClient asks over one connection.
