@@ -25,7 +25,8 @@ import (
 // on one machine, that know each other and talk over 127.0.0.1. Files are made beside the folder, and moved into it all at
 // once; time ends when all of them are on the disk of the second, whole. Both sides sync each file that they receive
 // before it gets its name. The sender of Bevy has every file in its own log by then, and that on the disk; a syncthing
-// keeps hashes of the files. The watcher of syncthing waits for as short as it can, which is 1 s.
+// keeps hashes of the files. The watcher of syncthing waits for as short as it can, which is 1 s; it is not made to be
+// nicer than we are.
 //
 // BEVY_BENCH_BIG=4096 has the large file be of so many MiB.
 func syncBenchmarks() []benchmark {
@@ -389,6 +390,7 @@ const syncthingConfig = `<configuration version="36">
 <relaysEnabled>false</relaysEnabled>
 <natEnabled>false</natEnabled>
 <crashReportingEnabled>false</crashReportingEnabled>
+<setLowPriority>false</setLowPriority>
 <reconnectionIntervalS>1</reconnectionIntervalS>
 <startBrowser>false</startBrowser>
 <urAccepted>-1</urAccepted>
