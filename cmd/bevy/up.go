@@ -212,7 +212,8 @@ func (a *app) downCommand() *cobra.Command {
 		Use:   "down [flags]",
 		Short: "Stop this machine's part of your cloud",
 		Long: `Has the node that runs on this machine end what it is doing and stop. What was
-acknowledged is on the disk.`,
+acknowledged is on the disk. If the system runs it ("bevy service"), the next
+command or page starts it again.`,
 		Example: `bevy down`,
 		Args:    wants(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
