@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 
 	"github.com/cloudbevy/bevy/client"
@@ -38,7 +39,9 @@ func (s *session) meeting(ctx context.Context, code words.Code, serve func(*hype
 	if err != nil {
 		return nil, err
 	}
-	if _, err := sw.Join(hyperswarm.Topic(pair.Topic(code)), hyperswarm.JoinOptions{}); err != nil {
+	topic := pair.Topic(code)
+	debug.FreeOSMemory() // which took much, on purpose, and is not soon to be needed again
+	if _, err := sw.Join(topic, hyperswarm.JoinOptions{}); err != nil {
 		return nil, errors.Join(err, sw.Close())
 	}
 	return sw, nil
