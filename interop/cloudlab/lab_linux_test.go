@@ -199,7 +199,8 @@ func (l *lab) machine(p place) *machine {
 		}
 		m.kill()
 		if l.t.Failed() {
-			l.t.Logf("%s said:\n%s", m.name, m.log)
+			said, _ := os.ReadFile(filepath.Join(m.home, "state", "bevy.log"))
+			l.t.Logf("%s wrote:\n%s\nand said:\n%s", m.name, said, m.log)
 		}
 	})
 	return m
@@ -355,12 +356,14 @@ func (m *machine) put(path string, data []byte) error {
 	}
 	ctx, cancel := context.WithTimeout(m.l.t.Context(), time.Minute)
 	defer cancel()
-	r, err := m.client.Stream(ctx, "PUT", "/folders/Things/content?path="+url.QueryEscape(path), bytes.NewReader(data), nil)
+	r, err := m.client.Stream(ctx, "PUT", "/folders/Things/content?mode=0644&path="+escaped(path), bytes.NewReader(data), nil)
 	if err != nil {
 		return err
 	}
 	return r.Body.Close()
 }
+
+func escaped(path string) string { return url.QueryEscape(path) }
 
 // write writes a file on the disk.
 func (m *machine) write(path, text string) {
