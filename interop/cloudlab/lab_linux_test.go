@@ -61,6 +61,7 @@ type lab struct {
 
 func newLab(t *testing.T) *lab {
 	t.Helper()
+	t.Parallel() // much of the time they wait
 	if err := natlab.Check(); err != nil {
 		t.Skipf("NOTHING IS PROVED HERE: %v", err)
 	}
