@@ -25,7 +25,7 @@ import (
 	"github.com/cloudbevy/bevy/node"
 )
 
-// The binary under test, and a folder that outlives a test.
+// The binary under test, or why there is none.
 var (
 	bevy   string
 	errBin error
@@ -142,7 +142,6 @@ type machine struct {
 	host   *natlab.Host
 	home   string // BEVY_HOME
 	folder string // that is kept, once it was added
-	extra  []string
 
 	cmd    *exec.Cmd
 	log    *output
@@ -219,7 +218,7 @@ func (m *machine) try() error {
 	if m.cmd != nil {
 		return errors.New("it runs already")
 	}
-	cmd := m.command(append([]string{"up", "--json", "--name", m.name}, m.extra...)...)
+	cmd := m.command("up", "--json", "--name", m.name)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Stderr = m.log
 	out, err := cmd.StdoutPipe()
