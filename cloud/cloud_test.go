@@ -35,7 +35,14 @@ func newDevice(t *testing.T, name string, begin func(Options) (*Cloud, error)) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &device{t: t, store: store, vault: &MemoryVault{}, name: name, changed: make(chan struct{}, 1)}
+	return newDeviceOn(t, name, store, &MemoryVault{}, begin)
+}
+
+// newDeviceOn makes a device of a store and a vault.
+func newDeviceOn(t *testing.T, name string, store *corestore.Store, vault *MemoryVault, begin func(Options) (*Cloud, error)) *device {
+	t.Helper()
+	d := &device{t: t, store: store, vault: vault, name: name, changed: make(chan struct{}, 1)}
+	var err error
 	if d.Cloud, err = begin(d.options()); err != nil {
 		t.Fatal(err)
 	}

@@ -169,8 +169,11 @@ func (c *Cloud) Admit(ctx context.Context, r pair.Request) (pair.Admission, erro
 	}
 	entries := map[string][]byte{certKey(cert): cert.Encode()}
 	c.mu.Lock()
-	newest := c.newest
-	err = c.hand(entries, newest, c.secrets.Keys[newest], hypercore.Key(r.Device))
+	for epoch, key := range c.secrets.Keys {
+		if epoch != firstEpoch && err == nil {
+			err = c.hand(entries, epoch, key, hypercore.Key(r.Device))
+		}
+	}
 	c.mu.Unlock()
 	if err != nil {
 		return fail(err)
@@ -515,9 +518,6 @@ func (c *Cloud) newEpoch(entries map[string][]byte, stays func(noise.Key) bool) 
 
 // hand adds a key of the cloud to entries, sealed for devices.
 func (c *Cloud) hand(entries map[string][]byte, epoch string, key secret, to ...hypercore.Key) error {
-	if key == nil {
-		return nil // there was none but the first, which everybody has
-	}
 	for _, k := range to {
 		sealed, err := seal(key, k, c.random)
 		if err != nil {
@@ -585,7 +585,7 @@ func (c *Cloud) newRoster(certs []identity.Certificate, revocations []identity.R
 const maxSaid = 256
 
 // takeKeys opens the keys that are for this device, and finds out which one is
-// to be used. Those that a revoked device has handed out are none.
+// to be used: none that somebody has handed out who is not in any more.
 func (c *Cloud) takeKeys(st *state, sealed []sealedKey) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -595,18 +595,17 @@ func (c *Cloud) takeKeys(st *state, sealed []sealedKey) error {
 	type epoch struct {
 		to   map[hypercore.Key]bool // who has the key
 		time time.Time
+		void bool // one who handed it out is not in
 	}
 	epochs := map[string]*epoch{}
 	for _, k := range sealed {
-		if !st.roster.Has(noise.Key(k.by)) {
-			continue
-		}
 		e := epochs[k.epoch]
 		if e == nil {
 			e = &epoch{to: map[hypercore.Key]bool{}, time: k.time}
 			epochs[k.epoch] = e
 		}
 		e.to[k.device] = true
+		e.void = e.void || !st.roster.Has(noise.Key(k.by))
 		if k.time.Before(e.time) {
 			e.time = k.time
 		}
@@ -627,24 +626,28 @@ func (c *Cloud) takeKeys(st *state, sealed []sealedKey) error {
 			changed = true
 		}
 	}
+	none := true
+	st.without = map[string][]hypercore.Key{}
 	for name, e := range epochs {
+		none = none && e.void
+		if c.secrets.Keys[name] == nil {
+			continue
+		}
 		newest := epochs[st.newest]
-		if c.secrets.Keys[name] != nil && (newest == nil || e.time.After(newest.time) || e.time.Equal(newest.time) && name > st.newest) {
+		if !e.void && (newest == nil || e.time.After(newest.time) || e.time.Equal(newest.time) && name > st.newest) {
 			st.newest = name
+		}
+		for _, d := range st.roster.Devices() {
+			if d.Status == identity.In && d.Key != noise.Key(self) && !e.to[hypercore.Key(d.Key)] {
+				st.without[name] = append(st.without[name], hypercore.Key(d.Key))
+			}
 		}
 	}
 	if newest := epochs[st.newest]; newest != nil {
 		for k := range newest.to {
-			if k != owner && !st.roster.Has(noise.Key(k)) {
-				st.leaked = true
-			}
+			st.leaked = st.leaked || k != owner && !st.roster.Has(noise.Key(k))
 		}
-		for _, d := range st.roster.Devices() {
-			if d.Status == identity.In && !newest.to[hypercore.Key(d.Key)] {
-				st.without = append(st.without, hypercore.Key(d.Key))
-			}
-		}
-	} else {
+	} else if none {
 		for _, d := range st.roster.Devices() { // all have the first key
 			st.leaked = st.leaked || d.Status == identity.Revoked
 		}

@@ -26,10 +26,10 @@ type state struct {
 	keeps   map[hypercore.Key]map[string]Keep
 	// newest is the epoch of the newest key that this device has of those that were
 	// given out; empty while there was none but the first. leaked says that somebody
-	// has it who is not in any more, without who is in and has not got it.
+	// has it who is not in any more, without who is in and has not got which of them.
 	newest  string
 	leaked  bool
-	without []hypercore.Key
+	without map[string][]hypercore.Key
 }
 
 // A Keep is what a device does with a space.
@@ -311,14 +311,16 @@ func (c *Cloud) roll(ctx context.Context, st *state) error {
 		}
 		return c.putAll(ctx, entries) // which leads to the next look
 	}
-	if st.newest == "" {
-		return nil // the first one
-	}
 	if len(st.without) > 0 {
 		// They were let in while others, who did not know of them, changed the key.
 		entries := map[string][]byte{}
 		c.mu.Lock()
-		err := c.hand(entries, st.newest, c.secrets.Keys[st.newest], st.without...)
+		var err error
+		for epoch, devices := range st.without {
+			if err == nil {
+				err = c.hand(entries, epoch, c.secrets.Keys[epoch], devices...)
+			}
+		}
 		c.mu.Unlock()
 		if err != nil {
 			return err
@@ -330,7 +332,7 @@ func (c *Cloud) roll(ctx context.Context, st *state) error {
 	c.mu.Lock()
 	same := st.newest == c.secrets.Epoch
 	c.mu.Unlock()
-	if same {
+	if same || st.newest == "" { // there was none but the first
 		return nil
 	}
 	writer, err := newID(c.random)
@@ -346,6 +348,22 @@ func (c *Cloud) roll(ctx context.Context, st *state) error {
 	// The old log tells of the new one, for devices that are not here now.
 	r := (&Cloud{store: c.store, secrets: &next}).newRecord(c.control.info)
 	if err := c.putRecord(ctx, r); err != nil {
+		return fmt.Errorf("go on with the new key: %w", err)
+	}
+	// And it has the new key for those who can read this log alone: others may
+	// have handed it out in logs that are encrypted with it.
+	entries := map[string][]byte{}
+	c.mu.Lock()
+	for _, d := range st.roster.Devices() {
+		if d.Status == identity.In && d.Key != self && err == nil {
+			err = c.hand(entries, st.newest, c.secrets.Keys[st.newest], hypercore.Key(d.Key))
+		}
+	}
+	c.mu.Unlock()
+	if err == nil {
+		err = c.putAll(ctx, entries)
+	}
+	if err != nil {
 		return fmt.Errorf("go on with the new key: %w", err)
 	}
 	c.mu.Lock()
