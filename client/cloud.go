@@ -7,7 +7,7 @@ type (
 	// FolderRequest names a folder: by its name or id, or by where it is on the disk
 	// of the node.
 	FolderRequest struct {
-		Folder string `path:"folder" doc:"its name, its id, or where it is on the disk"`
+		Folder string `path:"folder" json:"-" doc:"its name, its id, or where it is on the disk"`
 	}
 
 	// AddFolder has a folder on the disk kept safe.
@@ -19,26 +19,26 @@ type (
 
 	// DropFolder ends keeping a folder.
 	DropFolder struct {
-		Folder     string `path:"folder"`
+		Folder     string `path:"folder" json:"-"`
 		Everywhere bool   `query:"everywhere" doc:"remove it from the cloud, too"`
 	}
 
 	// Answer is what to do about a question that a folder has asked by a notice.
 	Answer struct {
-		Folder string `path:"folder"`
-		Answer string `path:"answer" doc:"confirm, restore or here"`
+		Folder string `path:"folder" json:"-"`
+		Answer string `path:"answer" json:"-" doc:"confirm, restore or here"`
 	}
 
 	// PathRequest names something in a folder.
 	PathRequest struct {
-		Folder string `path:"folder"`
+		Folder string `path:"folder" json:"-"`
 		Path   string `query:"path" doc:"in the folder, such as /a/b; the folder itself when empty"`
 		At     string `query:"at" doc:"a moment: a time, a tag, or how long ago, such as 2h; now when empty"`
 	}
 
 	// ListRequest lists what is in a folder.
 	ListRequest struct {
-		Folder    string `path:"folder"`
+		Folder    string `path:"folder" json:"-"`
 		Path      string `query:"path"`
 		At        string `query:"at"`
 		Recursive bool   `query:"recursive"`
@@ -71,7 +71,7 @@ type (
 
 	// WriteRequest writes a file, whose content is the body.
 	WriteRequest struct {
-		Folder  string `path:"folder"`
+		Folder  string `path:"folder" json:"-"`
 		Path    string `query:"path"`
 		Mode    string `query:"mode" doc:"permissions, such as 0644"`
 		ModTime string `query:"modTime" doc:"RFC 3339"`
@@ -79,14 +79,14 @@ type (
 
 	// MoveRequest moves something in a folder.
 	MoveRequest struct {
-		Folder string `path:"folder"`
+		Folder string `path:"folder" json:"-"`
 		From   string `json:"from"`
 		To     string `json:"to"`
 	}
 
 	// CopyRequest copies something in a folder, also from another moment.
 	CopyRequest struct {
-		Folder  string `path:"folder"`
+		Folder  string `path:"folder" json:"-"`
 		From    string `json:"from"`
 		At      string `json:"at,omitempty" doc:"a moment; now when empty"`
 		To      string `json:"to" doc:"where nothing is yet"`
@@ -95,7 +95,7 @@ type (
 
 	// MkdirRequest makes a folder in a folder.
 	MkdirRequest struct {
-		Folder  string `path:"folder"`
+		Folder  string `path:"folder" json:"-"`
 		Path    string `json:"path"`
 		Mode    string `json:"mode,omitempty" doc:"permissions, such as 0755"`
 		ModTime string `json:"modTime,omitempty" doc:"RFC 3339; now when empty"`
@@ -103,7 +103,7 @@ type (
 
 	// LinkRequest makes a symbolic link in a folder.
 	LinkRequest struct {
-		Folder string `path:"folder"`
+		Folder string `path:"folder" json:"-"`
 		Path   string `json:"path"`
 		Target string `json:"target" doc:"where it leads, which need not be there"`
 	}
@@ -131,14 +131,14 @@ type (
 
 	// RemoveRequest removes something in a folder.
 	RemoveRequest struct {
-		Folder    string `path:"folder"`
+		Folder    string `path:"folder" json:"-"`
 		Path      string `query:"path"`
 		Recursive bool   `query:"recursive" doc:"also what is in it"`
 	}
 
 	// HistoryRequest asks what was said of a path.
 	HistoryRequest struct {
-		Folder  string `path:"folder"`
+		Folder  string `path:"folder" json:"-"`
 		Path    string `query:"path"`
 		Since   string `query:"since" doc:"a time, or how long ago"`
 		Until   string `query:"until" doc:"a time, or how long ago"`
@@ -148,7 +148,7 @@ type (
 
 	// DiffRequest compares two moments.
 	DiffRequest struct {
-		Folder string `path:"folder"`
+		Folder string `path:"folder" json:"-"`
 		Path   string `query:"path"`
 		From   string `query:"from" doc:"a moment"`
 		To     string `query:"to" doc:"a moment; now when empty"`
@@ -172,7 +172,7 @@ type (
 
 	// RestoreRequest makes a path what it was.
 	RestoreRequest struct {
-		Folder string `path:"folder"`
+		Folder string `path:"folder" json:"-"`
 		Path   string `json:"path"`
 		At     string `json:"at" doc:"a moment"`
 		To     string `json:"to,omitempty" doc:"another path, where nothing is yet"`
@@ -185,7 +185,7 @@ type (
 
 	// TagRequest names a moment.
 	TagRequest struct {
-		Folder string `path:"folder"`
+		Folder string `path:"folder" json:"-"`
 		Name   string `json:"name"`
 		Note   string `json:"note,omitempty"`
 		At     string `json:"at,omitempty" doc:"a moment; now when empty"`
@@ -193,8 +193,8 @@ type (
 
 	// TagName names a tag.
 	TagName struct {
-		Folder string `path:"folder"`
-		Name   string `path:"name"`
+		Folder string `path:"folder" json:"-"`
+		Name   string `path:"name" json:"-"`
 	}
 
 	// Tag is a moment with a name.
@@ -211,7 +211,7 @@ type (
 
 	// ScrubRequest checks what is here of a folder.
 	ScrubRequest struct {
-		Folder string `path:"folder"`
+		Folder string `path:"folder" json:"-"`
 		Repair bool   `json:"repair,omitempty" doc:"bring what is damaged from other machines"`
 	}
 
@@ -227,7 +227,7 @@ type (
 
 	// ClearRequest frees contents that are past what is kept.
 	ClearRequest struct {
-		Folder string `path:"folder"`
+		Folder string `path:"folder" json:"-"`
 		All    string `json:"all,omitempty" doc:"how far back every version is kept, such as 720h; 30 days when empty"`
 		Daily  string `json:"daily,omitempty" doc:"how far back the last of each day is kept; a year when empty"`
 	}
@@ -250,7 +250,7 @@ type (
 
 	// MachineRequest names a machine: by its name, or the beginning of its key.
 	MachineRequest struct {
-		Machine string `path:"machine"`
+		Machine string `path:"machine" json:"-"`
 	}
 
 	// Pong is how long a message to a machine and back took.
