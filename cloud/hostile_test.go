@@ -392,7 +392,9 @@ func FuzzMessages(f *testing.F) {
 			f.Error(err)
 		}
 	})
+	c.mu.Lock()
 	h, err := json.Marshal(hello{Chain: c.secrets.Chain, Control: c.records[controlSpace]})
+	c.mu.Unlock()
 	if err != nil {
 		f.Fatal(err)
 	}
