@@ -103,6 +103,7 @@ func TestItemsAreTheSameAfterReading(t *testing.T) {
 func FuzzJSON(f *testing.F) {
 	f.Add([]byte(`{"a":[1,-0.5e3,true,null,"x\ud83d\ude00\u00e9"],"a":{}}`))
 	f.Add([]byte(`{"M":{"a":{"L":[{"NS":["1"]}]}}}`))
+	f.Add(bytes.Repeat([]byte("9"), 500))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		n, ok := Parse(text)
 		if bytes.Count(text, []byte("["))+bytes.Count(text, []byte("{")) > maxNesting {

@@ -235,10 +235,12 @@ func (p *parser) number() (*Node, bool) {
 }
 
 // run skips digits and returns how many.
-func (p *parser) run() int {
-	d := len(digits(string(p.text[p.at:min(len(p.text), p.at+400)])))
-	p.at += d
-	return d
+func (p *parser) run() (n int) {
+	for p.at < len(p.text) && '0' <= p.text[p.at] && p.text[p.at] <= '9' {
+		p.at++
+		n++
+	}
+	return n
 }
 
 func (p *parser) str() (string, bool) {
