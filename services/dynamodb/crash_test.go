@@ -148,7 +148,7 @@ func TestAcknowledgedItemsOutliveCrashes(t *testing.T) {
 	disk.Hook(func(p storagetest.Point) {
 		mu.Lock()
 		defer mu.Unlock()
-		if p.Number%7 == 0 && len(crashes) < 40 {
+		if p.Number%3 == 0 && len(crashes) < 40 {
 			crashes = append(crashes, crash{disk.PowerCut(p.Number), acked, p.Number})
 		}
 	})
