@@ -452,7 +452,8 @@ func (k *Keeper) Here(ctx context.Context) error {
 }
 
 // Forget removes all that is known of the folder from the index: what is on the
-// disk and in the cloud stays. The Keeper can only be closed after it.
+// disk and in the cloud stays. It is for a Keeper that was closed: a round under
+// way would remember what it does.
 func (k *Keeper) Forget() error {
 	k.round.Lock()
 	defer k.round.Unlock()

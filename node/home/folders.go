@@ -31,6 +31,7 @@ type kept struct {
 	work    sync.WaitGroup
 	grown   chan struct{}
 
+	carrying   sync.Mutex // held to begin and end what is done with the folder
 	publishing sync.Mutex // guards public
 	public     *publication
 
@@ -53,7 +54,7 @@ func (s *session) openFolders() error {
 		wanted[info.ID] = true
 		k, err := s.folderOf(info.ID)
 		if err == nil {
-			err = k.carryOut(s.cloud.Keep(s.cloud.Self(), info.ID))
+			err = k.carryOut()
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("folder %q: %w", info.Name, err))
@@ -193,7 +194,10 @@ func (k *kept) missing() int64 {
 }
 
 // carryOut does what this device is to do with the folder.
-func (k *kept) carryOut(keep cloud.Keep) error {
+func (k *kept) carryOut() error {
+	k.carrying.Lock()
+	defer k.carrying.Unlock()
+	keep := k.session.cloud.Keep(k.session.cloud.Self(), k.space.Info().ID)
 	k.fetch(keep)
 	if err := k.carryOutPublished(keep.Published); err != nil {
 		return err
@@ -250,14 +254,15 @@ func (k *kept) carryOutPublished(id string) error {
 }
 
 // fetch brings the contents of the folder here while there is another device, if
-// this one is to have them all. A keeper does so by itself.
+// this one is to have them all. A keeper brings only what it has to write: a file
+// that is on the disk already has its content to be in the logs, too.
 func (k *kept) fetch(keep cloud.Keep) {
 	if keep.Sparse || len(k.session.cloud.Peers()) == 0 {
 		return
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.fetching || k.keeper != nil || k.ctx.Err() != nil {
+	if k.fetching || k.ctx.Err() != nil {
 		return
 	}
 	k.fetching = true
@@ -356,7 +361,7 @@ func (s *session) addFolder(ctx context.Context, path, name string, sparse bool)
 	if err != nil {
 		return nil, err
 	}
-	if err := k.carryOut(keep); err != nil {
+	if err := k.carryOut(); err != nil {
 		return nil, err
 	}
 	k.mu.Lock()
@@ -399,13 +404,16 @@ func (s *session) overlaps(path string) error {
 // dropFolder ends keeping a folder on this disk, where all stays as it is. The
 // cloud keeps it, unless everywhere says that it is to go there, too.
 func (s *session) dropFolder(ctx context.Context, k *kept, everywhere bool) error {
+	k.carrying.Lock()
+	defer k.carrying.Unlock()
 	id := k.space.Info().ID
 	k.mu.Lock()
 	keeper := k.keeper
 	k.keeper, k.keep = nil, cloud.Keep{}
 	k.mu.Unlock()
 	if keeper != nil {
-		if err := errors.Join(keeper.Forget(), keeper.Close()); err != nil {
+		// A round that was under way would remember what was forgotten.
+		if err := errors.Join(keeper.Close(), keeper.Forget()); err != nil {
 			return err
 		}
 	}
