@@ -259,6 +259,8 @@ func (h *Home) getPublished(_ context.Context, _ *session, k *kept, _ client.Fol
 // unpublishFolder has this node give the drive to nobody any more. Who has read
 // it, has it.
 func (h *Home) unpublishFolder(ctx context.Context, s *session, k *kept, _ client.FolderRequest) (node.None, error) {
+	k.carrying.Lock() // or it is published again before the cloud knows
+	defer k.carrying.Unlock()
 	id := k.space.Info().ID
 	keep := s.cloud.Keep(s.cloud.Self(), id)
 	keep.Published = ""
