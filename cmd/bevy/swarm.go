@@ -15,8 +15,8 @@ import (
 	"github.com/cloudbevy/bevy/hyper/hyperswarm"
 	"github.com/cloudbevy/bevy/hyper/mdns"
 	"github.com/cloudbevy/bevy/hyper/noise"
-	"github.com/cloudbevy/bevy/hyper/portmap"
 	"github.com/cloudbevy/bevy/hyper/secretstream"
+	"github.com/cloudbevy/bevy/node/home"
 	"github.com/spf13/cobra"
 )
 
@@ -73,13 +73,7 @@ func (a *app) routerPort(o *hyperdht.Options) {
 	if o.Bind.IsLoopback() {
 		return
 	}
-	o.MapPort = func(ctx context.Context, port uint16) (hyperdht.Mapping, error) {
-		m, err := portmap.Map(ctx, portmap.UDP, port, portmap.Options{Clock: a.clock})
-		if err != nil {
-			return nil, err // and not a nil mapping that is one
-		}
-		return m, nil
-	}
+	o.MapPort = home.MapPort(a.clock)
 }
 
 // close leaves the network.

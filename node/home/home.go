@@ -114,10 +114,7 @@ func (h *Home) openStore() (err error) {
 		return err
 	}
 	h.node.Log.Warn("the logs are a copy of others: this device begins its own", "dir", d.Dir)
-	if err := os.WriteFile(filepath.Join(h.dir, copiedFile), nil, 0o600); err != nil {
-		return err
-	}
-	if err := syncDir(h.dir); err != nil {
+	if err := cloud.FileVault(filepath.Join(h.dir, copiedFile)).Save(nil); err != nil { // on the disk, before
 		return err
 	}
 	d.Adopt = true
@@ -136,17 +133,6 @@ func openIndex(dir string) (storage.Engine, error) {
 		return nil, err
 	}
 	return storage.Disk{Dir: dir}.Open()
-}
-
-// syncDir has the names in a folder reach the disk.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	_ = d.Sync() // not every system can
-	return nil
 }
 
 // cloudOptions are those of the cloud that is kept here.

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net/http"
 	"path"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -73,9 +74,13 @@ func unbounded(r node.Route) node.Route {
 
 // onFolder makes a route to a folder, which In's field Folder names.
 func onFolder[In, Out any](h *Home, method, path, doc string, f func(context.Context, *session, *kept, In) (Out, error)) node.Route {
+	name, ok := reflect.TypeFor[In]().FieldByName("Folder")
+	if !ok {
+		panic(fmt.Sprintf("home: %s %s names no folder", method, path)) // a mistake shows at once
+	}
 	return node.Call(method, path, doc, func(ctx context.Context, in In) (out Out, err error) {
 		err = h.use(ctx, func(s *session) error {
-			k, err := s.findFolder(folderName(in))
+			k, err := s.findFolder(reflect.ValueOf(in).FieldByIndex(name.Index).String())
 			if err == nil {
 				out, err = f(ctx, s, k, in)
 			}
@@ -83,47 +88,6 @@ func onFolder[In, Out any](h *Home, method, path, doc string, f func(context.Con
 		})
 		return out, err
 	})
-}
-
-// folderName is the field Folder of an input.
-func folderName(in any) string {
-	switch in := in.(type) {
-	case client.FolderRequest:
-		return in.Folder
-	case client.DropFolder:
-		return in.Folder
-	case client.Answer:
-		return in.Folder
-	case client.ListRequest:
-		return in.Folder
-	case client.PathRequest:
-		return in.Folder
-	case client.MoveRequest:
-		return in.Folder
-	case client.CopyRequest:
-		return in.Folder
-	case client.MkdirRequest:
-		return in.Folder
-	case client.LinkRequest:
-		return in.Folder
-	case client.RemoveRequest:
-		return in.Folder
-	case client.HistoryRequest:
-		return in.Folder
-	case client.DiffRequest:
-		return in.Folder
-	case client.RestoreRequest:
-		return in.Folder
-	case client.TagRequest:
-		return in.Folder
-	case client.TagName:
-		return in.Folder
-	case client.ScrubRequest:
-		return in.Folder
-	case client.ClearRequest:
-		return in.Folder
-	}
-	panic(fmt.Sprintf("home: %T names no folder", in))
 }
 
 // told gives errors of folders their codes.
