@@ -136,6 +136,7 @@ func (h *Home) addFolder(ctx context.Context, in client.AddFolder) (out client.F
 			return told(err)
 		}
 		out = s.describeFolder(k)
+		s.notices() // who asks next is to see them
 		h.node.Say("%s is kept", in.Path)
 		return nil
 	})
