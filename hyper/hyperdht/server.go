@@ -53,7 +53,8 @@ type inbound struct {
 	source netip.Addr
 	known  chan struct{} // closed when there is a reply, or will be none
 
-	// These are written before known is closed, and not again.
+	// These are written before known is closed, and not again. Drop may come
+	// before that, so link is written with mu held.
 	reply     []byte
 	fromPunch bool // the reply goes out by the socket of the puncher
 	near      bool // the client may be on the same network
@@ -62,6 +63,7 @@ type inbound struct {
 	through   *relayThrough // the blind relay that both sides know of, or nil
 
 	mu       sync.Mutex
+	dropped  bool // there is to be no connection
 	puncher  *puncher
 	round    uint64
 	relaying bool
@@ -251,11 +253,12 @@ func (in *inbound) run(message []byte, client netip.AddrPort, r *dhtrpc.Request,
 	}
 	answer.relayAddrs = relayAddrs
 	if answer.code == codeNone {
-		if in.link, err = d.newLink(d.ctx, s.keys.Public, h, false); err != nil {
+		l, err := d.newLink(d.ctx, s.keys.Public, h, false)
+		if err != nil {
 			in.clearLater()
 			return
 		}
-		if !in.link.begin(in.serve, in.clearLater, in.clearLater) {
+		if !in.take(l) || !l.begin(in.serve, in.clearLater, in.clearLater) {
 			in.clearLater()
 			return
 		}
@@ -387,11 +390,27 @@ func (in *inbound) currentPuncher() *puncher {
 	return in.puncher
 }
 
+// take has the link, or ends it and reports false if it comes too late.
+func (in *inbound) take(l *link) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.dropped {
+		l.fail()
+		return false
+	}
+	in.link = l
+	return true
+}
+
 // drop ends what has no connection yet.
 func (in *inbound) drop() {
 	in.stopWaiting()
-	if in.link != nil && in.link.connected() == nil {
-		in.link.fail()
+	in.mu.Lock()
+	in.dropped = true
+	l := in.link
+	in.mu.Unlock()
+	if l != nil && l.connected() == nil {
+		l.fail()
 	}
 }
 
