@@ -1,6 +1,7 @@
 package hyperdht
 
 import (
+	"context"
 	"errors"
 	"net/netip"
 	"runtime"
@@ -158,6 +159,36 @@ func TestKeyIsListenedWithOnce(t *testing.T) {
 		}
 		if _, err := d.Listen(t.Context(), d.KeyPair(), ServerOptions{Serve: echo}); !errors.Is(err, ErrClosed) {
 			t.Errorf("listen when closed: %v, want %v", err, ErrClosed)
+		}
+	})
+}
+
+func TestServerThatClosesInAHandshakeConnectsNobody(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		d := w.peer(w.sim.Host(w.addr()), Options{})
+		var s *Server
+		asked, served := 0, 0
+		s = w.listen(d, ServerOptions{
+			Serve: func(c *Conn) { served++; c.Close() },
+			Refuse: func(Client) bool {
+				if asked++; asked == 1 {
+					s.Close()
+				}
+				return false
+			},
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if c, err := w.peer(w.sim.Host(w.addr()), Options{}).Connect(ctx, s.Key(), ConnectOptions{}); err == nil {
+			c.Close()
+			t.Error("there is a connection")
+		}
+		synctest.Wait()
+		d.mu.Lock()
+		links := len(d.links)
+		d.mu.Unlock()
+		if asked == 0 || served != 0 || links != 0 {
+			t.Errorf("asked %d times, %d connections, %d links", asked, served, links)
 		}
 	})
 }
