@@ -22,6 +22,9 @@ const (
 	writerKeys     = "writer/"     // + space + "/" + log: who writes it
 	keepKeys       = "keep/"       // + device + "/" + space: what the device does with it
 	settingKeys    = "setting/"    // + name: a setting that belongs to the cloud
+	appRows        = "app/"        // + name: an app
+	appKeyRows     = "appkey/"     // + id: an access key of an app
+	revokedKeyRows = "appkeyout/"  // + id: that it is over
 )
 
 // controlSpace is the id of the space of the control tree itself.

@@ -43,17 +43,23 @@ func CheckName(name string) error {
 
 // Make makes a space. Its ID is chosen here.
 func (c *Cloud) Make(ctx context.Context, info SpaceInfo) (*Space, error) {
+	id, err := newID(c.random)
+	if err != nil {
+		return nil, err
+	}
+	info.ID = id
+	return c.makeSpace(ctx, info)
+}
+
+// makeSpace makes a space that has its ID.
+func (c *Cloud) makeSpace(ctx context.Context, info SpaceInfo) (*Space, error) {
 	if err := CheckName(info.Name); err != nil {
 		return nil, fmt.Errorf("make a %s: %w", info.Kind, err)
 	}
 	if info.Kind != Folder && info.Kind != Table {
 		return nil, fmt.Errorf("make a %s: there is no such kind", info.Kind)
 	}
-	id, err := newID(c.random)
-	if err != nil {
-		return nil, err
-	}
-	info.ID, info.Removed = id, false
+	info.Removed = false
 	c.naming.Lock()
 	defer c.naming.Unlock()
 	if _, err := c.Find(info.Kind, info.App, info.Name); err == nil {
@@ -62,7 +68,7 @@ func (c *Cloud) Make(ctx context.Context, info SpaceInfo) (*Space, error) {
 	if err := c.putInfo(ctx, info); err != nil {
 		return nil, fmt.Errorf("make the %s %q: %w", info.Kind, info.Name, err)
 	}
-	s, err := c.Space(id)
+	s, err := c.Space(info.ID)
 	if err != nil {
 		return nil, err
 	}

@@ -24,6 +24,8 @@ type state struct {
 	infos   map[string]SpaceInfo
 	records map[string][]writerRecord // by space
 	keeps   map[hypercore.Key]map[string]Keep
+	apps    map[string]App
+	appKeys map[string]AppKey
 	// newest is the epoch of the newest key that this device has of those that were
 	// given out; empty while there was none but the first. leaked says that somebody
 	// has it who is not in any more, without who is in and has not got which of them.
@@ -88,6 +90,9 @@ func (c *Cloud) read(ctx context.Context) (*state, error) {
 			continue
 		}
 		st.infos[id] = info
+	}
+	if err := c.readApps(ctx, st); err != nil {
+		return nil, err
 	}
 	st.roster = c.newRoster(said.certs, said.revocations)
 	st.takeRecords(said.records)
