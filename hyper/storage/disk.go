@@ -10,7 +10,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -408,7 +407,6 @@ func (m *merge) Finish(bool) ([]byte, io.Closer, error) {
 // checkMeta makes or checks the engine's own facts: the format, and the place
 // that the folder was made at.
 func (d *disk) checkMeta() error {
-	place := folderPlace(d.opts.FS, d.opts.Dir)
 	format, err := d.get(spaceMeta, []byte("format"))
 	if errors.Is(err, ErrNotFound) {
 		if d.opts.ReadOnly {
@@ -421,12 +419,11 @@ func (d *disk) checkMeta() error {
 		b := d.db.NewBatch()
 		err := errors.Join(
 			b.Set([]byte("mformat"), []byte{diskFormat}, nil),
-			b.Set([]byte("mid"), id, nil),
-			b.Set([]byte("mplace"), []byte(place), nil))
-		if err == nil {
-			err = d.commit(b, pebble.Sync)
+			b.Set([]byte("mid"), id, nil))
+		if err != nil {
+			return err
 		}
-		return err
+		return d.begin(b)
 	}
 	if err != nil {
 		return err
@@ -434,22 +431,21 @@ func (d *disk) checkMeta() error {
 	if len(format) != 1 || format[0] > diskFormat {
 		return fmt.Errorf("store format %x: %w", format, ErrVersion)
 	}
-	was, err := d.get(spaceMeta, []byte("place"))
+	place, err := d.get(spaceMeta, []byte("place"))
 	if err != nil {
 		return err
 	}
-	d.copied = string(was) != place
-	if !d.copied || d.opts.ReadOnly {
+	d.copied = !d.isAt(string(place))
+	switch {
+	case d.opts.ReadOnly:
 		return nil
-	}
-	if !d.opts.Adopt {
+	case !d.copied:
+		d.resettle()
+		return nil
+	case !d.opts.Adopt:
 		return &CopiedError{Dir: d.opts.Dir}
 	}
-	b := d.db.NewBatch()
-	if err := b.Set([]byte("mplace"), []byte(place), nil); err != nil {
-		return err
-	}
-	return d.commit(b, pebble.Sync)
+	return d.begin(d.db.NewBatch())
 }
 
 func (d *disk) loadCounters() error {
@@ -1019,6 +1015,7 @@ func (d *disk) finish() error {
 		// Flushing leaves no write-ahead log to replay: the next start is quick,
 		// and the disk holds each byte once.
 		if err = d.sync(); err == nil {
+			d.resettle()
 			err = diskError(d.db.Flush())
 		}
 	}
@@ -1104,21 +1101,4 @@ func diskError(err error) error {
 		return fmt.Errorf("%w: %w", ErrReadOnly, err)
 	}
 	return err
-}
-
-// folderPlace names where a folder is, so that a copy of it has another place:
-// the machine and the folder's number in its file system.
-func folderPlace(fsys vfs.FS, dir string) string {
-	if fsys != vfs.Default {
-		return "no place"
-	}
-	abs, err := filepath.Abs(dir)
-	if err != nil {
-		abs = dir
-	}
-	machine, _ := os.ReadFile("/etc/machine-id")
-	if n, ok := folderNumber(abs); ok {
-		return fmt.Sprintf("machine %s folder %d", bytes.TrimSpace(machine), n)
-	}
-	return fmt.Sprintf("machine %s path %s", bytes.TrimSpace(machine), abs)
 }

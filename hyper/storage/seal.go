@@ -42,7 +42,7 @@ func (d *disk) sealed() ([]byte, error) {
 			return nil, err
 		}
 		switch {
-		case info.IsDir(), name == "LOCK", name == "OWNER", strings.HasPrefix(name, sealName):
+		case info.IsDir(), name == "LOCK", name == "OWNER", strings.HasPrefix(name, sealName), strings.HasPrefix(name, markPrefix):
 		case strings.HasSuffix(name, ".sst"), strings.HasSuffix(name, ".blob"): // they have checksums of their own
 			out = fmt.Appendf(out, "- %d %s\n", info.Size(), name)
 		default:
