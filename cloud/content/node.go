@@ -157,6 +157,8 @@ type walk struct {
 	// a content names one a thousand times at each level.
 	seen   map[place]bool
 	repeat bool // something was not visited again
+	// again has nodes visited as often as they are named.
+	again bool
 }
 
 // A place is where a node is. The same one at another depth is another thing.
@@ -183,7 +185,7 @@ func (w *walk) ref(ctx context.Context, r Ref) error {
 }
 
 func (w *walk) from(ctx context.Context, p pointer, depth int) error {
-	if depth > 0 {
+	if depth > 0 && !w.again {
 		at := place{p.log, p.index, uint8(depth)}
 		if w.seen[at] {
 			w.repeat = true

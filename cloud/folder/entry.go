@@ -1,6 +1,7 @@
 package folder
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -52,6 +53,9 @@ type Entry struct {
 	Mode fs.FileMode
 	// ModTime is zero where nothing was said.
 	ModTime time.Time
+	// Attributes are what a door says of a file: see Txn. They are gone with the
+	// content that they were said of.
+	Attributes []byte
 	// Growing says that the file was still being written: see Follow.
 	Growing bool
 	// Implicit is of a folder that is there only because something is in it.
@@ -169,11 +173,22 @@ const (
 	tagLink    = 4 // text
 	tagLive    = 5 // 8 bytes that name the writing, and 1 while it goes on
 	tagOrigin  = 6 // who said this before a conflict was resolved: a log's key and 8 bytes of time
+
+	tagAttributes = 7 // 8 bytes of the hash of the content they are about, and a door's bytes
 )
 
+// aboutBytes is how much of a content's hash is with attributes.
+const aboutBytes = 8
+
+// MaxAttributes is the most bytes of an entry's attributes.
+const MaxAttributes = 56 << 10
+
 // encode returns the bytes of an entry.
-func (e *Entry) encode() []byte {
-	b := append(make([]byte, 0, 96), entryVersion, byte(e.Kind))
+func (e *Entry) encode() []byte { return e.encodeFrom(nil) }
+
+// encodeFrom is encode with an origin, if that is not nil.
+func (e *Entry) encodeFrom(origin []byte) []byte {
+	b := append(make([]byte, 0, 96+len(e.Attributes)), entryVersion, byte(e.Kind))
 	field := func(tag uint64, value []byte) {
 		b = compact.AppendBuffer(compact.AppendUint(b, tag), value)
 	}
@@ -196,6 +211,14 @@ func (e *Entry) encode() []byte {
 		}
 		field(tagLive, v)
 	}
+	if origin != nil {
+		field(tagOrigin, origin)
+	}
+	if len(e.Attributes) > 0 && e.Kind == File {
+		b = compact.AppendUint(b, tagAttributes)
+		b = compact.AppendUint(b, uint64(aboutBytes+len(e.Attributes)))
+		b = append(append(b, e.Content.Hash[:aboutBytes]...), e.Attributes...)
+	}
 	return append(b, e.extra...)
 }
 
@@ -206,12 +229,7 @@ func withOrigin(value []byte, w tree.Writer, at time.Time) []byte {
 	if err != nil {
 		return value
 	}
-	rest := e.extra
-	e.extra = nil
-	b := e.encode()
-	origin := binary.LittleEndian.AppendUint64(append([]byte(nil), w[:]...), uint64(at.UnixNano()))
-	b = compact.AppendBuffer(compact.AppendUint(b, tagOrigin), origin)
-	return append(b, rest...)
+	return e.encodeFrom(binary.LittleEndian.AppendUint64(append([]byte(nil), w[:]...), uint64(at.UnixNano())))
 }
 
 // withoutOrigin returns the bytes as they were said first.
@@ -296,6 +314,12 @@ func decode(b []byte) (Entry, error) {
 		case tagOrigin:
 			e.Writer = v.Fixed32()
 			e.Time = timeOf(v.Uint64())
+		case tagAttributes:
+			about := v.Fixed(aboutBytes)
+			rest := v.Rest()
+			if v.Err() == nil && !e.Content.IsZero() && bytes.Equal(about, e.Content.Hash[:aboutBytes]) {
+				e.Attributes = rest
+			}
 		default:
 			e.extra = append(e.extra, b[len(b)-before:len(b)-d.Len()]...)
 			continue

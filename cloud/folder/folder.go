@@ -438,27 +438,50 @@ func (f *Folder) Changes(ctx context.Context, from tree.Version) iter.Seq2[Chang
 
 func (f *Folder) changes(ctx context.Context, from tree.Version, dir string) iter.Seq2[Change, error] {
 	return func(yield func(Change, error) bool) {
-		where := hyperbee.RangeOptions{Gt: []byte("/"), Lt: []byte("0")}
+		where := inPaths
 		if dir != "/" {
 			where = hyperbee.RangeOptions{Gte: []byte(dir), Lt: []byte(dir + "0")}
 		}
-		all := f.tree.Changes(ctx, from, where)
-		if len(from) == 0 {
-			all = f.everything(ctx, where)
+		f.changesIn(ctx, from, where, func(c Change, err error) bool {
+			if err == nil && (CheckPath(c.Path) != nil || !within(c.Path, dir)) {
+				return true
+			}
+			return yield(c, err)
+		})
+	}
+}
+
+// changesAll is Changes with what is kept aside, whose paths are its keys.
+func (f *Folder) changesAll(ctx context.Context, from tree.Version) iter.Seq2[Change, error] {
+	return func(yield func(Change, error) bool) {
+		more := true
+		for _, where := range []hyperbee.RangeOptions{inPaths, inAside} {
+			f.changesIn(ctx, from, where, func(c Change, err error) bool {
+				if err != nil || isFile(c.Path) {
+					more = yield(c, err) && err == nil
+				}
+				return more
+			})
+			if !more {
+				return
+			}
 		}
-		for c, err := range all {
-			if err != nil {
-				yield(Change{}, fmt.Errorf("changes: %w", err))
-				return
-			}
-			path := string(c.Key)
-			if CheckPath(path) != nil || !within(path, dir) {
-				continue
-			}
-			out := Change{Path: path, Old: readThere(c.Old), New: readThere(c.New)}
-			if (out.Old != nil || out.New != nil) && !yield(out, nil) {
-				return
-			}
+	}
+}
+
+func (f *Folder) changesIn(ctx context.Context, from tree.Version, where hyperbee.RangeOptions, yield func(Change, error) bool) {
+	all := f.tree.Changes(ctx, from, where)
+	if len(from) == 0 {
+		all = f.everything(ctx, where)
+	}
+	for c, err := range all {
+		if err != nil {
+			yield(Change{}, fmt.Errorf("changes: %w", err))
+			return
+		}
+		out := Change{Path: string(c.Key), Old: readThere(c.Old), New: readThere(c.New)}
+		if (out.Old != nil || out.New != nil) && !yield(out, nil) {
+			return
 		}
 	}
 }
@@ -574,6 +597,21 @@ func (f *Folder) history(ctx context.Context, path string, o HistoryOptions) ite
 				return
 			}
 			if n++; n == o.Limit {
+				return
+			}
+		}
+	}
+}
+
+// saidSince returns all that was said since a time, also of what is kept aside.
+func (f *Folder) saidSince(ctx context.Context, from time.Time) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		for raw, err := range f.tree.History(ctx, tree.HistoryOptions{From: from}) {
+			if err != nil {
+				yield(Entry{}, err)
+				return
+			}
+			if isFile(string(raw.Key)) && !yield(read(raw), nil) {
 				return
 			}
 		}

@@ -93,7 +93,7 @@ func (f *Folder) eachKept(ctx context.Context, r Retention, give func(*Entry) bo
 	if r.All > 0 {
 		// What was there at the beginning, and all that was said since.
 		since = now.Add(-r.All)
-		for e, err := range f.history(ctx, "/", HistoryOptions{Inside: true, From: since}) {
+		for e, err := range f.saidSince(ctx, since) {
 			if err != nil {
 				return err
 			}
@@ -116,7 +116,7 @@ func (f *Folder) eachKept(ctx context.Context, r Retention, give func(*Entry) bo
 		return err
 	}
 	// What others said meanwhile.
-	for c, err := range f.Changes(ctx, begin) {
+	for c, err := range f.changesAll(ctx, begin) {
 		if err != nil {
 			return err
 		}
@@ -130,6 +130,8 @@ func (f *Folder) eachKept(ctx context.Context, r Retention, give func(*Entry) bo
 // eachDay gives what there was at a time, at the end of each day after it, and at
 // the last time.
 func (f *Folder) eachDay(ctx context.Context, first, last time.Time, give func(*Entry) bool) (err error) {
+	all := give
+	give = func(e *Entry) bool { return e.Growing || all(e) }
 	before, err := f.At(ctx, first)
 	if err != nil {
 		return err
@@ -149,7 +151,7 @@ func (f *Folder) eachDay(ctx context.Context, first, last time.Time, give func(*
 		}
 		v, err := before.Version(ctx)
 		if err == nil {
-			for c, err2 := range next.Changes(ctx, v) {
+			for c, err2 := range next.changesAll(ctx, v) {
 				if err2 != nil {
 					err = err2
 					break
@@ -172,7 +174,7 @@ func (f *Folder) eachDay(ctx context.Context, first, last time.Time, give func(*
 }
 
 func (f *Folder) eachOf(ctx context.Context, v *Folder, give func(*Entry) bool) error {
-	for raw, err := range v.under(ctx, "/") {
+	for raw, err := range v.all(ctx, "/") {
 		if err != nil {
 			return err
 		}
@@ -193,7 +195,7 @@ func (f *Folder) refs(ctx context.Context, path string, n int) iter.Seq2[[]conte
 			return
 		}
 		var list []content.Ref
-		for raw, err := range f.under(ctx, path) {
+		for raw, err := range f.all(ctx, path) {
 			if err != nil {
 				yield(nil, err)
 				return
@@ -414,7 +416,7 @@ func (f *Folder) fetch(ctx context.Context, from tree.Version) (whole bool, err 
 		running++
 		group.Go(func() { results <- f.fetchSome(ctx, part) })
 	}
-	for c, err := range f.Changes(ctx, from) {
+	for c, err := range f.changesAll(ctx, from) {
 		if err != nil {
 			return false, err
 		}

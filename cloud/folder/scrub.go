@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/cloudbevy/bevy/hyper/hyperbee"
 	"github.com/cloudbevy/bevy/hyper/hypercore"
 )
 
@@ -94,13 +93,13 @@ func (f *Folder) Scrub(ctx context.Context, o ScrubOptions) (Scrubbed, error) {
 			report(p)
 		}
 	}
-	for raw, err := range f.tree.Range(ctx, hyperbee.RangeOptions{Gte: []byte("/"), Lt: []byte("0")}) {
+	for raw, err := range both(f.tree.Range(ctx, inPaths), f.tree.Range(ctx, inAside)) {
 		if err != nil {
 			return fail(err)
 		}
 		e := read(raw)
-		if err := CheckPath(e.Path); err != nil {
-			report(Problem{Path: e.Path, Err: err})
+		if !isFile(e.Path) {
+			report(Problem{Path: e.Path, Err: CheckPath(e.Path)})
 			continue
 		}
 		for _, e := range append([]*Entry{&e}, pointers(e.Others)...) {

@@ -274,6 +274,27 @@ func join(to, rest string) string {
 	return to + rest
 }
 
+// all is under; of the whole folder with what is kept aside.
+func (f *Folder) all(ctx context.Context, path string) iter.Seq2[tree.Entry, error] {
+	if path != "/" {
+		return f.under(ctx, path)
+	}
+	return both(f.under(ctx, path), f.tree.Range(ctx, inAside))
+}
+
+// both returns what two sequences have, until the first error.
+func both(a, b iter.Seq2[tree.Entry, error]) iter.Seq2[tree.Entry, error] {
+	return func(yield func(tree.Entry, error) bool) {
+		for _, seq := range []iter.Seq2[tree.Entry, error]{a, b} {
+			for e, err := range seq {
+				if !yield(e, err) || err != nil {
+					return
+				}
+			}
+		}
+	}
+}
+
 // under returns the entries at a path and in it. Paths that are none are left out.
 func (f *Folder) under(ctx context.Context, path string) iter.Seq2[tree.Entry, error] {
 	return func(yield func(tree.Entry, error) bool) {

@@ -354,6 +354,9 @@ func (w *writing) above(ctx context.Context, path string) error {
 
 // put makes an entry.
 func (w *writing) put(ctx context.Context, e *Entry, seen bool, over []byte) error {
+	if len(e.Attributes) > MaxAttributes {
+		return fmt.Errorf("%w: attributes of %d bytes", ErrInvalid, len(e.Attributes))
+	}
 	if seen {
 		// What was not seen may be anything: it is for ResolveConflicts.
 		raw, old, ok, err := w.get(ctx, e.Path)
@@ -365,8 +368,8 @@ func (w *writing) put(ctx context.Context, e *Entry, seen bool, over []byte) err
 				return err
 			}
 		}
-		if ok && old.Kind == e.Kind {
-			e.extra = old.extra
+		if ok {
+			e.keepOf(&old)
 		}
 		return w.say(ctx, e, seen, over)
 	}
@@ -391,9 +394,9 @@ func (w *writing) put(ctx context.Context, e *Entry, seen bool, over []byte) err
 			return ErrIsFolder
 		}
 	}
-	if ok && old.Kind == e.Kind {
-		e.extra = old.extra
-		if e.Kind == File && e.Content != old.Content && e.Content.Same(old.Content) {
+	if ok {
+		e.keepOf(&old)
+		if e.Kind == File && old.Kind == File && e.Content != old.Content && e.Content.Same(old.Content) {
 			if n, err := w.f.content.Missing(ctx, old.Content); err == nil && n == 0 {
 				w.hold.Keep(old.Content)
 				e.Content = old.Content // it is stored twice; the new one will be swept
@@ -405,6 +408,17 @@ func (w *writing) put(ctx context.Context, e *Entry, seen bool, over []byte) err
 	}
 	delete(w.folders, e.Path)
 	return w.say(ctx, e, false, nil)
+}
+
+// keepOf has an entry say what the one before it said and its writer knows nothing of.
+func (e *Entry) keepOf(old *Entry) {
+	if old.Kind != e.Kind {
+		return
+	}
+	e.extra = old.extra
+	if e.Attributes == nil && e.Kind == File && e.Content.Same(old.Content) {
+		e.Attributes = old.Attributes
+	}
 }
 
 // say makes a statement, and completes the entry with what it is.
