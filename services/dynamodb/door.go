@@ -58,6 +58,9 @@ type Options struct {
 	// Authorize says who makes a request, or refuses it with an *Error. body is all
 	// of it. A door without it takes any request that looks signed.
 	Authorize func(r *http.Request, body []byte) (principal string, err error)
+	// Allow says whether who Authorize has named may read a table, or also write to
+	// it, or to [Everything]. A door without it allows all.
+	Allow func(principal, table string, write bool) bool
 	// Clock is the machine's clock if it is nil.
 	Clock clock.Clock
 	// Region and Account are those in names of tables: us-east-1 and 000000000000.
@@ -290,11 +293,15 @@ func (d *Door) do(r *http.Request, body []byte) ([]byte, error) {
 	if !ok || space != op.space && space != "DynamoDB_20111205" {
 		return nil, &Error{Type: "UnknownOperationException"}
 	}
-	if err := d.authorize(r, body); err != nil {
+	principal, err := d.authorize(r, body)
+	if err != nil {
 		return nil, err
 	}
 	if root == nil {
 		return nil, errSerialization
+	}
+	if err := d.allowed(principal, name, root); err != nil {
+		return nil, err
 	}
 	return d.perform(r.Context(), op, root)
 }
@@ -320,13 +327,12 @@ func (d *Door) perform(ctx context.Context, op operation, root *item.Node) ([]by
 	return op.run(d, ctx, req)
 }
 
-// authorize refuses requests that nobody may make.
-func (d *Door) authorize(r *http.Request, body []byte) error {
+// authorize refuses requests that nobody may make, and says who makes this one.
+func (d *Door) authorize(r *http.Request, body []byte) (principal string, err error) {
 	if d.o.Authorize != nil {
-		_, err := d.o.Authorize(r, body)
-		return err
+		return d.o.Authorize(r, body)
 	}
-	return looksSigned(r)
+	return "", looksSigned(r)
 }
 
 // looksSigned refuses requests that no client of DynamoDB would make.
