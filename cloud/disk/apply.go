@@ -138,6 +138,14 @@ func (r *round) change(ctx context.Context, path string, e *entry) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if r.x.waiting.Load() > 0 {
+		if len(r.tried) >= batchFiles {
+			if err := r.flushIn(ctx); err != nil {
+				return err
+			}
+		}
+		r.tried[path] = true
+	}
 	if r.rules.ignoresIn(path, e != nil && e.kind == kindDir) {
 		return nil
 	}
@@ -184,9 +192,6 @@ func (r *round) later(ctx context.Context) error {
 	for path := range paths {
 		e, err := r.source.stat(ctx, path)
 		if err != nil {
-			return err
-		}
-		if err := r.x.setLater(path, ""); err != nil {
 			return err
 		}
 		if err := r.change(ctx, path, e); err != nil {
@@ -240,6 +245,7 @@ func (r *round) notes(n notices) {
 // postpone remembers that a path is to be written later, and why. Nil is for what
 // has been said already.
 func (r *round) postpone(path string, e *entry, err error) error {
+	delete(r.tried, path)
 	code := CodeFailed
 	switch {
 	case isFull(err):
@@ -516,13 +522,12 @@ func (r *round) prune(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		if len(key) >= 2 {
+			if err := r.pruneOne(ctx, key[2:]); err != nil {
+				return err
+			}
+		}
 		r.x.unset(spacePrune, key)
-		if len(key) < 2 {
-			continue
-		}
-		if err := r.pruneOne(ctx, key[2:]); err != nil {
-			return err
-		}
 	}
 	return r.flushIn(ctx)
 }
@@ -644,6 +649,13 @@ func (r *round) flushIn(ctx context.Context) error {
 	for _, t := range in.todo {
 		r.x.put(t.path, t.now)
 	}
+	// Not sooner: that a path is to be written must not be forgotten before it was.
+	for path := range r.tried {
+		if err := r.x.setLater(path, ""); err != nil {
+			return errors.Join(full, err)
+		}
+	}
+	clear(r.tried)
 	return errors.Join(full, r.x.commit(false))
 }
 

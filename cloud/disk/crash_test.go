@@ -13,7 +13,7 @@ import (
 
 // crashWorld is two devices that have met, and have different news: a is the one
 // that will crash.
-func crashWorld(t *testing.T, b *bomb, engine storage.Engine) (w *world, before string) {
+func crashWorld(t *testing.T, b *bomb, engine storage.Engine, contents bool) (w *world, before string) {
 	w = &world{t: t}
 	for _, name := range []string{"a", "b"} {
 		d := newDevice(t, name, func(c *config) {
@@ -61,7 +61,7 @@ func crashWorld(t *testing.T, b *bomb, engine storage.Engine) (w *world, before 
 	b.mu.Lock()
 	b.left = 1 << 30
 	b.mu.Unlock()
-	w.meet(0, 1)
+	meet(x.cloud, y.cloud, contents)
 	return w, x.tree()
 }
 
@@ -76,37 +76,53 @@ var crashGone = []string{"/gone a \"", "/gone b \"", "/dir a", "/dir b", "/move 
 // change of the disk, each write of a log or of the index. Then it starts again,
 // with the index as it was, as a power cut may leave it, or with none.
 func TestACrashAtAnyStepLosesNothing(t *testing.T) {
-	for _, index := range []string{"kept", "power cut", "none"} {
-		t.Run(index, func(t *testing.T) {
-			step := 1
-			if !long {
-				step = map[string]int{"kept": 8, "power cut": 11, "none": 17}[index]
-			}
-			crashed := 0
-			for n := 0; ; n += step {
-				done := crashAt(t, n, index)
-				if t.Failed() {
-					t.Fatalf("at step %d", n)
-				}
-				if done {
-					break
-				}
-				crashed++
-			}
-			if crashed < 4 {
-				t.Errorf("it crashed at %d steps only", crashed)
-			}
-		})
+	for index, step := range map[string]int{"kept": 8, "power cut": 11, "none": 17} {
+		t.Run(index, func(t *testing.T) { crashAll(t, step, index, false) })
 	}
 }
 
-func crashAt(t *testing.T, n int, index string) (done bool) {
+// TestACrashLosesNothingThatCameLate does so in the round that writes what was not
+// here yet when the one before heard of it.
+func TestACrashLosesNothingThatCameLate(t *testing.T) {
+	for index, step := range map[string]int{"kept": 1, "power cut": 3} {
+		t.Run(index, func(t *testing.T) { crashAll(t, step, index, true) })
+	}
+}
+
+func crashAll(t *testing.T, step int, index string, late bool) {
+	if long {
+		step = 1
+	}
+	crashed := 0
+	for n := 0; !crashAt(t, n, index, late); n += step {
+		crashed++
+		if t.Failed() {
+			t.Fatalf("at step %d", n)
+		}
+	}
+	if crashed < 4 {
+		t.Errorf("it crashed at %d steps only", crashed)
+	}
+}
+
+// crashAt crashes at step n of a round; with late, in one that writes what was not
+// here when the round before heard of it.
+func crashAt(t *testing.T, n int, index string, late bool) (done bool) {
 	b := &bomb{left: 1 << 30}
 	faulty := storagetest.NewFaulty()
 	engine, err := faulty.Disk().Open()
 	must(t, err)
-	w, _ := crashWorld(t, b, engine)
+	w, _ := crashWorld(t, b, engine, !late)
 	a := w.devices[0]
+	if late {
+		a.sync()
+		w.meet(0, 1)
+		fetched, err := a.k.Fetch(t.Context())
+		must(t, err)
+		if fetched == 0 {
+			t.Fatal("nothing came late")
+		}
+	}
 	b.left = n
 	err = a.k.Sync(t.Context())
 	if err == nil && !b.dead {

@@ -305,7 +305,7 @@ func (k *Keeper) look(ctx context.Context, full bool) error {
 	if err != nil {
 		return err
 	}
-	r := &round{k: k, x: k.x, source: k.c.source, targets: targets, now: k.c.clock.Now()}
+	r := &round{k: k, x: k.x, source: k.c.source, targets: targets, now: k.c.clock.Now(), tried: map[string]bool{}}
 	if targets == nil {
 		r.targets = []string{""}
 		r.full = true
@@ -663,6 +663,7 @@ type round struct {
 	clash   bool // a file is where a folder should be
 	moved   bool // something went, and may have made room
 	gone    int64
+	tried   map[string]bool // paths that need not be written later any more, once flushIn has returned
 }
 
 func (r *round) run(ctx context.Context) (err error) {
