@@ -16,6 +16,10 @@ type Door struct {
 	// own names is put in a box by the browser: else a page that a stranger wrote
 	// could do there whatever the owner can.
 	Trusted bool
+	// Signed doors match only requests that are signed for them, or that ask
+	// whether they may be sent. No page does that by itself, so that they may come
+	// at any path, also at those of the API.
+	Signed bool
 }
 
 // UnderPath matches requests to a path, at any of the node's own names; it ends

@@ -23,10 +23,12 @@ func hostOf(r *http.Request) string {
 // knownHost reports whether the port answers to a name. A page of a stranger
 // could have its own name lead here (DNS rebinding), but none of these: they
 // are of this machine, or were asked for, or are the address that was
-// connected to.
+// connected to. Names below localhost and below those that were asked for are the
+// doors'.
 func (n *Node) knownHost(r *http.Request) bool {
 	host := hostOf(r)
-	return n.ownHost(r) || strings.HasSuffix(host, ".localhost")
+	below := func(name string) bool { return strings.HasSuffix(host, "."+name) }
+	return n.ownHost(r) || below("localhost") || slices.ContainsFunc(n.hosts, below)
 }
 
 // ownHost reports whether the name is the node's own: pages there are ours.

@@ -39,13 +39,19 @@ func (n *Node) servePort(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf("the node does not answer to %q; bevy up --host lets it", hostOf(r)), http.StatusMisdirectedRequest)
 		return
 	}
+	for _, d := range n.doors {
+		if d.Signed && d.Match(r) {
+			n.serveDoor(d, w, r)
+			return
+		}
+	}
 	own := n.ownHost(r)
 	if own && (r.URL.Path == client.Base || strings.HasPrefix(r.URL.Path, client.Base+"/")) {
 		n.serveAPI(w, r, func(open bool) (caller, error) { return n.guardPort(r, open) })
 		return
 	}
 	for _, d := range n.doors {
-		if d.Match(r) {
+		if !d.Signed && d.Match(r) {
 			n.serveDoor(d, w, r)
 			return
 		}

@@ -75,6 +75,7 @@ toolbox for the logs.`,
 	root.AddCommand(a.upCommand(), a.downCommand(), a.statusCommand(), a.noticesCommand(), a.pingCommand(),
 		a.addCommand(), a.folderCommand(), a.publishCommand(), a.joinCommand(), a.machinesCommand(), a.keysCommand(), a.doctorCommand(), a.netcheckCommand("bevy"))
 	root.AddCommand(a.fileCommands()...)
+	root.AddCommand(a.serviceCommands()...)
 	root.AddCommand(a.hyperCommand(), a.serviceCommand(), a.versionCommand(), a.completionCommand())
 	root.AddCommand(topics()...)
 	root.SetHelpCommand(a.helpCommand())

@@ -125,6 +125,7 @@ var printed = map[string]any{
 	"bevy scrub":                scrubbed{},
 	"bevy verify":               scrubbed{},
 	"bevy clear":                clearedContents{},
+	"bevy env":                  client.Environment{},
 }
 
 // TestEveryFieldIsInTheDocs compares the sections of docs/cli.md with the

@@ -22,7 +22,7 @@ import (
 var update = flag.Bool("update", false, "rewrite the golden texts of the scripts; read the diff")
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"bevy": main})
+	testscript.Main(m, map[string]func(){"bevy": main, "aws": awsMain})
 }
 
 // TestScripts runs the sessions in testdata/script, each in a folder of its own
@@ -52,6 +52,7 @@ func TestScripts(t *testing.T) {
 			"unlock":    unlock,
 			"keep":      keep,
 			"copy":      copyFolder,
+			"eval":      evalOutput,
 			"start":     startProcess,
 			"expect":    expect,
 			"hear":      hear,

@@ -51,11 +51,13 @@ type Home struct {
 	index   storage.Engine // of what is on the disk; can be made anew
 	watcher *disk.Watcher
 
-	mu      sync.Mutex
-	session *session
-	ended   error         // why there will be none any more
-	opened  chan struct{} // closed when session or ended is set, while neither is
-	invited *invited
+	mu       sync.Mutex
+	session  *session
+	ended    error         // why there will be none any more
+	opened   chan struct{} // closed when session or ended is set, while neither is
+	invited  *invited
+	keying   sync.Mutex // held to make an access key where there is none
+	services *doors     // for programs of other services; nil until there is a request
 }
 
 // New returns a home that is not part of a node yet.

@@ -65,6 +65,7 @@ func (h *Home) routes() {
 		node.Call("GET", "/keys/words", "Show the owner's words", h.ownerWords),
 		node.Call("DELETE", "/keys/words", "Keep the owner's words on this machine no longer", h.forgetWords),
 	)
+	h.appRoutes()
 }
 
 func unbounded(r node.Route) node.Route {

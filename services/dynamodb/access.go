@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
+	"net/http"
 	"strings"
 
 	"github.com/cloudbevy/bevy/services/dynamodb/item"
@@ -29,6 +31,17 @@ func (d *Door) Call(ctx context.Context, operation string, in []byte) ([]byte, e
 		return nil, errSerialization
 	}
 	return d.perform(ctx, op, root)
+}
+
+// Refuse answers a request that no door is opened for. An error that is no *[Error]
+// is told as one of ours.
+func Refuse(w http.ResponseWriter, err error) {
+	e := new(Error)
+	if !errors.As(err, &e) {
+		e = &Error{Type: "InternalServerError", Message: "Internal server error", Status: http.StatusInternalServerError}
+	}
+	w.Header().Set("x-amzn-RequestId", requestID())
+	e.send(w, jsonType)
 }
 
 // readers are the operations that change nothing.

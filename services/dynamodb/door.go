@@ -18,6 +18,9 @@
 package dynamodb
 
 import (
+	"bytes"
+	"compress/gzip"
+	"compress/zlib"
 	"context"
 	"crypto/rand"
 	"encoding/base32"
@@ -179,6 +182,7 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			status = http.StatusRequestEntityTooLarge
 		}
 		w.WriteHeader(status)
+		_ = http.NewResponseController(w).Flush()
 		return
 	}
 	h := w.Header()
@@ -193,7 +197,7 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
 	kind = strings.TrimSpace(kind)
 	switch {
-	case r.Method == http.MethodGet:
+	case r.Method == http.MethodGet && r.URL.Path == "/":
 		reply(w, http.StatusOK, "", []byte("healthy: dynamodb."+d.o.Region+".amazonaws.com "))
 	case r.Method != http.MethodPost, len(body) > 0 && kind != "application/json" && kind != jsonType:
 		reply(w, http.StatusNotFound, "", []byte("<UnknownOperationException/>\n"))
@@ -215,7 +219,7 @@ func (d *Door) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) 
 		_ = c.SetReadDeadline(d.o.Clock.Now().Add(requestTime))
 		defer func() { _ = c.SetReadDeadline(time.Time{}) }() // or the answer would have it, too
 	}
-	if n := r.ContentLength; n >= 0 && n <= maxRequest {
+	if n := r.ContentLength; n >= 0 && n <= largeRequest {
 		b := make([]byte, n)
 		_, err := io.ReadFull(r.Body, b)
 		return b, err
@@ -259,6 +263,11 @@ func (d *Door) answer(w http.ResponseWriter, r *http.Request, body []byte, kind 
 			d.o.Log.Error("request failed", "target", r.Header.Get("X-Amz-Target"), "err", err)
 		}
 	}
+	e.send(w, kind)
+}
+
+// send answers with the error.
+func (e *Error) send(w http.ResponseWriter, kind string) {
 	status := e.Status
 	if status == 0 {
 		status = http.StatusBadRequest
@@ -279,12 +288,41 @@ func (d *Door) answer(w http.ResponseWriter, r *http.Request, body []byte, kind 
 
 var errSerialization = &Error{Type: "SerializationException"}
 
+// expand undoes how a body was packed.
+func expand(r *http.Request, body []byte) ([]byte, error) {
+	bad := &Error{Type: "InternalFailure", Message: "The body could not be decoded", Status: http.StatusInternalServerError}
+	var in io.Reader
+	var err error
+	switch strings.ToLower(r.Header.Get("Content-Encoding")) {
+	case "", "identity", "aws-chunked":
+		return body, nil
+	case "gzip":
+		in, err = gzip.NewReader(bytes.NewReader(body))
+	case "deflate":
+		in, err = zlib.NewReader(bytes.NewReader(body))
+	default:
+		return nil, bad
+	}
+	if err != nil {
+		return nil, bad
+	}
+	out, err := io.ReadAll(io.LimitReader(in, maxRequest+1))
+	if err != nil || len(out) > maxRequest {
+		return nil, bad
+	}
+	return out, nil
+}
+
 // do does what a request asks for.
 func (d *Door) do(r *http.Request, body []byte) ([]byte, error) {
+	text, err := expand(r, body)
+	if err != nil {
+		return nil, err
+	}
 	var root *item.Node
-	if len(body) > 0 {
+	if len(text) > 0 {
 		var ok bool
-		if root, ok = item.Parse(body); !ok {
+		if root, ok = item.Parse(text); !ok {
 			return nil, errSerialization
 		}
 	}

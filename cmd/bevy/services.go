@@ -1,0 +1,9 @@
+package main
+
+import "github.com/spf13/cobra"
+
+// serviceCommands are those about apps, and about the doors for programs of other
+// services.
+func (a *app) serviceCommands() []*cobra.Command {
+	return []*cobra.Command{a.envCommand()}
+}
