@@ -256,7 +256,7 @@ func TestChangesGoToAWebHookAndAreNotedWhenTaken(t *testing.T) {
 			t.Errorf("%d sources are left open", c.opened)
 		}
 		c.add(2)
-		f = serve(t, state, c, h)
+		serve(t, state, c, h)
 		synctest.Wait()
 		if got := h.got(); len(got) != 260 {
 			t.Errorf("%d taken after another start", len(got))
