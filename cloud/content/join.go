@@ -1,12 +1,15 @@
 package content
 
-import "fmt"
+import (
+	"fmt"
+	"io"
+)
 
 // AppendRef adds the bytes of a content that is kept by something, or by the writer's
 // hold. They are read for the hash, but stored nowhere else: the new content names
 // their blocks. So contents are joined at the cost of reading them. The chunks at the
-// seams stay as they are.
-func (w *Writer) AppendRef(r Ref) error {
+// seams stay as they are. What is read goes to also, too, if that is not nil.
+func (w *Writer) AppendRef(r Ref, also io.Writer) error {
 	if !w.usable() {
 		return w.failure()
 	}
@@ -24,6 +27,11 @@ func (w *Writer) AppendRef(r Ref) error {
 			return fmt.Errorf("%w: a chunk has %d bytes, not %d", ErrInvalid, len(block), p.size)
 		}
 		w.hash.Write(block)
+		if also != nil {
+			if _, err := also.Write(block); err != nil {
+				return err
+			}
+		}
 		w.size += p.size
 		w.chunks = append(w.chunks, chunk{pointer: p})
 		if len(w.chunks) >= 4*maxPointers {

@@ -39,8 +39,9 @@ func TestJoinedContentsAreTheirBytesAndNothingIsStoredAgain(t *testing.T) {
 		all := bytes.Join(parts, nil)
 		before := s.own.log.ByteLength()
 		w := hold.NewWriter(ctx, WriteOptions{})
+		var seen bytes.Buffer
 		for _, r := range refs {
-			must(t, w.AppendRef(r))
+			must(t, w.AppendRef(r, &seen))
 		}
 		must(t, w.Close())
 		name := fmt.Sprintf("%d parts of %d bytes", len(parts), len(all))
@@ -49,6 +50,9 @@ func TestJoinedContentsAreTheirBytesAndNothingIsStoredAgain(t *testing.T) {
 		}
 		if got := w.Ref(); got.Size != int64(len(all)) || got.Hash != hashOf(all) {
 			t.Errorf("%s: it has %d bytes, or another hash", name, got.Size)
+		}
+		if !bytes.Equal(seen.Bytes(), all) {
+			t.Errorf("%s: other bytes were seen", name)
 		}
 		r, err := s.NewReader(ctx, w.Ref())
 		must(t, err)
@@ -67,7 +71,7 @@ func TestJoinedContentsAreTheirBytesAndNothingIsStoredAgain(t *testing.T) {
 	w := hold.NewWriter(ctx, WriteOptions{})
 	_, err = w.Write([]byte("before"))
 	must(t, err)
-	must(t, w.AppendRef(ref))
+	must(t, w.AppendRef(ref, nil))
 	_, err = w.Write([]byte("behind"))
 	must(t, err)
 	must(t, w.Close())

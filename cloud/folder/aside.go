@@ -56,6 +56,16 @@ func (f *Folder) Range(ctx context.Context, o hyperbee.RangeOptions) iter.Seq2[E
 	}
 }
 
+// Get returns the entry at a path, or ErrNotFound, also for a folder that is there only
+// because something is in it. Its Stamp and Others are left out: see Stat.
+func (f *Folder) Get(ctx context.Context, path string) (Entry, error) {
+	raw, err := f.tree.Get(ctx, []byte(path))
+	if err != nil {
+		return Entry{}, fmt.Errorf("get %q: %w", path, err)
+	}
+	return readOne(raw), nil
+}
+
 // Aside returns what is kept aside under a name. Its Path is the name.
 func (f *Folder) Aside(ctx context.Context, name string) (Entry, error) {
 	return aside(ctx, f.tree, name)
@@ -113,6 +123,37 @@ func prefixed(bound []byte) []byte {
 	return append([]byte(asidePrefix), bound...)
 }
 
+// A Saying is one statement about a file.
+type Saying struct {
+	Entry
+	Aside bool   // it is about what is kept aside under Path
+	Seq   uint64 // its block in the writer's log
+}
+
+// Said returns what was said since a version, which need not be one that the folder
+// had: it has of each writer the first block to begin with. It is in the order of
+// time; what one writer said together follows one another in the order in which it
+// was said. Writer and Time are those of the statement itself.
+func (f *Folder) Said(ctx context.Context, since tree.Version) iter.Seq2[Saying, error] {
+	return func(yield func(Saying, error) bool) {
+		for raw, err := range f.tree.History(ctx, tree.HistoryOptions{Since: since}) {
+			if err != nil {
+				yield(Saying{}, fmt.Errorf("what was said: %w", err))
+				return
+			}
+			if !isFile(string(raw.Key)) {
+				continue
+			}
+			s := Saying{Entry: readOne(raw), Seq: raw.Seq}
+			s.Path, s.Aside = strings.CutPrefix(s.Path, asidePrefix)
+			s.Time, s.Writer = raw.Time, raw.Writer
+			if !yield(s, nil) {
+				return
+			}
+		}
+	}
+}
+
 // A Txn changes files, and what is kept aside, by what it reads: nobody else of this
 // process writes meanwhile. All of it becomes visible together. It is one
 // goroutine's, and must be flushed or closed.
@@ -156,8 +197,7 @@ func (x *Txn) Len() int { return x.w.t.Len() }
 // can be read.
 func (x *Txn) Time() time.Time { return x.w.t.Time() }
 
-// Get returns the entry at a path. Folders that are there only because something is in
-// them are not found.
+// Get is Folder.Get, with the changes of the transaction.
 func (x *Txn) Get(ctx context.Context, path string) (Entry, error) {
 	raw, err := x.w.t.Get(ctx, []byte(path))
 	if err != nil {

@@ -23,6 +23,9 @@ type HistoryOptions struct {
 	// From is the time of the first, To that of the first that is too late. A zero
 	// time is no bound.
 	From, To time.Time
+	// Since has for writers the first of their blocks to read: a version of the tree,
+	// or between two of them. Those that it has not are read from the beginning.
+	Since Version
 	// Reverse goes from the last to the first.
 	Reverse bool
 	// Limit is the most statements to return; 0 is all.
@@ -69,6 +72,7 @@ func (t *Tree) history(ctx context.Context, o HistoryOptions, yield func(Entry, 
 				return err
 			}
 		}
+		from = max(from, o.Since[m.w.key])
 		said := v.said(ctx, m, from, to, &o)
 		if o.Key != nil {
 			said = v.saidOf(ctx, m, from, to, &o)

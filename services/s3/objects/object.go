@@ -1,9 +1,18 @@
 package objects
 
 import (
+	"context"
+	"fmt"
+	"iter"
+	"mime"
+	"path"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/cloudbevy/bevy/cloud/content"
 	"github.com/cloudbevy/bevy/cloud/folder"
+	"github.com/cloudbevy/bevy/hyper/hyperbee"
 )
 
 // An Object is what is said of an object, of one of its versions, or of a delete
@@ -30,8 +39,7 @@ type Object struct {
 	// ACL is what SetACL or Put were given.
 	ACL string
 
-	parts attributes
-	entry folder.Entry
+	v version
 }
 
 // Meta is what a client says of an object, and gets back with it.
@@ -88,4 +96,341 @@ type Conditions struct {
 	IfNoneMatch []string // none of them is
 }
 
-type attributes struct{}
+// Versioning says whether a bucket keeps versions.
+type Versioning string
+
+// What Versioning can be.
+const (
+	Unversioned Versioning = ""
+	Enabled     Versioning = "Enabled"
+	Suspended   Versioning = "Suspended"
+)
+
+// A State is what a bucket does with versions.
+type State struct {
+	Versioning Versioning
+	// Locks says that versions can be locked. It is never taken back.
+	Locks bool
+	// Default is the lock that new versions get: a mode and one of days and years.
+	Default     string
+	Days, Years int
+}
+
+// object returns what clients are told of a version.
+func (v *version) object(key string, s State, latest bool) Object {
+	o := Object{
+		Key: key, Size: v.Content.Size, Modified: v.modified(), Latest: latest, Marker: v.a.marker,
+		Meta: v.a.meta, Checksum: v.a.checksum, Parts: v.a.parts(), Tags: v.a.tags, Lock: v.a.lock, ACL: v.a.acl, v: *v,
+	}
+	if !o.Marker {
+		o.ETag = v.a.etag(&v.Entry)
+	}
+	if s.Versioning != Unversioned || v.id != nullID {
+		o.Version = versionName(v.id)
+	}
+	return o
+}
+
+// modified is when a version was put. The time of a file on a disk says nothing of
+// when it came here.
+func (v *version) modified() time.Time {
+	if v.plain || v.ModTime.IsZero() {
+		return v.Time
+	}
+	return v.ModTime
+}
+
+// typed fills in the type of a file that nobody said anything of.
+func (o Object) typed() Object {
+	if o.v.plain && o.Meta.ContentType == "" {
+		o.Meta.ContentType = mime.TypeByExtension(path.Ext(o.Key))
+	}
+	return o
+}
+
+// State returns the bucket's state.
+func (b *Bucket) State(ctx context.Context) (State, error) {
+	e, err := b.f.Aside(ctx, rowState)
+	s, err := stateOf(e, err)
+	if err != nil {
+		return s, fmt.Errorf("state of bucket %q: %w", b.Name(), err)
+	}
+	return s, nil
+}
+
+// SetState changes the bucket's state, or returns ErrState: versions can't be
+// switched off once there were, nor suspended where there are locks.
+func (b *Bucket) SetState(ctx context.Context, change func(*State)) error {
+	err := b.write(ctx, &job{run: func(x *tx) error {
+		s, err := x.getState()
+		if err != nil {
+			return err
+		}
+		before := s
+		change(&s)
+		switch {
+		case s.Versioning != Enabled && s.Versioning != Suspended && (s.Versioning != Unversioned || before.Versioning != Unversioned),
+			s.Locks && s.Versioning != Enabled, before.Locks && !s.Locks,
+			s.Default != "" && !s.Locks, !slices.Contains(modes, s.Default),
+			(s.Default == "") != (s.Days == 0 && s.Years == 0), s.Days < 0, s.Years < 0, s.Days > 0 && s.Years > 0,
+			s.Days > 36500, s.Years > 100:
+			return ErrState
+		}
+		v := version{Entry: folder.Entry{Content: content.Empty()}, a: attributes{state: s}}
+		if err := x.putRow(rowState, &v); err != nil {
+			return err
+		}
+		x.state = s
+		return nil
+	}})
+	if err != nil {
+		return fmt.Errorf("change state of bucket %q: %w", b.Name(), err)
+	}
+	return nil
+}
+
+const (
+	maxConfig     = 1 << 20
+	maxConfigName = 64
+)
+
+// Config returns a configuration of the bucket by its name ("policy", "cors", …), as
+// it was set, or ErrNoConfig.
+func (b *Bucket) Config(ctx context.Context, name string) ([]byte, error) {
+	fail := func(err error) ([]byte, error) {
+		return nil, fmt.Errorf("%s of bucket %q: %w", name, b.Name(), err)
+	}
+	e, err := b.f.Aside(ctx, rowConfig+name)
+	v, ok, err := read(e, err, true)
+	if err != nil {
+		return fail(err)
+	}
+	if !ok {
+		return fail(ErrNoConfig)
+	}
+	data, err := b.f.Contents().Get(ctx, v.Content, maxConfig)
+	if err != nil {
+		return fail(err)
+	}
+	return data, nil
+}
+
+// SetConfig sets a configuration, of up to 1 MiB. Nil removes it.
+func (b *Bucket) SetConfig(ctx context.Context, name string, value []byte) error {
+	fail := func(err error) error { return fmt.Errorf("set %s of bucket %q: %w", name, b.Name(), err) }
+	if name == "" || len(name) > maxConfigName || len(value) > maxConfig {
+		return fail(ErrTooLarge)
+	}
+	j := &job{data: value}
+	j.run = func(x *tx) error {
+		if value == nil {
+			return x.removeRow(rowConfig + name)
+		}
+		return x.putRow(rowConfig+name, &version{Entry: folder.Entry{Content: j.ref}})
+	}
+	if err := b.write(ctx, j); err != nil {
+		return fail(err)
+	}
+	return nil
+}
+
+// Configs returns the names of the configurations that there are.
+func (b *Bucket) Configs(ctx context.Context) (names []string, err error) {
+	for e, err := range b.f.Asides(ctx, from("", rowConfig)) {
+		if err != nil {
+			return nil, fmt.Errorf("configurations of bucket %q: %w", b.Name(), err)
+		}
+		names = append(names, strings.TrimPrefix(e.Path, rowConfig))
+	}
+	return names, nil
+}
+
+// Head returns what is said of an object, or of one of its versions. A latest
+// version that is a marker is ErrNoKey, a version that was asked for and is one
+// ErrMarker, both with the marker.
+func (b *Bucket) Head(ctx context.Context, key, version string) (Object, error) {
+	o, err := b.head(ctx, key, version)
+	if err != nil {
+		err = fmt.Errorf("object %q: %w", key, err)
+	}
+	return o.typed(), err
+}
+
+func (b *Bucket) head(ctx context.Context, key, name string) (Object, error) {
+	if err := checkKey(key); err != nil {
+		return Object{}, err
+	}
+	s, err := b.State(ctx)
+	if err != nil {
+		return Object{}, err
+	}
+	id, known := readVersion(name)
+	if name != "" && !known {
+		return Object{}, ErrNoVersion
+	}
+	// What is looked for may go from one place to the other while it is looked for.
+	for range 2 {
+		v, ok, err := b.now().current(ctx, key)
+		if err != nil {
+			return Object{}, err
+		}
+		if ok && (name == "" || v.id == id) {
+			return v.object(key, s, true), nil
+		}
+		if name == "" {
+			continue
+		}
+		row, there, err := b.now().row(ctx, rowOf(rowVersion, key, id))
+		if err != nil {
+			return Object{}, err
+		}
+		if there {
+			return b.headRow(ctx, key, s, row, ok)
+		}
+	}
+	if name != "" {
+		return Object{}, ErrNoVersion
+	}
+	newest, ok, err := newestRow(key, func(o hyperbee.RangeOptions) iter.Seq2[folder.Entry, error] { return b.f.Asides(ctx, o) })
+	if err == nil {
+		err = ErrNoKey
+	}
+	if ok && newest.a.marker {
+		return newest.object(key, s, true), err
+	}
+	return Object{}, err
+}
+
+// headRow is head of a version that has a row.
+func (b *Bucket) headRow(ctx context.Context, key string, s State, row version, current bool) (Object, error) {
+	latest := false
+	if row.a.marker && !current {
+		newest, ok, err := newestRow(key, func(o hyperbee.RangeOptions) iter.Seq2[folder.Entry, error] { return b.f.Asides(ctx, o) })
+		if err != nil {
+			return Object{}, err
+		}
+		latest = ok && newest.id == row.id
+	}
+	o := row.object(key, s, latest)
+	if o.Marker {
+		return o, ErrMarker
+	}
+	return o, nil
+}
+
+// newestRow returns the newest of the rows of a key's versions.
+func newestRow(key string, rows func(hyperbee.RangeOptions) iter.Seq2[folder.Entry, error]) (newest version, ok bool, err error) {
+	prefix := rowOf(rowVersion, key, "")
+	look := func(o hyperbee.RangeOptions) error {
+		for e, err := range rows(o) {
+			v, there, err := read(e, err, false)
+			if err != nil {
+				return err
+			}
+			if !there || v.rowID(key) != v.id {
+				continue // it makes no sense
+			}
+			if !ok || v.when().After(newest.when()) {
+				newest, ok = v, true
+			}
+			return nil
+		}
+		return nil
+	}
+	o := from("", prefix)
+	o.Lt = []byte(prefix + nullID)
+	if err := look(o); err != nil {
+		return newest, false, err
+	}
+	return newest, ok, look(hyperbee.RangeOptions{Gte: []byte(prefix + nullID), Lte: []byte(prefix + nullID)})
+}
+
+// rowID is the id that a version's row is under.
+func (v *version) rowID(key string) string {
+	prefix := rowOf(rowVersion, key, "")
+	if len(v.Path) < len(prefix) {
+		return ""
+	}
+	return v.Path[len(prefix):]
+}
+
+// when is when a version was made, to order versions.
+func (v *version) when() time.Time {
+	if v.id == nullID {
+		return v.modified()
+	}
+	return timeOfID(v.id)
+}
+
+// Open returns a reader of an object that Head or a list returned, also if another
+// one has its key by now. It must be closed.
+func (b *Bucket) Open(ctx context.Context, o Object) (*content.Reader, error) {
+	r, err := b.f.Contents().NewReader(ctx, o.v.Content)
+	if err != nil {
+		return nil, fmt.Errorf("open object %q: %w", o.Key, err)
+	}
+	return r, nil
+}
+
+// Read returns an object of up to limit bytes, as Open does.
+func (b *Bucket) Read(ctx context.Context, o Object, limit int64) ([]byte, error) {
+	data, err := b.f.Contents().Get(ctx, o.v.Content, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read object %q: %w", o.Key, err)
+	}
+	return data, nil
+}
+
+// PartsOf returns the parts of an object that was put in parts; none where their sizes
+// are not known.
+func (b *Bucket) PartsOf(o Object) []PartInfo {
+	a := &o.v.a
+	n := a.parts()
+	if n == 0 {
+		return nil
+	}
+	each := 0 // bytes of each part's checksum
+	if len(a.checksums)%n == 0 {
+		each = len(a.checksums) / n
+	}
+	list := make([]PartInfo, 0, n)
+	var start int64
+	for _, r := range a.sizes {
+		for range min(r.count, n-len(list)) {
+			p := PartInfo{Number: len(list) + 1, Start: start, Size: r.size}
+			if each > 0 {
+				p.Checksum = a.checksums[len(list)*each:][:each]
+			}
+			list = append(list, p)
+			start += r.size
+		}
+	}
+	if start != o.Size {
+		return nil
+	}
+	return list
+}
+
+// check returns an error unless the conditions hold of what is there.
+func (c *Conditions) check(v *version, ok bool) error {
+	if len(c.IfMatch) > 0 {
+		if !ok {
+			return ErrNoKey
+		}
+		if !matches(c.IfMatch, v) {
+			return ErrPrecondition
+		}
+	}
+	if ok && matches(c.IfNoneMatch, v) {
+		return ErrPrecondition
+	}
+	return nil
+}
+
+func matches(tags []string, v *version) bool {
+	if len(tags) == 0 {
+		return false
+	}
+	etag := v.a.etag(&v.Entry)
+	return slices.ContainsFunc(tags, func(t string) bool { return t == "*" || t == etag })
+}

@@ -3,7 +3,6 @@ package objects
 import (
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	"github.com/cloudbevy/bevy/cloud/folder"
@@ -97,17 +96,3 @@ type Options struct {
 	// SmallParts lets parts of any size be completed, for tests.
 	SmallParts bool
 }
-
-// A Store has buckets.
-type Store struct {
-	o Options
-
-	mu   sync.Mutex
-	open map[place]*shared // guarded by mu
-}
-
-// A place names a bucket.
-type place struct{ app, name string }
-
-// shared is an open bucket, of all who have it open.
-type shared struct{}
