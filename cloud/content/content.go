@@ -319,7 +319,19 @@ func (src *source) holds(index uint64) bool {
 }
 
 // block returns the block that a pointer names.
-func (s *Store) block(ctx context.Context, p pointer) ([]byte, error) {
+func (s *Store) block(ctx context.Context, p pointer) ([]byte, error) { return s.blockIn(ctx, p, nil) }
+
+// chunk is blockIn for a chunk, whose size is known.
+func (s *Store) chunk(ctx context.Context, p pointer, buf []byte) ([]byte, error) {
+	data, err := s.blockIn(ctx, p, buf)
+	if err == nil && int64(len(data)) != p.size {
+		err = fmt.Errorf("%w: a chunk has %d bytes, not %d", ErrInvalid, len(data), p.size)
+	}
+	return data, err
+}
+
+// blockIn is block, but a large one may lie in buf.
+func (s *Store) blockIn(ctx context.Context, p pointer, buf []byte) ([]byte, error) {
 	src, err := s.source(p.log)
 	if err != nil {
 		return nil, err
@@ -335,7 +347,7 @@ func (s *Store) block(ctx context.Context, p pointer) ([]byte, error) {
 			return nil, err
 		}
 	}
-	return src.log.Get(ctx, p.index)
+	return src.log.GetIn(ctx, p.index, buf)
 }
 
 // download brings the blocks of pointers here, all that are not.

@@ -3,6 +3,7 @@ package content
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"testing"
@@ -97,5 +98,61 @@ func TestContentsComeBack(t *testing.T) {
 	}
 	if ref := write(t, s, Ref{}, randomBytes(1, 1<<20)); ref.depth < 2 {
 		t.Errorf("the largest has %d levels only", ref.depth)
+	}
+}
+
+// A short writer takes so many bytes, and then no more.
+type short struct {
+	bytes.Buffer
+	room int
+}
+
+func (s *short) Write(p []byte) (int, error) {
+	n, _ := s.Buffer.Write(p[:min(len(p), s.room)])
+	s.room -= n
+	if n < len(p) {
+		return n, io.ErrClosedPipe
+	}
+	return n, nil
+}
+
+func TestWriteToGoesOnWhereItEnded(t *testing.T) {
+	log := newLog(t, 1)
+	s := New(Options{ChunkSize: 256})
+	must(t, s.Own(log))
+	data := randomBytes(3, 70_000)
+	ref := write(t, s, Ref{}, data)
+	for _, start := range []int64{0, 1, 33_333, 69_999, 70_000} {
+		r, err := s.NewReader(t.Context(), ref)
+		must(t, err)
+		_, err = r.Seek(start, io.SeekStart)
+		must(t, err)
+		to := &short{room: 1000}
+		n, err := r.WriteTo(to)
+		if want := min(1000, int64(len(data))-start); n != want || (err != nil) != (start+1000 < int64(len(data))) {
+			t.Fatalf("from %d: wrote %d bytes (%v), want %d", start, n, err, want)
+		}
+		to.room = len(data)
+		n, err = r.WriteTo(to)
+		must(t, err)
+		if !bytes.Equal(to.Bytes(), data[start:]) {
+			t.Fatalf("from %d: %d bytes and %d more, which are others", start, to.Len(), n)
+		}
+		must(t, r.Close())
+	}
+	// What comes before a chunk that nobody has is written.
+	cleared := log.Length() / 2
+	_, err := log.Clear(t.Context(), cleared, cleared+1)
+	must(t, err)
+	r, err := s.NewReader(t.Context(), ref)
+	must(t, err)
+	var to bytes.Buffer
+	n, err := r.WriteTo(&to)
+	if !errors.Is(err, ErrNotFound) || n < 10_000 || n > 60_000 || !bytes.Equal(to.Bytes(), data[:n]) {
+		t.Errorf("wrote %d bytes of %d (%v)", n, len(data), err)
+	}
+	again, err := r.WriteTo(&to)
+	if again != 0 || !errors.Is(err, ErrNotFound) {
+		t.Errorf("wrote %d bytes more (%v)", again, err)
 	}
 }

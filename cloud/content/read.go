@@ -96,16 +96,45 @@ func (r *Reader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// WriteTo implements io.WriterTo: it writes whole chunks.
+// WriteTo implements io.WriterTo: it writes whole chunks, and reads those that
+// follow meanwhile.
 func (r *Reader) WriteTo(w io.Writer) (total int64, err error) {
+	ctx, cancel := context.WithCancel(r.ctx)
+	next, at := r.pos, r.here
+	var loads []*loading // in order
+	var bytes int64      // that they bring
+	var spare [][]byte
+	defer func() {
+		cancel()
+		for _, l := range loads {
+			<-l.done
+		}
+	}()
 	for {
-		part, err := r.part()
-		if err == io.EOF {
-			return total, nil
+		for len(loads) < loadAhead && bytes < aheadBytes && next < r.ref.Size && err == nil {
+			if at, err = r.way(at, next); err != nil {
+				break // for when what comes before is written
+			}
+			r.ahead.at(r.ctx, at, next)
+			var buf []byte
+			if n := len(spare); n > 0 {
+				buf, spare = spare[n-1], spare[:n-1]
+			}
+			l := r.begin(ctx, at, buf)
+			loads = append(loads, l)
+			bytes += l.p.size
+			next = at.start + l.p.size
 		}
-		if err != nil {
-			return total, err
+		if len(loads) == 0 {
+			break
 		}
+		l := loads[0]
+		<-l.done
+		if l.err != nil {
+			return total, r.fail(l.err)
+		}
+		loads, bytes = loads[1:], bytes-l.p.size
+		part := l.data[r.pos-l.at.start:]
 		n, err := w.Write(part)
 		r.pos += int64(n)
 		total += int64(n)
@@ -115,8 +144,43 @@ func (r *Reader) WriteTo(w io.Writer) (total int64, err error) {
 		if err != nil {
 			return total, err
 		}
+		r.here = spot{path: l.at.path}
+		spare = append(spare, l.buf)
 	}
+	if err != nil {
+		return total, r.fail(err)
+	}
+	return total, nil
 }
+
+// loadAhead is how many chunks are read at once by who reads all of them, at most.
+const loadAhead = 8
+
+// A loading is a chunk that is being read.
+type loading struct {
+	at   spot
+	p    pointer
+	buf  []byte // that it lies in, if it is large enough
+	done chan struct{}
+	data []byte // once done
+	err  error
+}
+
+// begin begins to read the chunk of a spot.
+func (r *Reader) begin(ctx context.Context, at spot, buf []byte) *loading {
+	l := &loading{at: at, p: r.chunk(at), buf: buf, done: make(chan struct{})}
+	if need := int(l.p.size) + blockRoom; cap(buf) < need && l.p.size <= int64(4*r.s.o.ChunkSize) {
+		l.buf = make([]byte, 0, max(need, 2*r.s.o.ChunkSize))
+	}
+	go func() {
+		defer close(l.done)
+		l.data, l.err = r.s.chunk(ctx, l.p, l.buf)
+	}()
+	return l
+}
+
+// blockRoom is more than what is read with a block.
+const blockRoom = 128
 
 // part returns what is left of the chunk at pos.
 func (r *Reader) part() ([]byte, error) {
@@ -238,19 +302,20 @@ func (r *Reader) way(from spot, pos int64) (spot, error) {
 
 // load reads the chunk of a spot.
 func (r *Reader) load(at spot) (spot, error) {
-	p := r.ref.root()
-	if len(at.path) > 0 {
-		p = at.chunk()
-	}
-	data, err := r.s.block(r.ctx, p)
+	var err error
+	at.data, err = r.s.chunk(r.ctx, r.chunk(at), nil)
 	if err != nil {
 		return spot{}, err
 	}
-	if int64(len(data)) != p.size {
-		return spot{}, fmt.Errorf("%w: a chunk has %d bytes, not %d", ErrInvalid, len(data), p.size)
-	}
-	at.data = data
 	return at, nil
+}
+
+// chunk returns the pointer to the chunk of a spot.
+func (r *Reader) chunk(at spot) pointer {
+	if len(at.path) == 0 {
+		return r.ref.root()
+	}
+	return at.chunk()
 }
 
 func (at spot) chunk() pointer {

@@ -202,8 +202,6 @@ func (s *segments) roll() error {
 			if err := s.sync(s.current, s.end); err != nil {
 				return err
 			}
-			// A bulk load would fill the memory with what it wrote.
-			dropFromCache(s.active)
 		}
 		s.dropActive()
 	}
