@@ -85,6 +85,7 @@ type Cloud struct {
 	work    sync.WaitGroup
 	wake    chan struct{} // there is something new in the control tree
 	stale   chan struct{} // closed when the cloud must be opened again
+	again   sync.Once     // closes it
 	control *Space
 
 	naming     sync.Mutex // held to give a name to a space
@@ -98,6 +99,7 @@ type Cloud struct {
 	state
 	spaces  map[string]*Space
 	private map[hypercore.Key]bool // the logs of the cloud
+	own     map[hypercore.Key]bool // those that this device writes
 	peers   map[*Peer]bool
 	pinged  uint64 // how many pings there were
 }
@@ -224,7 +226,7 @@ func (c *Cloud) try(s *Space, r writerRecord) {
 func (c *Cloud) save() error {
 	s := c.secrets
 	if c.next != nil {
-		c.next.Keys, c.next.Seed, c.next.SeedShown = s.Keys, s.Seed, s.SeedShown
+		c.next.Keys, c.next.Seed, c.next.SeedShown, c.next.Behind = s.Keys, s.Seed, s.SeedShown, s.Behind
 		s = c.next
 	}
 	return s.save(c.vault)

@@ -403,11 +403,14 @@ func FuzzMessages(f *testing.F) {
 	f.Add(true, uint8(messageHoldings), []byte(`{"control":{"trees":{},"missing":-1}}`))
 	f.Add(true, uint8(messagePing), []byte("12345678"))
 	f.Add(true, uint8(messagePong), []byte("12345678"))
+	f.Add(true, uint8(messageMine), []byte(`{"":1}`))
+	f.Add(true, uint8(messageHeads), []byte(`[{"log":"","length":1,"roots":"AQ=="}]`))
+	f.Add(true, uint8(messageOffered), []byte(nil))
 	f.Fuzz(func(t *testing.T, member bool, number uint8, b []byte) {
 		p := &Peer{cloud: c, key: hypercore.Key{1}, mux: protomux.New(protomux.Options{}), member: member, pings: map[uint64]func(){}}
 		ch, err := p.mux.Open(protomux.ChannelOptions{Protocol: protocol})
 		check(t, err)
-		on := []func(*protomux.Channel, []byte) error{p.onHello, p.onHoldings, p.onPing, p.onPong}[number%4]
+		on := []func(*protomux.Channel, []byte) error{p.onHello, p.onHoldings, p.onPing, p.onPong, p.onMine, p.onHeads, p.onOffered}[number%7]
 		_ = on(ch, b)
 		if !member && p.holdings != nil {
 			t.Error("a stranger says what it has")

@@ -99,7 +99,7 @@ func Open(ctx context.Context, o Options) (*Cloud, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !o.Copied {
+	if !o.Copied && !s.Behind {
 		c := newCloud(o, s)
 		if err := c.start(ctx); err != nil {
 			return nil, err
@@ -109,7 +109,7 @@ func Open(ctx context.Context, o Options) (*Cloud, error) {
 	// The logs that were written until now are read on, as another's.
 	old := newCloud(o, s)
 	s.Before = append(s.Before, old.newRecord(SpaceInfo{ID: controlSpace}))
-	if o.Device == "" {
+	if o.Device == "" || s.Behind { // it is the same machine
 		if o.Device, err = s.name(); err != nil {
 			return nil, err
 		}
@@ -118,6 +118,11 @@ func Open(ctx context.Context, o Options) (*Cloud, error) {
 	if len(s.Seed) > 0 { // chains have an end
 		issuer, chain = identity.NewOwner(s.Seed.array()).KeyPair(), nil
 	}
+	s.Former = append(s.Former, Former{Device: s.pair().Public, Behind: s.Behind, Time: o.Clock.Now()})
+	if n := len(s.Former) - maxFormer; n > 0 {
+		s.Former = s.Former[n:]
+	}
+	s.Behind = false
 	if err := s.renew(&o, issuer, chain); err != nil {
 		return nil, err
 	}
@@ -138,7 +143,7 @@ func newCloud(o Options, s *secrets) *Cloud {
 		store: o.Store, vault: o.Vault, clock: o.Clock, random: o.Random, log: o.Log, tell: o.Changed,
 		stale: make(chan struct{}), wake: make(chan struct{}, 1), secrets: s,
 		state:  state{roster: identity.NewRoster(identity.CloudID(s.Cloud.array()))},
-		spaces: map[string]*Space{}, private: map[hypercore.Key]bool{}, peers: map[*Peer]bool{},
+		spaces: map[string]*Space{}, private: map[hypercore.Key]bool{}, own: map[hypercore.Key]bool{}, peers: map[*Peer]bool{},
 	}
 }
 

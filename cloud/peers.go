@@ -23,6 +23,9 @@ const (
 	messageHoldings
 	messagePing
 	messagePong
+	messageMine
+	messageHeads
+	messageOffered
 )
 
 // maxHello bounds what a peer may say at a time: a peer need not be of the cloud
@@ -63,9 +66,12 @@ type Peer struct {
 	channel *protomux.Channel // set when it is a peer
 	member  bool              // when the connection began
 
-	heard bool // a hello; for the mux's goroutine
+	heard    bool // a hello; for the mux's goroutine
+	compared bool // it was heard what it has of our logs; likewise
 
 	// Guarded by the cloud's mu.
+	checked  bool // it has nothing of our own logs that we don't have: it may have them
+	offered  bool // it has offered its own logs to us
 	holdings map[string]Holding
 	pings    map[uint64]func()
 	behind   bool // it was not told of what has changed, as it reads too slowly
@@ -102,7 +108,7 @@ func (c *Cloud) attach(mux *protomux.Mux, remote noise.Key, member bool) {
 	// those that only read what is for everybody.
 	ch, err := mux.Open(protomux.ChannelOptions{
 		Protocol: protocol,
-		Messages: []func(*protomux.Channel, []byte) error{p.onHello, p.onHoldings, p.onPing, p.onPong},
+		Messages: []func(*protomux.Channel, []byte) error{p.onHello, p.onHoldings, p.onPing, p.onPong, p.onMine, p.onHeads, p.onOffered},
 		OnOpen: func(ch *protomux.Channel, _ []byte) error {
 			p.introduce(ch)
 			return nil
@@ -125,13 +131,6 @@ func (c *Cloud) attach(mux *protomux.Mux, remote noise.Key, member bool) {
 	c.mu.Lock()
 	p.channel = ch
 	c.mu.Unlock()
-	if !p.member {
-		return
-	}
-	for _, s := range c.all() {
-		s.connected()
-	}
-	c.tell()
 }
 
 func (c *Cloud) forget(p *Peer) {
@@ -164,6 +163,7 @@ func (p *Peer) introduce(ch *protomux.Channel) {
 	if b, err := json.Marshal(h); err == nil {
 		_ = ch.Send(messageHello, b) // the end of the channel says it, too
 	}
+	p.sendMine(ch)
 	p.sendHoldings(ch)
 }
 
@@ -310,12 +310,12 @@ func (p *Peer) Ping(done func(time.Duration, error)) {
 	}
 }
 
-// Peers returns the devices that are connected.
+// Peers returns the devices that are connected and have offered their logs.
 func (c *Cloud) Peers() (list []*Peer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for p := range c.peers {
-		if p.member && p.channel != nil {
+		if p.offered {
 			list = append(list, p)
 		}
 	}
@@ -330,26 +330,30 @@ func (p *Peer) Holdings() map[string]Holding {
 }
 
 // Access says what a peer may do with a log: with those of the cloud everything
-// if it is one of the cloud's devices, and otherwise nothing; with others
-// everything, as it has shown that it has the log's key. It is for
+// if it is one of the cloud's devices, and otherwise nothing; with those that this
+// device writes nothing until it is sure that the peer has no more of them; with
+// others everything, as it has shown that it has the log's key. It is for
 // corestore.ReplicateOptions.Allow.
 func (c *Cloud) Access(peer noise.Key, log hypercore.Key) replicate.Access {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.private[log] && !c.roster.Has(peer) {
+	if c.private[log] && !c.roster.Has(peer) || c.own[log] && !c.checkedLocked(peer) {
 		return replicate.Access{}
 	}
 	return replicate.Full
 }
 
-// protect has only the devices of the cloud get the logs of a record. It comes
-// before these are opened.
-func (c *Cloud) protect(r writerRecord) {
+// protect has only the devices of the cloud get the logs of a record, and those
+// that this device writes only once they were compared. It comes before these are
+// opened.
+func (c *Cloud) protect(r writerRecord, own bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.private[r.Tree] = true
-	if r.Content != (hypercore.Key{}) {
-		c.private[r.Content] = true
+	for _, log := range []hypercore.Key{r.Tree, r.Content} {
+		if log != (hypercore.Key{}) {
+			c.private[log] = true
+			c.own[log] = own
+		}
 	}
 }
 

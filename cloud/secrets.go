@@ -110,6 +110,11 @@ type secrets struct {
 	// Before are control logs that were known when the present ones were begun:
 	// by them everything else is found.
 	Before []writerRecord `json:"before,omitempty"`
+	// Behind says that others have more of this device's logs than there is here:
+	// it has to begin anew, as another device.
+	Behind bool `json:"behind,omitempty"`
+	// Former are the devices that this one was before, the last ones.
+	Former []Former `json:"former,omitempty"`
 }
 
 // A secret is 32 bytes that don't print.

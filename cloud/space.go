@@ -113,7 +113,7 @@ func (s *Space) add(r writerRecord, own bool) (err error) {
 			err = errors.Join(err, w.close())
 		}
 	}()
-	c.protect(r)
+	c.protect(r, own)
 	o := corestore.LogOptions{Session: hypercore.SessionOptions{EncryptionKey: &space}}
 	open := func(key hypercore.Key, what string) (*hypercore.Log, error) {
 		o := o

@@ -380,7 +380,7 @@ func (c *Cloud) roll(ctx context.Context, st *state) error {
 	if err != nil {
 		return fmt.Errorf("go on with the new key: %w", err)
 	}
-	close(c.stale)
+	c.again.Do(func() { close(c.stale) })
 	return nil
 }
 

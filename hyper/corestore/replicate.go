@@ -127,6 +127,23 @@ func (r *root) attachLocked(e *entry, c *replicate.Conn, o ReplicateOptions) {
 	_ = e.replicator.Attach(c, access) // who is denied hears it when asking
 }
 
+// Offer gives a peer that is connected the logs that it was denied when it came,
+// and that ReplicateOptions.Allow lets it have by now.
+func (s *Store) Offer(peer noise.Key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c, o := range s.conns {
+		if c.Key != peer {
+			continue
+		}
+		for _, e := range s.open {
+			if e.replicator != nil {
+				s.attachLocked(e, c, o)
+			}
+		}
+	}
+}
+
 // replicated is told that no peer uses a log any more.
 func (r *root) replicated(e *entry) {
 	r.mu.Lock()
