@@ -126,6 +126,12 @@ var printed = map[string]any{
 	"bevy verify":               scrubbed{},
 	"bevy clear":                clearedContents{},
 	"bevy env":                  client.Environment{},
+	"bevy apps ls":              client.App{},
+	"bevy apps add":             client.App{},
+	"bevy apps rm":              nil, // nothing
+	"bevy apps keys ls":         client.AccessKey{},
+	"bevy apps keys add":        client.AccessKey{},
+	"bevy apps keys rm":         nil, // nothing
 }
 
 // TestEveryFieldIsInTheDocs compares the sections of docs/cli.md with the
