@@ -806,14 +806,36 @@ func knownDifference(target, body string, ours, theirs dynamoAnswer) string {
 		return "dynalite does not know ConsistentRead of Scan"
 	case strings.Contains(body, `"Exists":true`):
 		return "dynalite does not look at the value that something must have"
-	case strings.Contains(ours.message, "38 significant digits") && strings.Contains(target, "Update"):
+	case strings.Contains(ours.message, "Number overflow") && strings.Contains(target, "Update"):
 		return "dynalite adds up more digits than a number may have"
 	case strings.Contains(body, `"Expected"`) && strings.Contains(body, `"AttributeValueList"`) && strings.Contains(ours.kind, "ValidationException"):
 		return "dynalite does not look at the values of Expected"
 	case strings.Contains(body, "attribute_type(") && !strings.Contains(ours.kind+theirs.kind, "Validation"):
 		return "to dynalite, false has no type"
+	case strings.Contains(ours.message, "Incorrect operand type for operator or function; operator or function: ") && unorderedOperator.MatchString(ours.message):
+		return "dynalite takes values that have no order for operators that want one"
 	case unordered.MatchString(body) && unorderedValue.MatchString(body) && !strings.Contains(ours.kind+theirs.kind, "Validation"):
 		return "dynalite orders what has no order"
+	case strings.Contains(theirs.message, "Syntax error; ") && strings.Contains(strings.ToLower(body), "not not"):
+		return "dynalite does not read NOT NOT"
+	case target == "UpdateItem" && ours.kind == "" && theirs.kind == "" && (len(ours.body) == 0 || strings.Contains(body, `"UPDATED_`)):
+		return "dynalite makes an item of an update that only takes away, and returns attributes where there are none"
+	case target == "UpdateItem" && ours.kind == "" && strings.Contains(theirs.message, "document path") && takesOnly(body):
+		return "to DynamoDB, nothing can be removed from what is not there, whatever the path"
+	case strings.Contains(body, `"NOT_CONTAINS"`) && strings.Contains(ours.kind, "ConditionalCheckFailed"):
+		return "to dynalite, what is not there does not contain something"
+	case strings.Contains(body, `"IndexName":"inA"`) && strings.Contains(body, `"ProjectionExpression"`) && !both:
+		return "dynalite does not look into the table for what a local index does not have"
+	case target == "Query" && strings.Contains(ours.message, "at 'Limit'"):
+		return "DynamoDB tells of a Limit that is the only problem in other words than dynalite"
+	case strings.Contains(ours.message, "SPECIFIC_ATTRIBUTES") || strings.Contains(ours.message, "ALL_PROJECTED_ATTRIBUTES") || strings.Contains(ours.message, "choosing to get") || strings.Contains(ours.message, "does not project"):
+		return "dynalite does not look at Select"
+	case strings.Contains(ours.message, "ConditionalOperator cannot be used without"):
+		return "dynalite takes a ConditionalOperator of nothing"
+	case target == "UpdateItem" && strings.Contains(ours.message, "attributeUpdates."):
+		return "dynalite does not look at the action of AttributeUpdates"
+	case strings.Contains(ours.message, "Segment parameter is present"):
+		return "to dynalite, segment 0 is none"
 	case twoPaths.MatchString(body) && theirs.status != http.StatusInternalServerError && (ours.kind != theirs.kind || !both):
 		return "to dynalite, what is not there equals what is not there"
 	}
@@ -824,9 +846,18 @@ func knownDifference(target, body string, ours, theirs dynamoAnswer) string {
 var twoPaths = regexp.MustCompile(`[\w\])] *(=|\\u003c|\\u003e)+ *[(#a-z]|between [^:]|in \(`)
 
 var (
+	// unorderedOperator finds a complaint about an operator.
+	unorderedOperator = regexp.MustCompile(`function: ([<>]=?|BETWEEN), operand type`)
+
 	unordered      = regexp.MustCompile(`(\\u003c|\\u003e)=? *:v`)
 	unorderedValue = regexp.MustCompile(`":v\d+":\{"(BOOL|NULL|M|L|SS|NS|BS)"`)
 )
+
+// takesOnly reports whether an update only takes something away.
+func takesOnly(body string) bool {
+	body = strings.ToLower(body)
+	return !strings.Contains(body, "set ") && !strings.Contains(body, "add ") && !strings.Contains(body, `"attributeupdates":{}`)
+}
 
 // forget removes from both what a request may have changed in one way or another.
 func forget(t *testing.T, target string, r obj, urls ...string) {
@@ -921,6 +952,9 @@ func TestDynamoAnswersAsDynaliteDoes(t *testing.T) {
 			t.Fatalf("%s %s: %v", target, body, err)
 		}
 		diff := got.difference(want)
+		if target == "UpdateItem" && want.kind == "" && got.kind == "" && takesOnly(body) {
+			forget(t, target, r, theirs, ours) // dynalite may have made an item of it
+		}
 		if diff == "" {
 			same++
 			continue

@@ -86,8 +86,17 @@ func (d *Door) details(b *backup, status string) backupDetails {
 	return backupDetails{d.backupArn(b), b.Name, status, "USER", b.Bytes, seconds(b.Time)}
 }
 
+// useForBackups is use in the words for backups.
+func (d *Door) useForBackups(ctx context.Context, name string) (*table, error) {
+	t, err := d.use(ctx, name)
+	if errors.Is(err, ErrNotFound) {
+		return nil, &Error{Type: "TableNotFoundException", Message: "Table not found: " + name}
+	}
+	return t, err
+}
+
 func (d *Door) createBackup(ctx context.Context, r *request) ([]byte, error) {
-	t, err := d.useNamed(ctx, r.str("TableName"))
+	t, err := d.useForBackups(ctx, r.str("TableName"))
 	if err != nil {
 		return nil, err
 	}
@@ -256,10 +265,7 @@ func (d *Door) restoreTime(ctx context.Context, r *request) ([]byte, error) {
 	if name == "" {
 		name = strings.TrimPrefix(r.str("SourceTableArn"), d.arn(""))
 	}
-	t, err := d.use(ctx, name)
-	if errors.Is(err, ErrNotFound) {
-		return nil, &Error{Type: "TableNotFoundException", Message: "Table not found: " + name}
-	}
+	t, err := d.useForBackups(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -350,7 +356,7 @@ func (t *table) copyFrom(ctx context.Context, from Reader) error {
 }
 
 func (d *Door) describeContinuous(ctx context.Context, r *request) ([]byte, error) {
-	t, err := d.useNamed(ctx, r.str("TableName"))
+	t, err := d.useForBackups(ctx, r.str("TableName"))
 	if err != nil {
 		return nil, err
 	}
@@ -375,7 +381,7 @@ func (d *Door) continuous(s *schema) []byte {
 }
 
 func (d *Door) updateContinuous(ctx context.Context, r *request) ([]byte, error) {
-	t, err := d.useNamed(ctx, r.str("TableName"))
+	t, err := d.useForBackups(ctx, r.str("TableName"))
 	if err != nil {
 		return nil, err
 	}

@@ -68,8 +68,12 @@ func (d *Door) useAll(ctx context.Context, names []string, check func(name strin
 	return tables, release, nil
 }
 
-// maxBatchGet is how many bytes of items a batch returns.
-const maxBatchGet = 16 << 20
+// What bounds the bytes of items that a batch returns: of one table, where all are
+// in one partition, and of all.
+const (
+	maxTableGet = 1<<20 + maxItem - 3
+	maxBatchGet = 16 << 20
+)
 
 func (d *Door) batchGetItem(ctx context.Context, r *request) ([]byte, error) {
 	all := r.Get("RequestItems")
@@ -98,15 +102,18 @@ func (d *Door) batchGetItem(ctx context.Context, r *request) ([]byte, error) {
 		var found []byte
 		var cost float64
 		var unread []*item.Node
+		before := size
 		for _, key := range part.Get("Keys").List {
 			b, err := t.read(ctx, t.now.Load().itemKey(key.Item()))
 			if err != nil {
 				return nil, err
 			}
-			if size += b.size(); size > maxBatchGet {
+			if now := size + b.size(); now-before > maxTableGet || now > maxBatchGet {
 				unread = append(unread, key)
+				cost++
 				continue
 			}
+			size += b.size()
 			cost += readUnits(b.size(), part.flag("ConsistentRead"))
 			if b == nil {
 				continue

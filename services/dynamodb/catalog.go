@@ -45,6 +45,7 @@ func tableKey(name string) []byte { return append([]byte{catTable}, name...) }
 func newID() string {
 	var b [16]byte
 	rand.Read(b[:])
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80 // as UUIDs of version 4 are
 	return hex.EncodeToString(b[:])
 }
 

@@ -62,11 +62,11 @@ type restoreSummary struct {
 }
 
 type tableDescription struct {
-	AttributeDefinitions       []attributeDefinition
+	AttributeDefinitions       []attributeDefinition `json:",omitempty"`
 	TableName                  string
-	KeySchema                  []keyElement
+	KeySchema                  []keyElement `json:",omitempty"`
 	TableStatus                string
-	CreationDateTime           json.Number
+	CreationDateTime           json.Number `json:",omitempty"`
 	ProvisionedThroughput      throughputDescription
 	TableSizeBytes             int64
 	ItemCount                  int64
@@ -80,8 +80,8 @@ type tableDescription struct {
 	LatestStreamLabel          string               `json:",omitempty"`
 	LatestStreamArn            string               `json:",omitempty"`
 	TableClassSummary          *classSummary        `json:",omitempty"`
-	DeletionProtectionEnabled  bool
-	RestoreSummary             *restoreSummary `json:",omitempty"`
+	DeletionProtectionEnabled  *bool                `json:",omitempty"`
+	RestoreSummary             *restoreSummary      `json:",omitempty"`
 }
 
 func (d *Door) arn(table string) string {
@@ -130,7 +130,10 @@ func (d *Door) describe(s *schema, counts state, status string) tableDescription
 	out := tableDescription{
 		TableName: s.Name, KeySchema: keyElements(s.Keys), TableStatus: status, CreationDateTime: seconds(s.Created),
 		ProvisionedThroughput: s.Capacity.describe(), TableSizeBytes: counts.bytes, ItemCount: counts.items,
-		TableArn: d.arn(s.Name), TableId: uuid(s.ID), DeletionProtectionEnabled: s.Protected,
+		TableArn: d.arn(s.Name), TableId: uuid(s.ID),
+	}
+	if s.Protected || status != "CREATING" {
+		out.DeletionProtectionEnabled = &s.Protected
 	}
 	for _, a := range s.Attributes {
 		out.AttributeDefinitions = append(out.AttributeDefinitions, attributeDefinition{a.Name, a.Type})

@@ -3,6 +3,7 @@ package dynamodb
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/cloudbevy/bevy/services/dynamodb/expr"
 	"github.com/cloudbevy/bevy/services/dynamodb/item"
@@ -249,16 +250,16 @@ func (d *Door) updateItem(ctx context.Context, r *request) ([]byte, error) {
 				o.item("Attributes", was)
 			}
 		case "ALL_NEW":
-			o.item("Attributes", c.now)
-		case "UPDATED_OLD":
-			if was != nil {
-				o.item("Attributes", expr.Pick(was, r.updated()))
+			if c.now != nil {
+				o.item("Attributes", c.now)
 			}
+		case "UPDATED_OLD":
+			o.some("Attributes", expr.Pick(was, r.updated()))
 		case "UPDATED_NEW":
-			o.item("Attributes", expr.Pick(c.now, r.updated()))
+			o.some("Attributes", expr.Pick(c.now, r.updated()))
 		}
 		o.consumed(r, x.s.Name, writeUnits(c.old.size(), c.now.Size()))
-		o.metrics(r, x.s, c.now)
+		o.metrics(r, x.s, r.item("Key"))
 		return x.apply(c)
 	})
 	if err != nil {
@@ -278,6 +279,16 @@ func (r *request) updated() (out []expr.Path) {
 		}
 	}
 	return out
+}
+
+// removes reports whether an update only takes away, so that it does not make an
+// item.
+func (r *request) removes() bool {
+	if r.update != nil {
+		return r.update.Removes()
+	}
+	n := r.Get("AttributeUpdates")
+	return n != nil && len(n.List) > 0 && !slices.ContainsFunc(n.List, func(u *item.Node) bool { return u.Get("Action").String() != "DELETE" })
 }
 
 // update makes the change that an update is.
@@ -304,12 +315,16 @@ func (x *tx) update(r *request) (c change, was item.Item, err error) {
 		c.now = key.Clone()
 	}
 	if r.update != nil {
-		err = r.update.Apply(c.now, x.s.keyTypeOf)
+		err = r.update.Apply(c.now, was == nil, x.s.keyTypeOf)
 	} else {
 		err = r.applyUpdates(c.now)
 	}
 	if err != nil {
 		return c, nil, invalid(err.Error())
+	}
+	if was == nil && r.removes() {
+		c.now = nil
+		return c, nil, nil
 	}
 	if c.now.Size() > maxItem {
 		return c, nil, invalid("Item size to update has exceeded the maximum allowed size")

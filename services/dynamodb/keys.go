@@ -99,7 +99,8 @@ func (s *schema) itemKey(key item.Item) []byte {
 // hasKey reports whether an item is in an index.
 func (x *index) hasKey(s *schema, i item.Item) bool {
 	for _, k := range x.Keys {
-		if v, ok := i[k.Name]; !ok || v.Text == "" || v.Type != s.typeOf(k.Name) {
+		v, ok := i[k.Name]
+		if !ok || v.Text == "" || v.Type != s.typeOf(k.Name) || checkKeySize(v, k.Kind == "HASH") != nil {
 			return false
 		}
 	}
@@ -114,8 +115,8 @@ func (x *index) prefix() []byte {
 // key is the key of an item in an index, which leads to the item's own.
 func (x *index) key(s *schema, i item.Item, itemKey []byte) []byte {
 	b := append(make([]byte, 0, 96), x.prefix()...)
-	b = appendBucket(b, i[x.Keys[0].Name])
-	for _, k := range x.Keys {
+	b = x.appendHash(b, i)
+	for _, k := range x.Keys[x.hashes():] {
 		b = appendPart(b, i[k.Name])
 	}
 	primary := make([]item.Value, len(s.Keys))
@@ -124,6 +125,32 @@ func (x *index) key(s *schema, i item.Item, itemKey []byte) []byte {
 	}
 	b = appendBucket(b, primary...)
 	return append(b, itemKey[1:]...)
+}
+
+// hashes is how many attributes the first part of the key has.
+func (x *index) hashes() int { return hashes(x.Keys) }
+
+func hashes(keys []keyPart) int {
+	n := 1
+	for n < len(keys) && keys[n].Kind == "HASH" {
+		n++
+	}
+	return n
+}
+
+// appendHash appends where an item comes in an index, and the first part of its
+// key.
+func (x *index) appendHash(b []byte, i item.Item) []byte {
+	n := x.hashes()
+	values := make([]item.Value, n)
+	for j, k := range x.Keys[:n] {
+		values[j] = i[k.Name]
+	}
+	b = appendBucket(b, values...)
+	for _, v := range values {
+		b = appendPart(b, v)
+	}
+	return b
 }
 
 // itemKey returns the item's key of a key in the index.

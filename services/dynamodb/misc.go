@@ -6,6 +6,7 @@ import (
 	"errors"
 	"regexp"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/cloudbevy/bevy/hyper/hyperbee"
 	"github.com/cloudbevy/bevy/services/dynamodb/item"
@@ -116,6 +117,46 @@ func (d *Door) tagged(ctx context.Context, r *request, operation, list, none str
 	return t, err
 }
 
+// tagLetters are those of keys and values of tags.
+var tagLetters = regexp.MustCompile(`^[\pL\pZ\pN\pM_.:/=+@-]*$`)
+
+// checkTags looks at the keys and values of tags.
+func checkTags(list *item.Node) error {
+	if list == nil {
+		return nil
+	}
+	seen := map[string]bool{}
+	for i, t := range list.List {
+		key, value := t.Get("Key"), t.Get("Value")
+		at := "Value at 'tags." + itoa(i+1) + ".member."
+		switch {
+		case key == nil:
+			return invalid("1 validation error detected: " + at + "key' failed to satisfy constraint: Member must not be null")
+		case value == nil:
+			return invalid("1 validation error detected: " + at + "value' failed to satisfy constraint: Member must not be null")
+		case key.Str == "":
+			return invalid("1 validation error detected: " + at + "key' failed to satisfy constraint: Member must have length greater than or equal to 1")
+		case utf8.RuneCountInString(key.Str) > 128:
+			return invalid("1 validation error detected: " + at + "key' failed to satisfy constraint: Member must have length less than or equal to 128")
+		case utf8.RuneCountInString(value.Str) > 256:
+			return invalid("1 validation error detected: " + at + "value' failed to satisfy constraint: Member must have length less than or equal to 256")
+		case !tagLetters.MatchString(key.Str) || !tagLetters.MatchString(value.Str):
+			return invalid(badValues + "Tags may have letters, digits, spaces and _ . : / = + - @ only")
+		case seen[key.Str]:
+			return invalid(badValues + "Duplicate tag key: " + key.Str)
+		}
+		seen[key.Str] = true
+	}
+	return tooManyTags(len(seen))
+}
+
+func tooManyTags(n int) error {
+	if n > 50 {
+		return invalid(badValues + "Too many tags: a resource has 50 at most")
+	}
+	return nil
+}
+
 // retag changes the tags of a table.
 func (t *table) retag(ctx context.Context, f func(map[string]string)) ([]byte, error) {
 	return nil, t.write(ctx, func(x *tx) error {
@@ -124,8 +165,8 @@ func (t *table) retag(ctx context.Context, f func(map[string]string)) ([]byte, e
 			tags[k] = v
 		}
 		f(tags)
-		if len(tags) > 50 {
-			return invalid("One or more parameter values were invalid: Too many tags: a resource has 50 at most")
+		if err := tooManyTags(len(tags)); err != nil {
+			return err
 		}
 		x.setSchema(x.s.with(func(s *schema) { s.Tags = tags }))
 		return nil
@@ -138,6 +179,9 @@ func (d *Door) tagResource(ctx context.Context, r *request) ([]byte, error) {
 		return nil, err
 	}
 	defer d.release(t)
+	if err := checkTags(r.Get("Tags")); err != nil {
+		return nil, err
+	}
 	return t.retag(ctx, func(tags map[string]string) {
 		for k, v := range tagsOf(r.Get("Tags")) {
 			tags[k] = v
@@ -175,7 +219,7 @@ func (d *Door) listTags(ctx context.Context, r *request) ([]byte, error) {
 }
 
 var ttlShape = []field{must(fieldStruct("TimeToLiveSpecification", "TimeToLiveSpecification",
-	must(flag("Enabled")), must(least(str("AttributeName"), 1)))), table2}
+	must(flag("Enabled")), must(atMost(least(str("AttributeName"), 1), 255)))), table2}
 
 func (d *Door) describeTTL(ctx context.Context, r *request) ([]byte, error) {
 	t, err := d.useNamed(ctx, r.str("TableName"))

@@ -31,6 +31,13 @@ func (o *object) item(name string, i item.Item) {
 	*o = i.AppendJSON(*o)
 }
 
+// some writes an item that has something.
+func (o *object) some(name string, i item.Item) {
+	if len(i) > 0 {
+		o.item(name, i)
+	}
+}
+
 func (o *object) str(name, s string) {
 	o.name(name)
 	*o = item.AppendString(*o, s)

@@ -32,12 +32,15 @@ func checkQuery(r *request) error {
 			if err != nil {
 				return err
 			}
-			if n := len(conditions); n != 1 && n != 2 {
-				return invalid("Conditions can be of length 1 or 2 only")
+			if n := len(conditions); n < 1 || n > 2 && !r.has("IndexName") || n > 2*maxParts {
+				return errConditions
 			}
 			return nil
-		})
+		},
+		r.checkSelect)
 }
+
+var errConditions = invalid("Conditions can be of length 1 or 2 only")
 
 // keyFilters are the conditions on keys.
 func (r *request) keyFilters() (out []filter, err error) {
@@ -66,13 +69,34 @@ func checkScan(r *request) error {
 		},
 		r.checkToGet,
 		func() error { return r.checkConditions("ScanFilter") },
-		r.checkStart, r.checkSegment, r.parse)
+		r.checkStart, r.checkSegment, r.parse, r.checkSelect)
+}
+
+// checkSelect looks whether what is selected is said once.
+func (r *request) checkSelect() error {
+	which := ""
+	for _, name := range []string{"AttributesToGet", "ProjectionExpression"} {
+		if r.has(name) {
+			which = name
+		}
+	}
+	switch s := r.str("Select"); {
+	case s == "SPECIFIC_ATTRIBUTES" && which == "":
+		return invalid(badValues + "Must specify the AttributesToGet or ProjectionExpression when choosing to get SPECIFIC_ATTRIBUTES")
+	case s == "ALL_PROJECTED_ATTRIBUTES" && !r.has("IndexName"):
+		return invalid(badValues + "ALL_PROJECTED_ATTRIBUTES can be used only when Querying using an IndexName")
+	case s == "COUNT" && which != "":
+		return invalid(badValues + "Cannot specify the " + which + " when choosing to get only the Count")
+	case which != "" && s != "" && s != "SPECIFIC_ATTRIBUTES":
+		return invalid(badValues + "Cannot specify the " + which + " when choosing to get " + s)
+	}
+	return nil
 }
 
 func (r *request) checkSegment() error {
 	segment, total := r.int("Segment"), r.int("TotalSegments")
 	switch {
-	case segment > 0 && !r.has("TotalSegments"):
+	case r.has("Segment") && !r.has("TotalSegments"):
 		return invalid("The TotalSegments parameter is required but was not present in the request when Segment parameter is present")
 	case !r.has("TotalSegments"):
 		return nil
@@ -114,6 +138,7 @@ type walk struct {
 	start item.Item
 	rng   hyperbee.RangeOptions
 	old   string // name of the filter of the old kind
+	all   bool   // more is asked for than the index has
 }
 
 // begin finds what a walk is of.
@@ -134,6 +159,7 @@ func (d *Door) walk(t *table, r *request, old string) (*walk, error) {
 		return nil, invalid("Cannot read from backfilling global secondary index: " + name)
 	}
 	w.keys = w.x.Keys
+	w.all = w.x.Projection != "ALL" && (w.r.str("Select") == "ALL_ATTRIBUTES" || len(w.missing()) > 0)
 	return w, nil
 }
 
@@ -148,13 +174,27 @@ func (w *walk) startNames() []string {
 	return out
 }
 
-// full reports whether whole items are asked for that the index does not have.
-func (w *walk) full() bool {
-	return w.x != nil && w.r.str("Select") == "ALL_ATTRIBUTES" && w.x.Projection != "ALL"
+// missing are the attributes that are asked for, and that the index does not have.
+func (w *walk) missing() (out []string) {
+	if w.x == nil || w.x.Projection == "ALL" {
+		return nil
+	}
+	for _, p := range w.r.paths() {
+		if name := p[0].Name; !slices.Contains(w.startNames(), name) && !slices.Contains(w.x.Include, name) && !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	return out
 }
 
 func (w *walk) checkFull() error {
-	if w.full() && !w.x.local {
+	if w.x == nil || w.x.local {
+		return nil
+	}
+	if none := w.missing(); len(none) > 0 {
+		return invalid(badValues + "Global secondary index " + w.x.Name + " does not project " + quoteAll(sorted(none)))
+	}
+	if w.all {
 		return invalid(badValues + "Select type ALL_ATTRIBUTES is not supported for global secondary index " + w.x.Name +
 			" because its projection type is not ALL")
 	}
@@ -215,8 +255,90 @@ func find(conditions []filter, name string) *filter {
 	return nil
 }
 
+// composite reports whether a part of the key is of several attributes.
+func (w *walk) composite() bool {
+	n := hashes(w.keys)
+	return n > 1 || len(w.keys) > n+1
+}
+
+// checkComposite looks whether conditions are on the attributes of a key with
+// several in a part: all of the first, and then a number of those of the second
+// from left to right, of which only the last may be compared otherwise than with
+// =.
+func (w *walk) checkComposite(conditions []filter) error {
+	if w.start != nil && !w.startWhole() {
+		return invalid(badStart)
+	}
+	n, used, open := hashes(w.keys), 0, false
+	for i, k := range w.keys {
+		f := find(conditions, k.Name)
+		switch {
+		case i < n && (f == nil || f.op != "EQ"):
+			return invalid("Query key condition not supported: each HASH key attribute needs an equality condition: " + k.Name)
+		case f == nil:
+			open = true
+			continue
+		case open:
+			return invalid("Query key condition not supported: RANGE key attributes need an equality condition from left to right: only the last may have another: " + k.Name)
+		}
+		open = f.op != "EQ"
+		used++
+		if err := w.checkKeyValues(f, k, i < n); err != nil {
+			return err
+		}
+	}
+	if used < len(conditions) {
+		for _, f := range conditions {
+			if !slices.Contains(names(w.keys), f.name) {
+				return invalid("Query condition missed key schema element: " + f.name)
+			}
+		}
+	}
+	return nil
+}
+
+// startWhole reports whether a key to go on from is one.
+func (w *walk) startWhole() bool {
+	if len(w.start) != len(w.startNames()) {
+		return false
+	}
+	for i, k := range w.keys {
+		if w.s.checkKeyPart(w.start, k.Name, i < hashes(w.keys)) != nil {
+			return false
+		}
+	}
+	return w.s.checkKey(w.s.keyOf(w.start)) == nil
+}
+
+// checkKeyValues looks at the values of a condition on a key.
+func (w *walk) checkKeyValues(f *filter, k keyPart, hash bool) error {
+	if contains([]string{"NULL", "NOT_NULL", "NE", "CONTAINS", "NOT_CONTAINS", "IN"}, f.op) {
+		return invalid("Attempted conditional constraint is not an indexable operation")
+	}
+	for _, v := range f.values {
+		if v.Type != w.s.typeOf(k.Name) {
+			return invalid(badValues + "Condition parameter type does not match schema type")
+		}
+	}
+	if hash && f.op != "EQ" {
+		return invalid("Query key condition not supported")
+	}
+	for _, v := range f.values {
+		if v.Text == "" && f.op != "BEGINS_WITH" {
+			return invalid(badValues + emptyKey(v, k.Name))
+		}
+	}
+	return nil
+}
+
 // checkKeyConditions looks whether conditions are on the keys.
 func (w *walk) checkKeyConditions(conditions []filter) error {
+	if w.composite() {
+		return w.checkComposite(conditions)
+	}
+	if len(conditions) > 2 {
+		return errConditions
+	}
 	if w.start != nil && len(w.start) != len(w.startNames()) {
 		return invalid(badStart)
 	}
@@ -240,21 +362,8 @@ func (w *walk) checkKeyConditions(conditions []filter) error {
 			}
 			continue
 		}
-		if contains([]string{"NULL", "NOT_NULL", "NE", "CONTAINS", "NOT_CONTAINS", "IN"}, f.op) {
-			return invalid("Attempted conditional constraint is not an indexable operation")
-		}
-		for _, v := range f.values {
-			if v.Type != w.s.typeOf(k.Name) {
-				return invalid(badValues + "Condition parameter type does not match schema type")
-			}
-		}
-		if hash && f.op != "EQ" {
-			return invalid("Query key condition not supported")
-		}
-		for _, v := range f.values {
-			if v.Text == "" && f.op != "BEGINS_WITH" {
-				return invalid(badValues + emptyKey(v, k.Name))
-			}
+		if err := w.checkKeyValues(f, k, hash); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -267,6 +376,12 @@ func (w *walk) checkQueryStart(conditions []filter) error {
 	}
 	if err := w.s.checkKey(w.s.keyOf(w.start)); err != nil {
 		return invalid(badStart + ": " + err.(*Error).Message)
+	}
+	if w.composite() {
+		if !matches(w.start, conditions, false) {
+			return invalid("The provided starting key is outside query boundaries based on provided conditions")
+		}
+		return nil
 	}
 	same := w.start[w.keys[0].Name].Equal(find(conditions, w.keys[0].Name).values[0])
 	f := find(conditions, rangeName(w.keys))
@@ -314,11 +429,26 @@ func (w *walk) checkFilterKeys() error {
 
 // bounds makes a range of keys of conditions.
 func (w *walk) bounds(conditions []filter) {
-	hash := find(conditions, w.keys[0].Name).values[0]
-	prefix := appendPart(appendBucket(w.prefix(), hash), hash)
+	key := item.Item{}
+	n := hashes(w.keys)
+	for _, k := range w.keys[:n] {
+		key[k.Name] = find(conditions, k.Name).values[0]
+	}
+	prefix := (&index{Keys: w.keys}).appendHash(w.prefix(), key)
+	var f *filter
+	for _, k := range w.keys[n:] {
+		next := find(conditions, k.Name)
+		if next == nil {
+			break
+		}
+		if f != nil {
+			prefix = appendPart(prefix, f.values[0]) // all but the last say what is equal
+		}
+		f = next
+	}
 	o := &w.rng
 	o.Gte, o.Lt = prefix, after(prefix)
-	if f := find(conditions, rangeName(w.keys)); f != nil {
+	if f != nil {
 		part := func(i int) []byte { return appendPart(slices.Clone(prefix), f.values[i]) }
 		switch f.op {
 		case "EQ":
@@ -513,7 +643,7 @@ func (w *walk) take(p *page, b stored, key []byte) error {
 			size, bytes = part.Size(), part.PageSize(rangeName(w.s.Keys))
 		}
 		p.index += size
-		if w.full() {
+		if w.all {
 			p.table += b.size()
 		} else {
 			i = part
@@ -537,7 +667,7 @@ func (w *walk) take(p *page, b stored, key []byte) error {
 	switch {
 	case paths != nil:
 		p.items = pickItem(i, paths).AppendJSON(p.items)
-	case w.x != nil && !w.full() && !p.whole:
+	case w.x != nil && !w.all && !p.whole:
 		p.items = i.AppendJSON(p.items)
 	default:
 		p.items = append(p.items, json...)

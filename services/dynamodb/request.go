@@ -285,7 +285,10 @@ func sameType(values []item.Value) bool {
 // checkExpected looks at conditions on what is to be changed.
 func (r *request) checkExpected() error {
 	n := r.Get("Expected")
-	if n == nil {
+	if n == nil || len(n.List) == 0 {
+		if r.has("ConditionalOperator") && r.cond == nil {
+			return invalid("ConditionalOperator cannot be used without Filter or Expected")
+		}
 		return nil
 	}
 	for i, c := range n.List {
@@ -343,15 +346,13 @@ func checkExpectedOp(name, op string, list, value, exists *item.Node) error {
 		return nil
 	case !sameType(values):
 		return invalid(notOneType)
-	case op == "BETWEEN" && expr.Compare("GT", values[0], values[1:]):
-		return invalid(wrongBetween)
 	}
 	for _, v := range list.List {
 		if problem := v.Val.Check(); problem != "" {
 			return invalid(problem)
 		}
 	}
-	return nil
+	return filter{name, op, values}.check()
 }
 
 // checkConditions looks at filters of the old kind.
@@ -388,14 +389,11 @@ func (f filter) check() error {
 		return invalid(notOneType)
 	}
 	types := []item.Type{item.S, item.N, item.B}
-	switch f.op {
-	case "EQ", "NE":
-		types = append(types, item.SS, item.NS, item.BS)
-	case "BEGINS_WITH":
+	if f.op == "BEGINS_WITH" {
 		types = []item.Type{item.S, item.B}
 	}
 	for _, v := range f.values {
-		if !slices.Contains(types, v.Type) {
+		if f.op != "EQ" && f.op != "NE" && !slices.Contains(types, v.Type) {
 			return invalid(badValues + "ComparisonOperator " + f.op + " is not valid for " + v.Type.String() + " AttributeValue type")
 		}
 	}

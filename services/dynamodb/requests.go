@@ -46,6 +46,11 @@ func atMost(f field, n int) field {
 	return f
 }
 
+func asJava(f field) field {
+	f.java = true
+	return f
+}
+
 func integer(name string, from float64) field {
 	return field{name, shape{kind: kInteger, minValue: ptr(from)}}
 }
@@ -86,11 +91,12 @@ var (
 	indexName        = must(nameOf("IndexName"))
 	projection       = must(fieldStruct("Projection", "Projection",
 		enum("ProjectionType", "ALL", "INCLUDE", "KEYS_ONLY"),
-		least(list("NonKeyAttributes", text), 1)))
+		least(list("NonKeyAttributes", shape{kind: kString, minLen: 1, maxLen: 255}), 1)))
 	indexKeys = must(atMost(least(list("KeySchema", structOf("KeySchemaElement",
-		must(str("AttributeName")), must(str("KeyType")))), 1), 2))
+		must(atMost(least(str("AttributeName"), 1), 255)), must(str("KeyType")))), 1), 2))
+	globalKeys  = must(least(list("KeySchema", *indexKeys.of), 1))
 	definitions = list("AttributeDefinitions", structOf("AttributeDefinition",
-		must(str("AttributeName")), must(enum("AttributeType", "B", "N", "S"))))
+		must(atMost(least(str("AttributeName"), 1), 255)), must(enum("AttributeType", "B", "N", "S"))))
 	streamSpec = fieldStruct("StreamSpecification", "StreamSpecification",
 		must(flag("StreamEnabled")), enum("StreamViewType", "NEW_IMAGE", "OLD_IMAGE", "NEW_AND_OLD_IMAGES", "KEYS_ONLY"))
 	tags = list("Tags", structOf("Tag", str("Key"), str("Value")))
@@ -113,13 +119,13 @@ var (
 		str("ConditionExpression"), attrValues, attrNames}
 	updateShape = []field{capacity, tableName, metrics, returns, onFailure, keyMap, conditional, expected,
 		mapOf("AttributeUpdates", "AttributeValueUpdate", structOf("AttributeValueUpdate",
-			str("Action"), field{"Value", shape{kind: kFieldValue}})),
+			enum("Action", "ADD", "PUT", "DELETE"), field{"Value", shape{kind: kFieldValue}})),
 		str("ConditionExpression"), str("UpdateExpression"), attrValues, attrNames}
 	queryShape = []field{selects, nameOf("IndexName"), capacity, condition("QueryFilter", true), tableName, conditional,
-		toGet, integer("Limit", 1), condition("KeyConditions", false), startKey, flag("ConsistentRead"),
+		toGet, field{"Limit", shape{kind: kInteger, minValue: ptr(1), late: true}}, condition("KeyConditions", false), startKey, flag("ConsistentRead"),
 		flag("ScanIndexForward"), str("KeyConditionExpression"), str("FilterExpression"), str("ProjectionExpression"),
 		attrValues, attrNames}
-	scanShape = []field{selects, nameOf("IndexName"), integer("TotalSegments", 1), capacity, tableName, conditional,
+	scanShape = []field{selects, nameOf("IndexName"), field{"TotalSegments", shape{kind: kInteger, minValue: ptr(1), maxValue: ptr(1000000)}}, capacity, tableName, conditional,
 		condition("ScanFilter", true), integer("Segment", 0), integer("Limit", 1), toGet, startKey, flag("ConsistentRead"),
 		str("FilterExpression"), str("ProjectionExpression"), attrValues, attrNames}
 
@@ -134,15 +140,15 @@ var (
 			fieldStruct("PutRequest", "PutRequest", itemMap)}}}}}}
 
 	createTableShape = []field{must(definitions), table2, billing, throughput,
-		must(atMost(least(list("KeySchema", structOf("KeySchemaElement",
-			must(str("AttributeName")), must(enum("KeyType", "HASH", "RANGE")))), 1), 2)),
+		must(asJava(atMost(least(list("KeySchema", structOf("KeySchemaElement",
+			must(atMost(least(str("AttributeName"), 1), 255)), must(enum("KeyType", "HASH", "RANGE")))), 1), 2))),
 		list("LocalSecondaryIndexes", structOf("LocalSecondaryIndex", indexName, indexKeys, projection)),
-		list("GlobalSecondaryIndexes", structOf("GlobalSecondaryIndex", indexName, indexKeys, projection, throughput)),
+		list("GlobalSecondaryIndexes", structOf("GlobalSecondaryIndex", indexName, globalKeys, projection, throughput)),
 		streamSpec, tags, flag("DeletionProtectionEnabled"), enum("TableClass", "STANDARD", "STANDARD_INFREQUENT_ACCESS")}
 	updateTableShape = []field{definitions, table2, throughput, billing,
 		list("GlobalSecondaryIndexUpdates", structOf("GlobalSecondaryIndexUpdate",
 			fieldStruct("Update", "UpdateGlobalSecondaryIndexAction", indexName, must(throughput)),
-			fieldStruct("Create", "CreateGlobalSecondaryIndexAction", projection, indexName, throughput, indexKeys),
+			fieldStruct("Create", "CreateGlobalSecondaryIndexAction", projection, indexName, throughput, globalKeys),
 			fieldStruct("Delete", "DeleteGlobalSecondaryIndexAction", indexName))),
 		streamSpec, flag("DeletionProtectionEnabled"), enum("TableClass", "STANDARD", "STANDARD_INFREQUENT_ACCESS"),
 		fieldStruct("SSESpecification", "SSESpecification", flag("Enabled"))}

@@ -231,6 +231,23 @@ func emptyKey(v item.Value, name string) string {
 	return "The AttributeValue for a key attribute cannot contain an empty " + what + " value. Key: " + name
 }
 
+// checkIndexKeySize looks at the size of a key of an index.
+func checkIndexKeySize(x *index, name string, v item.Value) error {
+	for _, k := range x.Keys {
+		hash := k.Kind == "HASH"
+		if k.Name != name || checkKeySize(v, hash) == nil {
+			continue
+		}
+		limit := 1024
+		if hash {
+			limit = 2048
+		}
+		return invalid("One or more parameter values are not valid. A value specified for a secondary index key is not supported. "+
+			"The AttributeValue for a key attribute has exceeded the size limit of %d bytes. Key: %s IndexName: %s", limit, name, x.Name)
+	}
+	return nil
+}
+
 func checkKeySize(v item.Value, hash bool) error {
 	switch {
 	case v.Type == item.N:
@@ -267,6 +284,9 @@ func (s *schema) checkItem(i item.Item) error {
 		if ok && v.Text == "" {
 			return invalid("One or more parameter values are not valid. A value specified for a secondary index key is not supported. " +
 				emptyKey(v, name) + " IndexName: " + x.Name)
+		}
+		if ok {
+			return checkIndexKeySize(x, name, v)
 		}
 		return nil
 	})

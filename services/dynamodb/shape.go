@@ -46,7 +46,9 @@ type shape struct {
 	minLen    int
 	maxLen    int
 	keys      bool // of a map are names of tables
+	late      bool // a problem that is the only one is told in other words
 	values    int  // the most elements that each list of a map may have
+	java      bool // values are shown as Java does
 }
 
 // A field is a member of a structure by its name.
@@ -141,7 +143,10 @@ func (s *shape) checkMany(n *item.Node) (*item.Node, error) {
 }
 
 // A validator gathers what is wrong with values.
-type validator struct{ problems []string }
+type validator struct {
+	problems []string
+	late     string // what is told of the only one
+}
 
 // most is how many problems are told.
 const most = 10
@@ -162,6 +167,9 @@ func validate(n *item.Node, fields []field) string {
 	v.fields(n, fields, "")
 	if len(v.problems) == 0 {
 		return ""
+	}
+	if len(v.problems) == 1 && v.late != "" {
+		return v.late
 	}
 	s := ""
 	if len(v.problems) > 1 {
@@ -207,6 +215,9 @@ func (v *validator) member(name string, n *item.Node, s *shape, parent string) {
 		return
 	}
 	if s.minValue != nil && n.Num < *s.minValue {
+		if s.late {
+			v.late = "1 validation error detected: Value at '" + name + "' failed to satisfy constraint: Member must have value greater than or equal to " + number(*s.minValue)
+		}
 		v.add(n, path, "Member must have value greater than or equal to "+number(*s.minValue))
 	}
 	if s.maxValue != nil && n.Num > *s.maxValue {
@@ -226,7 +237,11 @@ func (v *validator) member(name string, n *item.Node, s *shape, parent string) {
 		v.add(n, path, "Member must have length greater than or equal to "+strconv.Itoa(s.minLen))
 	}
 	if s.maxLen > 0 && length > s.maxLen {
-		v.add(n, path, "Member must have length less than or equal to "+strconv.Itoa(s.maxLen))
+		show := n
+		if s.java {
+			show = javaList(n)
+		}
+		v.add(show, path, "Member must have length less than or equal to "+strconv.Itoa(s.maxLen))
 	}
 	v.many(n, s, path)
 }
@@ -243,7 +258,7 @@ func (v *validator) many(n *item.Node, s *shape, path string) {
 	if s.values > 0 {
 		for _, e := range n.List {
 			if len(e.List) < 1 || len(e.List) > s.values {
-				v.add(n, path, "Map value must satisfy constraint: [Member must have length less than or equal to "+strconv.Itoa(s.values)+", Member must have length greater than or equal to 1]")
+				v.add(javaMap(n), path, "Map value must satisfy constraint: [Member must have length less than or equal to "+strconv.Itoa(s.values)+", Member must have length greater than or equal to 1]")
 			}
 		}
 	}
@@ -276,6 +291,24 @@ func contains(list []string, s string) bool {
 }
 
 func number(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
+
+// javaList shows elements of a key's schema.
+func javaList(n *item.Node) *item.Node {
+	parts := make([]string, len(n.List))
+	for i, e := range n.List {
+		parts[i] = "KeySchemaElement(attributeName=" + e.Get("AttributeName").String() + ", keyType=" + e.Get("KeyType").String() + ")"
+	}
+	return &item.Node{Kind: item.String, Str: "[" + strings.Join(parts, ", ") + "]"}
+}
+
+// javaMap shows a map of lists.
+func javaMap(n *item.Node) *item.Node {
+	parts := make([]string, len(n.List))
+	for i, e := range n.List {
+		parts[i] = n.Keys[i] + "=" + shown(e, false)
+	}
+	return &item.Node{Kind: item.String, Str: "{" + strings.Join(parts, ", ") + "}"}
+}
 
 // shown is how a complaint shows a value: lists in a way of their own, and what is
 // in structures as JSON.

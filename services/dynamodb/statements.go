@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/cloudbevy/bevy/services/dynamodb/item"
@@ -176,11 +178,45 @@ func (s *statement) reading(of *schema) (operation string, o *object, err error)
 	return operation, o, nil
 }
 
+// flat is an item of a SELECT: what was taken out of a map stands by its own name.
+func (s *statement) flat(n *item.Node) *item.Node {
+	if !slices.ContainsFunc(s.projection, func(p string) bool { return strings.Contains(p, ".") }) {
+		return n
+	}
+	out := &item.Node{Kind: item.Object}
+	for _, p := range s.projection {
+		names := strings.Split(p, ".")
+		if strings.Contains(p, "[") {
+			names = names[:1]
+		}
+		v, name := n, ""
+		for i, place := range names {
+			if i > 0 {
+				v = v.Get("M")
+			}
+			place, _, _ = strings.Cut(strings.TrimPrefix(place, "#n"), "[")
+			number, err := strconv.Atoi(place)
+			if err != nil || number >= len(s.names) {
+				return n
+			}
+			name = s.names[number]
+			v = v.Get(name)
+		}
+		if v != nil && out.Get(name) == nil {
+			out.Keys, out.List = append(out.Keys, name), append(out.List, v)
+		}
+	}
+	return out
+}
+
 // split takes conditions apart into those on keys and the others. If they can't be
 // those of a query, all are a filter.
 func split(where []conjunct, keys []keyPart) (condition, filter string) {
 	var hash, sort string
 	var rest []conjunct
+	if n := hashes(keys); n > 1 || len(keys) > n+1 {
+		return "", joined(where) // a key with several attributes in a part is not looked at
+	}
 	for _, c := range where {
 		switch {
 		case c.name == keys[0].Name && c.op == "=" && hash == "":
@@ -283,6 +319,9 @@ func (d *Door) execute(ctx context.Context, r *request) (s *statement, out state
 	out.consumed = answer.Get("ConsumedCapacity")
 	if n := answer.Get("Items"); n != nil {
 		out.items = n.List
+		for i := range out.items {
+			out.items[i] = s.flat(out.items[i])
+		}
 	}
 	if n := answer.Get("Attributes"); n != nil {
 		out.items = []*item.Node{n}

@@ -148,6 +148,9 @@ func (d *Door) streamOf(ctx context.Context, arn string) (*table, error) {
 	rest, ok := strings.CutPrefix(arn, d.arn(""))
 	name, label, ok2 := strings.Cut(rest, "/stream/")
 	gone := notFound("Requested resource not found: Stream: " + arn + " not found")
+	if !strings.HasPrefix(arn, "arn:") {
+		return nil, badStreamArn(arn)
+	}
 	if !ok || !ok2 {
 		return nil, gone
 	}
@@ -165,6 +168,10 @@ func (d *Door) streamOf(ctx context.Context, arn string) (*table, error) {
 	return t, nil
 }
 
+func badStreamArn(arn string) *Error {
+	return invalid("Invalid StreamArn: " + arn)
+}
+
 type streamEntry struct{ StreamArn, TableName, StreamLabel string }
 
 func (d *Door) listStreams(ctx context.Context, r *request) ([]byte, error) {
@@ -174,6 +181,9 @@ func (d *Door) listStreams(ctx context.Context, r *request) ([]byte, error) {
 	}
 	from := ""
 	if arn := r.str("ExclusiveStartStreamArn"); arn != "" {
+		if !strings.HasPrefix(arn, "arn:") {
+			return nil, badStreamArn(arn)
+		}
 		from, _, _ = strings.Cut(strings.TrimPrefix(arn, d.arn("")), "/stream/")
 	}
 	var all []string
@@ -233,6 +243,12 @@ func (d *Door) describeStream(ctx context.Context, r *request) ([]byte, error) {
 	limit := 100
 	if r.has("Limit") {
 		limit = r.int("Limit")
+	}
+	if f := r.Get("ShardFilter"); f != nil {
+		if f.Get("Type") == nil || f.Get("ShardId") == nil {
+			return nil, invalid("ShardFilter.Type and ShardFilter.ShardId must both be provided")
+		}
+		writers = nil // shards are never split here: none has children
 	}
 	last := ""
 	skip := r.str("ExclusiveStartShardId")
@@ -317,6 +333,9 @@ func (d *Door) getShardIterator(ctx context.Context, r *request) ([]byte, error)
 	}
 	it := iterator{Arn: r.str("StreamArn"), Writer: hex.EncodeToString(w[:]), Made: millis(d.o.Clock.Now())}
 	kind := r.str("ShardIteratorType")
+	if (kind == "LATEST" || kind == "TRIM_HORIZON") && r.has("SequenceNumber") {
+		return nil, invalid("Sequence number must not be provided for iterator type: " + kind)
+	}
 	switch kind {
 	case "LATEST":
 		it.Next = next
@@ -324,6 +343,9 @@ func (d *Door) getShardIterator(ctx context.Context, r *request) ([]byte, error)
 		it.Next = oldest
 	default:
 		n, ok := parseSequence(r.str("SequenceNumber"))
+		if !r.has("SequenceNumber") {
+			return nil, invalid("Sequence number must be provided for iterator type: " + kind)
+		}
 		if !ok {
 			return nil, invalid("Invalid SequenceNumber: " + r.str("SequenceNumber"))
 		}
@@ -448,7 +470,7 @@ var (
 	listStreamsShape = []field{str("TableName"), {"Limit", shape{kind: kInteger, minValue: ptr(1), maxValue: ptr(100)}},
 		str("ExclusiveStartStreamArn")}
 	describeStreamShape = []field{must(str("StreamArn")), {"Limit", shape{kind: kInteger, minValue: ptr(1), maxValue: ptr(100)}},
-		str("ExclusiveStartShardId")}
+		str("ExclusiveStartShardId"), fieldStruct("ShardFilter", "ShardFilter", enum("Type", "CHILD_SHARDS"), atMost(least(str("ShardId"), 28), 65))}
 	shardIteratorShape = []field{must(str("StreamArn")), must(str("ShardId")), must(enum("ShardIteratorType",
 		"TRIM_HORIZON", "LATEST", "AT_SEQUENCE_NUMBER", "AFTER_SEQUENCE_NUMBER")), str("SequenceNumber")}
 	getRecordsShape = []field{must(str("ShardIterator")), {"Limit", shape{kind: kInteger, minValue: ptr(1), maxValue: ptr(1000)}}}

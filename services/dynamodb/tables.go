@@ -44,6 +44,37 @@ func (k keySchema) parts() []keyPart {
 	return out
 }
 
+// maxParts is how many attributes of a kind the key of a global index may have.
+const maxParts = 4
+
+// checkGlobal looks at the order and the kinds of keys of a global index, which
+// may have several attributes of each kind.
+func (k keySchema) checkGlobal() error {
+	hashes, ranges := 0, 0
+	for i, kind := range k.kinds {
+		switch {
+		case kind == "HASH" && ranges > 0 && i > 1:
+			return invalid("Invalid KeySchema: All HASH key elements must precede all RANGE key elements")
+		case kind == "HASH":
+			hashes++
+		case kind == "RANGE":
+			ranges++
+		}
+		if slices.Contains(k.names[:i], k.names[i]) && len(k.names) > 2 {
+			return invalid("Invalid KeySchema: Two KeySchemaElements have the same name: " + k.names[i])
+		}
+	}
+	switch {
+	case len(k.kinds) < 2 || k.kinds[0] != "HASH" || k.names[0] == k.names[1] || hashes+ranges < len(k.kinds):
+		return k.check()
+	case hashes > maxParts:
+		return invalid("Invalid KeySchema: A key of an index may have at most 4 HASH key elements")
+	case ranges > maxParts:
+		return invalid("Invalid KeySchema: A key of an index may have at most 4 RANGE key elements")
+	}
+	return nil
+}
+
 // check looks at the order and the kinds of keys.
 func (k keySchema) check() error {
 	switch {
@@ -89,6 +120,11 @@ func checkCreateTable(r *request) error {
 		return err
 	}
 	defined, keys := definedNames(r), keySchemaOf(r.Node)
+	for i, name := range defined {
+		if slices.Contains(defined[:i], name) {
+			return invalid(badValues + "Duplicate AttributeName in AttributeDefinitions: " + name)
+		}
+	}
 	if len(keys.names) > len(defined) {
 		return invalid("Invalid KeySchema: Some index key attribute have no definition")
 	}
@@ -102,7 +138,27 @@ func checkCreateTable(r *request) error {
 	return first(
 		func() error { return checkLocal(r, keys, defined, seen) },
 		func() error { return checkGlobal(r, defined, onDemand, seen) },
-		func() error { return checkStreamSpec(r) })
+		func() error { return checkUsed(r, keys, defined) },
+		func() error { return checkStreamSpec(r) },
+		func() error { return checkTags(r.Get("Tags")) })
+}
+
+// checkUsed looks for attributes that are no keys.
+func checkUsed(r *request, table keySchema, defined []string) error {
+	used := slices.Clone(table.names)
+	for _, list := range []string{"LocalSecondaryIndexes", "GlobalSecondaryIndexes"} {
+		if n := r.Get(list); n != nil {
+			for _, x := range n.List {
+				used = append(used, keySchemaOf(x).names...)
+			}
+		}
+	}
+	for _, name := range defined {
+		if !slices.Contains(used, name) {
+			return invalid(badValues + "Some AttributeDefinitions are not used. AttributeDefinitions: " + quoteAll(defined) + ", keys used: " + quoteAll(sorted(slices.Compact(sorted(used)))))
+		}
+	}
+	return nil
 }
 
 func checkStreamSpec(r *request) error {
@@ -126,6 +182,14 @@ func checkProjection(x *item.Node) error {
 		return invalid(badValues + "Unknown ProjectionType: null")
 	case include != nil && kind.Str != "INCLUDE":
 		return invalid(badValues + "ProjectionType is " + kind.Str + ", but NonKeyAttributes is specified")
+	case include == nil && kind.Str == "INCLUDE":
+		return invalid(badValues + "ProjectionType is INCLUDE, but NonKeyAttributes is not specified")
+	}
+	names := texts(include)
+	for i, name := range names {
+		if slices.Contains(names[:i], name) {
+			return invalid(badValues + "Duplicate NonKeyAttributes: " + name)
+		}
 	}
 	return nil
 }
@@ -181,7 +245,7 @@ func checkGlobal(r *request, defined []string, onDemand bool, seen map[string]bo
 	for _, x := range all.List {
 		keys, name := keySchemaOf(x), x.Get("IndexName").Str
 		if err := first(
-			func() error { return keys.checkDefined(defined) }, keys.check,
+			func() error { return keys.checkDefined(defined) }, keys.checkGlobal,
 			func() error { return checkProjection(x) },
 			func() error {
 				if onDemand && x.Get("ProvisionedThroughput") != nil {
@@ -384,7 +448,9 @@ func (d *Door) deleteTable(ctx context.Context, r *request) ([]byte, error) {
 		return nil, err
 	}
 	var o object
-	err = o.any("TableDescription", d.describe(s, counts, "DELETING"))
+	gone := d.describe(s, counts, "DELETING")
+	gone.AttributeDefinitions, gone.KeySchema, gone.LocalSecondaryIndexes, gone.CreationDateTime = nil, nil, nil, ""
+	err = o.any("TableDescription", gone)
 	return o.end(), err
 }
 
@@ -458,8 +524,15 @@ func checkUpdateTable(r *request) error {
 		return err
 	}
 	seen := map[string]bool{}
+	made := 0
 	for _, u := range updates.List {
 		name := ""
+		if len(u.Keys) > 1 {
+			return invalid(badValues + "Only one of GlobalSecondaryIndexUpdate.Update, GlobalSecondaryIndexUpdate.Create, GlobalSecondaryIndexUpdate.Delete may be given at once")
+		}
+		if u.Get("Update") == nil {
+			made++
+		}
 		for _, kind := range []string{"Update", "Create", "Delete"} {
 			if a := u.Get(kind); a != nil && name == "" {
 				name = a.Get("IndexName").Str
@@ -473,8 +546,13 @@ func checkUpdateTable(r *request) error {
 		}
 		seen[name] = true
 	}
+	if made > 1 {
+		return errOneIndex
+	}
 	return nil
 }
+
+var errOneIndex = &Error{Type: "LimitExceededException", Message: "Subscriber limit exceeded: Only 1 online index can be created or deleted simultaneously per table"}
 
 func (d *Door) updateTable(ctx context.Context, r *request) ([]byte, error) {
 	name := r.str("TableName")
@@ -483,8 +561,9 @@ func (d *Door) updateTable(ctx context.Context, r *request) ([]byte, error) {
 		return nil, err
 	}
 	defer d.release(t)
-	var next *schema
+	var next, was *schema
 	if err := t.write(ctx, func(x *tx) (err error) {
+		was = x.s
 		if next, err = d.updated(r, x); err == nil {
 			x.setSchema(next)
 		}
@@ -500,8 +579,33 @@ func (d *Door) updateTable(ctx context.Context, r *request) ([]byte, error) {
 		return nil, err
 	}
 	var o object
-	err = o.any("TableDescription", d.describe(next, counts, "UPDATING"))
+	err = o.any("TableDescription", d.describe(next.meanwhile(was), counts, "UPDATING"))
 	return o.end(), err
+}
+
+// meanwhile is what clients are told while a table becomes another: units are as
+// they were, and change now.
+func (s *schema) meanwhile(was *schema) *schema {
+	return s.with(func(next *schema) {
+		next.Capacity = s.Capacity.meanwhile(was.Capacity)
+		for i, x := range next.Global {
+			if have := was.index(x.Name); have != nil {
+				old := *x
+				old.Capacity = x.Capacity.meanwhile(have.Capacity)
+				next.Global[i] = &old
+			}
+		}
+	})
+}
+
+func (c capacityUnits) meanwhile(was capacityUnits) capacityUnits {
+	if c.Increased != was.Increased {
+		was.Increased = c.Increased - 1
+	}
+	if c.Decreased != was.Decreased {
+		was.Decreased = c.Decreased - 1
+	}
+	return was
 }
 
 // updated is the schema that a request makes of the one there is.
@@ -576,7 +680,7 @@ func (s *schema) updateIndexes(r *request, now int64, all bool) error {
 		updates = n.List
 	}
 	if len(updates) > 5 {
-		return &Error{Type: "LimitExceededException", Message: "Subscriber limit exceeded: Only 1 online index can be created or deleted simultaneously per table"}
+		return errOneIndex
 	}
 	changed := map[string]bool{}
 	for _, u := range updates {
@@ -631,28 +735,26 @@ func (s *schema) updateIndex(n *item.Node, now int64) error {
 func (s *schema) createIndex(r *request, n *item.Node) error {
 	keys, name := keySchemaOf(n), n.Get("IndexName").Str
 	attributes := slices.Clone(s.Attributes)
+	defined := definedNames(r)
 	if defs := r.Get("AttributeDefinitions"); defs != nil {
 		for _, a := range defs.List {
 			def := attribute{a.Get("AttributeName").Str, a.Get("AttributeType").Str}
 			if i := slices.IndexFunc(attributes, func(have attribute) bool { return have.Name == def.Name }); i < 0 {
 				attributes = append(attributes, def)
 			} else if attributes[i] != def {
-				return invalid(badValues + "Attribute " + def.Name + " has another type already")
+				return invalid(badValues + "Attributes cannot be redefined. Please check that your attribute has the same type as previously defined. " +
+					"Existing schema: Schema:[SchemaElement: key{" + def.Name + ":" + attributes[i].Type + "}] New schema: Schema:[SchemaElement: key{" + def.Name + ":" + def.Type + "}]")
 			}
 		}
 	}
-	var defined []string
-	for _, a := range attributes {
-		defined = append(defined, a.Name)
-	}
-	if err := first(func() error { return keys.checkDefined(defined) }, keys.check, func() error { return checkProjection(n) }); err != nil {
+	if err := first(func() error { return keys.checkDefined(defined) }, keys.checkGlobal, func() error { return checkProjection(n) }); err != nil {
 		return err
 	}
 	switch {
 	case s.index(name) != nil:
 		return invalid("Attempting to create an index which already exists")
 	case len(s.filling()) > 0:
-		return &Error{Type: "LimitExceededException", Message: "Subscriber limit exceeded: Only 1 online index can be created or deleted simultaneously per table"}
+		return errOneIndex
 	case len(s.Global) >= 20:
 		return invalid(badValues + "GlobalSecondaryIndex count exceeds the per-table limit of 20")
 	}
@@ -704,7 +806,7 @@ func (d *Door) updateStream(r *request, s *schema, next uint64) error {
 	case enable && on:
 		return invalid("Table already has an enabled stream: TableName: " + s.Name)
 	case !enable && !on:
-		return invalid("Table is already not streaming: TableName: " + s.Name)
+		return invalid("Table already has its stream disabled: TableName: " + s.Name)
 	case enable:
 		s.Stream = d.newStream(spec.Get("StreamViewType").Str, next)
 	default:

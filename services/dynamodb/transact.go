@@ -553,12 +553,30 @@ func (x *tx) forgetTokens(now int64) {
 	}
 }
 
+var errTwice = invalid("Transaction request cannot include multiple operations on one item")
+
+// maxTransact is how many bytes of items a transaction may have.
+const maxTransact = 4 << 20
+
+var errTransactSize = invalid(badValues + "Aggregate size of all items in the transaction: size cannot exceed 4194304 bytes")
+
+// alone are the reasons of a transaction of which a part makes no sense: nothing
+// is said of the others.
+func alone(reasons []reason, i int) []reason {
+	for j := range reasons {
+		if j != i {
+			reasons[j] = reason{code: "None"}
+		}
+	}
+	return reasons
+}
+
 // transact does the parts of a transaction, if all can be done.
 func transact(r *request, all []action, txs map[string]*tx, note func(), costs map[string]float64, metrics map[string][]byte) error {
 	reasons := make([]reason, len(all))
 	changes := make([]change, len(all))
 	seen := map[string]bool{}
-	failed := false
+	failed, size := false, 0
 	for i, a := range all {
 		name := a.str("TableName")
 		x := txs[name]
@@ -568,7 +586,7 @@ func transact(r *request, all []action, txs map[string]*tx, note func(), costs m
 		}
 		if id := name + "\x00" + string(c.key); c.key != nil {
 			if seen[id] {
-				return invalid("Transaction request cannot include multiple operations on one item")
+				return errTwice
 			}
 			seen[id] = true
 		}
@@ -583,10 +601,13 @@ func transact(r *request, all []action, txs map[string]*tx, note func(), costs m
 					return err
 				}
 			}
-			if reasons[i].code == "ValidationError" && c.key == nil {
-				return err // keys are looked at before
+			if reasons[i].code == "ValidationError" {
+				return cancelled(alone(reasons, i))
 			}
 			continue
+		}
+		if size += max(c.old.size(), c.now.Size()); size > maxTransact {
+			return errTransactSize
 		}
 		changes[i] = c
 		costs[name] += 2 * writeUnits(c.old.size(), c.now.Size())
@@ -657,6 +678,7 @@ func (d *Door) transactGetItems(ctx context.Context, r *request) ([]byte, error)
 		}
 	}
 	costs := map[string]float64{}
+	seen, size := map[string]bool{}, 0
 	list := []byte{'['}
 	for i, n := range parts {
 		g := &request{Node: n.Get("Get")}
@@ -667,11 +689,22 @@ func (d *Door) transactGetItems(ctx context.Context, r *request) ([]byte, error)
 		s := t.now.Load()
 		key := g.item("Key")
 		if err := s.checkKey(key); err != nil {
-			return nil, err
+			reasons := make([]reason, len(parts))
+			reasons[i], _ = reasonOf(err)
+			return nil, cancelled(alone(reasons, i))
 		}
-		b, err := readStored(ctx, t.tree, s.itemKey(key))
+		at := s.itemKey(key)
+		id := s.Name + "\x00" + string(at)
+		if seen[id] {
+			return nil, errTwice
+		}
+		seen[id] = true
+		b, err := readStored(ctx, t.tree, at)
 		if err != nil {
 			return nil, err
+		}
+		if size += b.size(); size > maxTransact {
+			return nil, errTransactSize
 		}
 		costs[s.Name] += 2 * readUnits(b.size(), true)
 		if i > 0 {

@@ -105,7 +105,7 @@ func (p *conditionParser) not() (*Node, error) {
 		return nil, err
 	}
 	p.advance()
-	n, err := p.comparison()
+	n, err := p.not()
 	if err != nil {
 		return nil, err
 	}
@@ -138,6 +138,9 @@ func (p *conditionParser) comparison() (*Node, error) {
 		}
 		p.misused(args)
 		p.distinct(op, args)
+		if op != "=" && op != "<>" {
+			p.ordered(op, args)
+		}
 		return p.finish(&Node{Op: op, Args: args}), nil
 	case p.word("BETWEEN"):
 		args, err := p.operands(x, 2, "AND")
@@ -146,6 +149,7 @@ func (p *conditionParser) comparison() (*Node, error) {
 		}
 		p.misused(args)
 		p.bounds(args[1], args[2])
+		p.ordered("BETWEEN", args)
 		return p.finish(&Node{Op: "between", Args: args}), nil
 	case p.word("IN"):
 		if !x.operand() {
@@ -329,6 +333,15 @@ func (p *conditionParser) distinct(op string, args []*Node) {
 	}
 }
 
+// ordered looks for values that have no order.
+func (p *conditionParser) ordered(op string, args []*Node) {
+	for _, a := range args {
+		if t := a.Value.Type; a.Op == "value" && t != item.None && t != item.S && t != item.N && t != item.B {
+			p.add("function", wrongType(op, t.String()))
+		}
+	}
+}
+
 // bounds looks at those of BETWEEN.
 func (p *conditionParser) bounds(low, high *Node) {
 	if low.Op != "value" || high.Op != "value" || low.Value.Type == item.None || high.Value.Type == item.None {
@@ -369,7 +382,11 @@ func (p *conditionParser) function(n *Node) item.Type {
 		return item.None
 	}
 	want, known := arity[n.Op]
-	if !known {
+	switch {
+	case n.Op == "if_not_exists" || n.Op == "list_append":
+		p.add("unknownFunction", "The function is not allowed in a condition expression; function: "+n.Op)
+		return item.None
+	case !known:
 		p.add("unknownFunction", "Invalid function name; function: "+n.Op)
 		return item.None
 	}
@@ -519,7 +536,7 @@ func Compare(op string, x item.Value, more []item.Value) bool {
 	case "contains", "CONTAINS":
 		return y.Type != item.None && x.Contains(y)
 	case "NOT_CONTAINS":
-		return !x.Contains(y)
+		return x.Type != item.None && !x.Contains(y)
 	case "begins_with", "BEGINS_WITH":
 		return x.Type == y.Type && x.Type != item.None && strings.HasPrefix(x.Text, y.Text)
 	case "attribute_type":

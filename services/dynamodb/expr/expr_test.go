@@ -72,7 +72,7 @@ func TestUpdates(t *testing.T) {
 			continue
 		}
 		i := read(t, someItem)
-		if err := u.Apply(i, func(string) (item.Type, bool) { return item.None, false }); err != nil {
+		if err := u.Apply(i, false, func(string) (item.Type, bool) { return item.None, false }); err != nil {
 			t.Errorf("%s: %v", text, err)
 		} else if got := string(i.AppendJSON(nil)); !strings.Contains(got, want) {
 			t.Errorf("%s made %s, want %s", text, got, want)
@@ -111,7 +111,7 @@ func FuzzExpressions(f *testing.F) {
 		if u, err := ParseUpdate(text, someNames(t)); err == nil {
 			before := fmt.Sprint(i)
 			c := i.Clone()
-			_ = u.Apply(c, func(string) (item.Type, bool) { return item.None, false })
+			_ = u.Apply(c, false, func(string) (item.Type, bool) { return item.None, false })
 			if fmt.Sprint(i) != before {
 				t.Fatalf("%s changed what is shared", text)
 			}

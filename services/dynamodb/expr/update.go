@@ -173,11 +173,19 @@ func (p *updateParser) part(sum bool) (*operand, error) {
 	first := p.tok
 	p.advance()
 	if first.kind == '#' || p.tok.text != "(" {
+		if strings.HasPrefix(first.text, "_") {
+			p.tok = first
+			return nil, p.syntax()
+		}
 		raw, err := p.steps([]rawStep{{first, -1}})
 		if err != nil {
 			return nil, err
 		}
 		return &operand{op: "path", path: p.resolve(raw, p.problems, "attrName")}, nil
+	}
+	if strings.HasPrefix(first.text, "_") {
+		p.tok = first
+		return nil, p.syntax()
 	}
 	p.advance()
 	out := &operand{op: first.text}
@@ -223,6 +231,9 @@ func (p *updateParser) function(o *operand) {
 		}
 	default:
 		for _, a := range o.args {
+			if a.op == "list_append" {
+				p.add("function", "The function is not allowed to be used this way in an expression; function: list_append")
+			}
 			if a.op == "value" && a.value.Type != item.None && a.value.Type != want {
 				p.add("function", wrongType(o.op, a.value.Type.String()))
 			}
@@ -293,9 +304,15 @@ func (o *operand) eval(i item.Item) (item.Value, error) {
 	return args[0].Add(args[1], o.op == "-")
 }
 
-// Apply does an update to an item, which is left in pieces if that fails. keyType
-// returns the type that an attribute must have for the sake of indexes.
-func (u *Update) Apply(i item.Item, keyType func(name string) (item.Type, bool)) error {
+// Removes reports whether an update only takes away.
+func (u *Update) Removes() bool {
+	return !slices.ContainsFunc(u.Changes, func(c Change) bool { return c.Do == "SET" || c.Do == "ADD" })
+}
+
+// Apply does an update to an item, which is left in pieces if that fails. If there
+// was none, what is only to be removed may be anywhere. keyType returns the type that an
+// attribute must have for the sake of indexes.
+func (u *Update) Apply(i item.Item, made bool, keyType func(name string) (item.Type, bool)) error {
 	values := make([]item.Value, len(u.Changes))
 	for j, c := range u.Changes {
 		if c.Do == "SET" {
@@ -310,11 +327,16 @@ func (u *Update) Apply(i item.Item, keyType func(name string) (item.Type, bool))
 	}
 	root := item.Value{Type: item.M, Map: i}
 	holes := false
-	for j, c := range u.Changes {
+	made = made && u.Removes()
+	for _, j := range u.order() {
+		c := u.Changes[j]
 		if c.Do == "SET" && len(c.Path) == 1 {
 			if want, ok := keyType(c.Path[0].Name); ok && want != values[j].Type {
 				return ErrIndexType
 			}
+		}
+		if c.Do == "REMOVE" && made {
+			continue
 		}
 		if err := change(&root, c.Path, func(have item.Value) (item.Value, error) {
 			return alter(c.Do, have, values[j])
@@ -327,6 +349,24 @@ func (u *Update) Apply(i item.Item, keyType func(name string) (item.Type, bool))
 		closeUp(&root)
 	}
 	return nil
+}
+
+// order is that in which changes are done: what goes to the end of a list goes
+// there by its number.
+func (u *Update) order() []int {
+	last := func(j int) int { p := u.Changes[j].Path; return p[len(p)-1].Index }
+	out, elements := make([]int, len(u.Changes)), []int(nil)
+	for j := range out {
+		if out[j] = j; last(j) >= 0 {
+			elements = append(elements, j)
+		}
+	}
+	by := slices.Clone(elements)
+	slices.SortStableFunc(by, func(a, b int) int { return last(a) - last(b) })
+	for i, j := range elements {
+		out[j] = by[i]
+	}
+	return out
 }
 
 // gone marks an element of a list that was removed, until all is done: places are

@@ -57,6 +57,14 @@ func (n *Node) Get(key string) *Node {
 	return nil
 }
 
+// String is the text of a string; of others there is none.
+func (n *Node) String() string {
+	if n == nil {
+		return ""
+	}
+	return n.Str
+}
+
 // set puts a member, in place of one of the same name.
 func (n *Node) set(key string, v *Node, index map[string]int) {
 	i := -1

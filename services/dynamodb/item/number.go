@@ -27,8 +27,8 @@ const farExp = 1 << 20
 // of the point.
 func ParseNumber(s string) (n Number, ok bool) {
 	rest := s
-	if rest != "" && rest[0] == '-' {
-		n.Neg, rest = true, rest[1:]
+	if rest != "" && (rest[0] == '-' || rest[0] == '+') {
+		n.Neg, rest = rest[0] == '-', rest[1:]
 	}
 	whole := digits(rest)
 	rest = rest[len(whole):]
@@ -81,17 +81,22 @@ func digits(s string) string {
 	return s[:i]
 }
 
+const (
+	tooLarge = "Number overflow. Attempting to store a number with magnitude larger than supported range"
+	tooLong  = "Attempting to store more than 38 significant digits in a Number"
+)
+
 // check tells why a number can't be stored, or nothing.
 func (n Number) check() string {
 	switch {
 	case n.Digits == "":
 		return ""
 	case n.Exp > maxExp:
-		return "Number overflow. Attempting to store a number with magnitude larger than supported range"
+		return tooLarge
 	case n.Exp < minExp:
 		return "Number underflow. Attempting to store a number with magnitude smaller than supported range"
 	case len(n.Digits) > maxDigits:
-		return "Attempting to store more than 38 significant digits in a Number"
+		return tooLong
 	}
 	return ""
 }
@@ -155,7 +160,10 @@ func (n Number) Add(o Number, minus bool) (sum Number, problem string) {
 	if sum.Digits != "" {
 		sum.Exp += low
 	}
-	return sum, sum.check()
+	if problem = sum.check(); problem == tooLong {
+		problem = tooLarge // these are DynamoDB's words for it
+	}
+	return sum, problem
 }
 
 // scaled is the number in units of ten to the low.
