@@ -822,7 +822,9 @@ func knownDifference(target, body string, ours, theirs dynamoAnswer) string {
 		return "dynalite makes an item of an update that only takes away, and returns attributes where there are none"
 	case target == "UpdateItem" && ours.kind == "" && strings.Contains(theirs.message, "document path") && takesOnly(body):
 		return "to DynamoDB, nothing can be removed from what is not there, whatever the path"
-	case strings.Contains(body, `"NOT_CONTAINS"`) && strings.Contains(ours.kind, "ConditionalCheckFailed"):
+	case ours.kind == "" && strings.Contains(theirs.message, "ComparisonOperator ") && strings.Contains(theirs.message, "Q is not valid for") || strings.Contains(theirs.message, "ComparisonOperator NE is not valid for"):
+		return "dynalite does not compare all types in filters"
+	case strings.Contains(body, `"NOT_CONTAINS"`) && (strings.Contains(ours.kind, "ConditionalCheckFailed") || !both):
 		return "to dynalite, what is not there does not contain something"
 	case strings.Contains(body, `"IndexName":"inA"`) && strings.Contains(body, `"ProjectionExpression"`) && !both:
 		return "dynalite does not look into the table for what a local index does not have"
