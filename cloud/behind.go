@@ -1,6 +1,7 @@
 package cloud
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -240,11 +241,27 @@ func (c *Cloud) compare(heads []signedHead) (behind []signedHead, err error) {
 	return behind, nil
 }
 
+// tree is the tree of the log as it is there.
+func (h *signedHead) tree() (merkle.Tree, error) {
+	d := compact.NewDecoder(h.Roots)
+	return merkle.Tree{Fork: h.Fork, Length: h.Length, Roots: hypercore.ReadNodes(&d, maxRoots)}, d.Err()
+}
+
+// common returns how many first blocks a log has in common with what it is there,
+// or fewer.
+func (h *signedHead) common(l *hypercore.Log) (n uint64) {
+	for _, m := range h.Marks {
+		if hash, err := l.TreeHash(m.Length); err == nil && m.Length > n && m.Length <= h.Length && bytes.Equal(hash[:], m.Hash) {
+			n = m.Length
+		}
+	}
+	return n
+}
+
 // differs tells whether a log has become something else than it is here.
 func (h *signedHead) differs(l *hypercore.Log) (bool, error) {
-	d := compact.NewDecoder(h.Roots)
-	tree := merkle.Tree{Fork: h.Fork, Length: h.Length, Roots: hypercore.ReadNodes(&d, maxRoots)}
-	if err := d.Err(); err != nil {
+	tree, err := h.tree()
+	if err != nil {
 		return false, err
 	}
 	if h.Length <= l.Length() {
@@ -260,20 +277,25 @@ func (h *signedHead) differs(l *hypercore.Log) (bool, error) {
 // fallBehind has this device begin anew, as others have more of its logs, or
 // something else. Nobody gets the old ones from it any more.
 func (c *Cloud) fallBehind(heads []signedHead) error {
+	own := c.ownLogs()
+	var lost []lostLog
+	for _, h := range heads {
+		l := lostLog{h, h.common(own[h.Log])}
+		l.Head.Marks = nil
+		lost = append(lost, l)
+		c.log.Warn("others have more of a log of this device", "log", h.Log, "length", own[h.Log].Length(), "theirs", h.Length, "common", l.From)
+	}
 	c.mu.Lock()
 	if c.secrets.Behind || c.closed {
 		c.mu.Unlock()
 		return nil
 	}
-	c.secrets.Behind = true
+	c.secrets.Behind, c.secrets.Lost = true, append(c.secrets.Lost, lost...)
 	err := c.save()
 	peers := slices.Collect(maps.Keys(c.peers))
 	c.mu.Unlock()
 	for _, p := range peers {
 		p.mux.Close()
-	}
-	for _, h := range heads {
-		c.log.Warn("this device is behind what others have of it", "log", h.Log, "length", c.ownLogs()[h.Log].Length(), "theirs", h.Length)
 	}
 	c.again.Do(func() { close(c.stale) })
 	return err

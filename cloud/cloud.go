@@ -100,6 +100,7 @@ type Cloud struct {
 	spaces  map[string]*Space
 	private map[hypercore.Key]bool // the logs of the cloud
 	own     map[hypercore.Key]bool // those that this device writes
+	apart   map[hypercore.Key]bool // those that have forked, and that nobody is to get
 	peers   map[*Peer]bool
 	pinged  uint64 // how many pings there were
 }
@@ -226,7 +227,7 @@ func (c *Cloud) try(s *Space, r writerRecord) {
 func (c *Cloud) save() error {
 	s := c.secrets
 	if c.next != nil {
-		c.next.Keys, c.next.Seed, c.next.SeedShown, c.next.Behind = s.Keys, s.Seed, s.SeedShown, s.Behind
+		c.next.Keys, c.next.Seed, c.next.SeedShown, c.next.Behind, c.next.Lost = s.Keys, s.Seed, s.SeedShown, s.Behind, s.Lost
 		s = c.next
 	}
 	return s.save(c.vault)

@@ -84,11 +84,7 @@ func begin(ctx context.Context, o Options, s *secrets) (*Cloud, error) {
 	if err := s.save(o.Vault); err != nil {
 		return nil, err
 	}
-	c := newCloud(o, s)
-	if err := c.start(ctx); err != nil {
-		return nil, err
-	}
-	return c, nil
+	return recovered(ctx, o, s)
 }
 
 // Open opens the cloud that was made or joined here before: ErrNoCloud if none
@@ -100,11 +96,7 @@ func Open(ctx context.Context, o Options) (*Cloud, error) {
 		return nil, err
 	}
 	if !o.Copied && !s.Behind {
-		c := newCloud(o, s)
-		if err := c.start(ctx); err != nil {
-			return nil, err
-		}
-		return c, nil
+		return recovered(ctx, o, s)
 	}
 	// The logs that were written until now are read on, as another's.
 	old := newCloud(o, s)
@@ -139,7 +131,12 @@ func (s *secrets) name() (string, error) {
 }
 
 func newCloud(o Options, s *secrets) *Cloud {
+	apart := map[hypercore.Key]bool{}
+	for _, l := range s.Lost {
+		apart[l.Head.Log] = true
+	}
 	return &Cloud{
+		apart: apart,
 		store: o.Store, vault: o.Vault, clock: o.Clock, random: o.Random, log: o.Log, tell: o.Changed,
 		stale: make(chan struct{}), wake: make(chan struct{}, 1), secrets: s,
 		state:  state{roster: identity.NewRoster(identity.CloudID(s.Cloud.array()))},

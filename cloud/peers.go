@@ -337,7 +337,7 @@ func (p *Peer) Holdings() map[string]Holding {
 func (c *Cloud) Access(peer noise.Key, log hypercore.Key) replicate.Access {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.private[log] && !c.roster.Has(peer) || c.own[log] && !c.checkedLocked(peer) {
+	if c.apart[log] || c.private[log] && !c.roster.Has(peer) || c.own[log] && !c.checkedLocked(peer) {
 		return replicate.Access{}
 	}
 	return replicate.Full

@@ -113,6 +113,8 @@ type secrets struct {
 	// Behind says that others have more of this device's logs than there is here:
 	// it has to begin anew, as another device.
 	Behind bool `json:"behind,omitempty"`
+	// Lost are the logs of which they have more.
+	Lost []lostLog `json:"lost,omitempty"`
 	// Former are the devices that this one was before, the last ones.
 	Former []Former `json:"former,omitempty"`
 }

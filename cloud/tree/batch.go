@@ -195,7 +195,7 @@ func (b *Batch) Delete(ctx context.Context, key []byte) error {
 }
 
 // DeleteOver is Delete as PutOver is Put: values that were said since then are
-// left standing.
+// left standing. Who has seen a value deletes it also if somebody else has.
 func (b *Batch) DeleteOver(ctx context.Context, key []byte, seen Entry) error {
 	if err := b.over(ctx, record{deleted: true}, key, &seen); err != nil {
 		return fmt.Errorf("delete: %w", err)
@@ -221,7 +221,8 @@ func (b *Batch) over(ctx context.Context, r record, key []byte, seen *Entry) err
 		if len(list) == 0 {
 			return nil
 		}
-		if e, err := b.now.merge(ctx, key, list); e.Value == nil || err != nil {
+		e, err := b.now.merge(ctx, key, list)
+		if err != nil || e.Value == nil && (seen == nil || seen.Value == nil) {
 			return err
 		}
 	}
