@@ -177,6 +177,10 @@ func (f *Folder) Begin(ctx context.Context) (*Txn, error) {
 	return &Txn{w: &writing{f: f, t: t, hold: hold, folders: map[string]bool{}}, hold: hold}, nil
 }
 
+// KeptElsewhere sets what is asked of what stands beside a file that is put or removed:
+// what is kept elsewhere gets no name of its own.
+func (x *Txn) KeptElsewhere(f func(context.Context, Entry) (bool, error)) { x.w.elsewhere = f }
+
 // Close ends the transaction. What was not flushed is forgotten.
 func (x *Txn) Close() {
 	x.w.t.Close()

@@ -183,6 +183,14 @@ func (w *writing) saveOthers(ctx context.Context, e Entry) error {
 		if o.Deleted || o.Err != nil || o.Kind == Dir || o.same(&e) {
 			continue
 		}
+		if w.elsewhere != nil {
+			if kept, err := w.elsewhere(ctx, *o); kept || err != nil {
+				if err != nil {
+					return err
+				}
+				continue
+			}
+		}
 		if err := w.save(ctx, e.Path, o); err != nil {
 			return err
 		}

@@ -316,6 +316,8 @@ type writing struct {
 	t       *tree.Batch
 	hold    *content.Hold   // only where contents are put
 	folders map[string]bool // that can have something in them
+
+	elsewhere func(context.Context, Entry) (bool, error) // see Txn.KeptElsewhere
 }
 
 // get returns the entry at a path, with ok when there is one.

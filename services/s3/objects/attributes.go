@@ -92,6 +92,12 @@ func (a *attributes) texts() [8]struct {
 	}
 }
 
+// The longest that new versions are locked for.
+const (
+	maxLockDays  = 36500
+	maxLockYears = 100
+)
+
 // maxChecksums bounds what is kept of parts' checksums, and maxRuns their sizes. Of
 // what is beyond only the parts' number is known.
 const (
@@ -239,7 +245,7 @@ func (a *attributes) decode(b []byte, brief bool) error {
 			if n := v.Uint8(); int(n) < len(modes) {
 				a.state.Default = modes[n]
 			}
-			a.state.Days, a.state.Years = int(v.Uint()), int(v.Uint())
+			a.state.Days, a.state.Years = int(min(v.Uint(), maxLockDays)), int(min(v.Uint(), maxLockYears))
 		}
 		if v.Err() != nil {
 			return errAttributes

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/cloudbevy/bevy/cloud/content"
@@ -104,6 +105,7 @@ func (sh *shared) commit(ctx context.Context, jobs []*job) error {
 	}
 	defer t.Close()
 	x := &tx{sh: sh, ctx: ctx, t: t}
+	t.KeptElsewhere(x.hasRow)
 	for _, j := range jobs {
 		if j.err = j.run(x); x.err != nil {
 			return fmt.Errorf("write to bucket %q: %w", sh.place.name, x.err)
@@ -127,6 +129,16 @@ type tx struct {
 	ids   uint16
 	known bool // state is
 	state State
+}
+
+// hasRow reports whether what was put on two devices at the same time is a version.
+func (x *tx) hasRow(ctx context.Context, e folder.Entry) (bool, error) {
+	v, ok, err := read(e, nil, true)
+	if !ok || err != nil || v.id == nullID {
+		return false, err
+	}
+	_, there, err := x.now().row(ctx, rowOf(rowVersion, strings.TrimPrefix(e.Path, "/"), v.id))
+	return there, err
 }
 
 // broke notes the error of a write.

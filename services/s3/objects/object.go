@@ -173,7 +173,7 @@ func (b *Bucket) SetState(ctx context.Context, change func(*State)) error {
 			s.Locks && s.Versioning != Enabled, before.Locks && !s.Locks,
 			s.Default != "" && !s.Locks, !slices.Contains(modes, s.Default),
 			(s.Default == "") != (s.Days == 0 && s.Years == 0), s.Days < 0, s.Years < 0, s.Days > 0 && s.Years > 0,
-			s.Days > 36500, s.Years > 100:
+			s.Days > maxLockDays, s.Years > maxLockYears:
 			return ErrState
 		}
 		v := version{Entry: folder.Entry{Content: content.Empty()}, a: attributes{state: s}}
