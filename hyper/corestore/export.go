@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
+	"slices"
 
 	"github.com/cloudbevy/bevy/hyper/hypercore"
 	"github.com/cloudbevy/bevy/hyper/merkle"
@@ -39,24 +41,45 @@ type ExportOptions struct {
 
 // Export writes one log, with the blocks that are held of it, to w.
 func (s *Store) Export(ctx context.Context, key hypercore.Key, w io.Writer, o ExportOptions) error {
-	if err := s.export(ctx, key, w, o); err != nil {
+	if _, _, err := s.export(ctx, key, w, nil, o); err != nil {
 		return fmt.Errorf("export log %s: %w", key, err)
 	}
 	return nil
 }
 
-func (s *Store) export(ctx context.Context, key hypercore.Key, w io.Writer, o ExportOptions) (err error) {
+// A Part says which part of a log to export.
+type Part struct {
+	// Since is how long the log is where the part is to be imported: 0 if it is not
+	// there at all.
+	Since uint64
+	// Blocks are ranges in order, all held.
+	Blocks []hypercore.Range
+	// Limit ends the part early, once it has about as many bytes; 0 is no limit.
+	Limit int64
+}
+
+// ExportPart is Export of a part of a log. It returns how long the log is where
+// it was imported, and behind which block it ended.
+func (s *Store) ExportPart(ctx context.Context, key hypercore.Key, w io.Writer, p Part) (length, next uint64, err error) {
+	if length, next, err = s.export(ctx, key, w, &p, ExportOptions{}); err != nil {
+		return 0, 0, fmt.Errorf("export log %s: %w", key, err)
+	}
+	return length, next, nil
+}
+
+// export writes a part of a log, nil for all that is held.
+func (s *Store) export(ctx context.Context, key hypercore.Key, w io.Writer, part *Part, o ExportOptions) (length, next uint64, err error) {
 	live, err := s.Get(LogOptions{Key: &key, MustExist: true})
 	if err != nil {
-		return err
+		return 0, 0, err
 	}
 	defer func() { err = errors.Join(err, live.Close()) }()
 	if _, err := live.Publish(ctx); err != nil {
-		return err
+		return 0, 0, err
 	}
 	l, err := live.Snapshot()
 	if err != nil {
-		return err
+		return 0, 0, err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
 
@@ -66,58 +89,82 @@ func (s *Store) export(ctx context.Context, key hypercore.Key, w io.Writer, o Ex
 	if o.Secret {
 		kp := live.KeyPair()
 		if !kp.CanSign() {
-			return fmt.Errorf("its secret is not here: %w", hypercore.ErrNotWritable)
+			return 0, 0, fmt.Errorf("its secret is not here: %w", hypercore.ErrNotWritable)
 		}
 		header[len(exportMagic)] |= exportSecret
 		header = append(header, kp.Seed()...)
 	}
 	if _, err := out.Write(header); err != nil {
-		return err
+		return 0, 0, err
 	}
 	head := l.Head()
 	var frame []byte
+	written := int64(0)
 	write := func(p *hypercore.Proof) error {
 		frame = p.AppendData(frame[:0], 0)
+		written += int64(len(frame))
 		if _, err := out.Write(binary.AppendUvarint(nil, uint64(len(frame)))); err != nil {
 			return err
 		}
 		_, err := out.Write(frame)
 		return err
 	}
-	if head.Length > 0 {
-		p, err := l.Prove(ctx, merkle.Request{Upgrade: &merkle.UpgradeRequest{Length: head.Length}}, true)
+	blocks := held(l)
+	if part == nil {
+		part = &Part{}
+	} else {
+		blocks = slices.Values(part.Blocks)
+	}
+	if part.Since > head.Length {
+		return 0, 0, fmt.Errorf("it has %d blocks, not %d", head.Length, part.Since)
+	}
+	if head.Length > part.Since {
+		p, err := l.Prove(ctx, merkle.Request{Upgrade: &merkle.UpgradeRequest{Start: part.Since, Length: head.Length - part.Since}}, true)
 		if err != nil {
-			return err
+			return 0, 0, err
 		}
 		if err := write(p); err != nil {
-			return err
+			return 0, 0, err
 		}
 	}
 	var total, done uint64
-	for r, ok := l.NextHeld(0); ok; r, ok = l.NextHeld(r.End) {
+	for r := range blocks {
 		total += r.Len()
 	}
 	last := int64(-1) // the block before
-	for r, ok := l.NextHeld(0); ok; r, ok = l.NextHeld(r.End) {
+all:
+	for r := range blocks {
 		for i := r.Start; i < r.End; i++ {
+			if part.Limit > 0 && written >= part.Limit {
+				break all
+			}
 			req := merkle.Request{Block: &merkle.NodeRequest{Index: i, Nodes: unsent(i, last, head.Length)}}
 			p, err := l.Prove(ctx, req, false)
 			if err != nil {
-				return err
+				return 0, 0, err
 			}
 			if err := write(p); err != nil {
-				return err
+				return 0, 0, err
 			}
 			last = int64(i)
+			next = i + 1
 			if done++; o.Progress != nil && (done == total || done%1024 == 0) {
 				o.Progress(done, total)
 			}
 		}
 	}
 	if err := out.WriteByte(0); err != nil {
-		return err
+		return 0, 0, err
 	}
-	return out.Flush()
+	return head.Length, next, out.Flush()
+}
+
+// held returns the ranges of blocks that are held.
+func held(l *hypercore.Log) iter.Seq[hypercore.Range] {
+	return func(yield func(hypercore.Range) bool) {
+		for r, ok := l.NextHeld(0); ok && yield(r); r, ok = l.NextHeld(r.End) {
+		}
+	}
 }
 
 // unsent returns how many levels above block i its reader does not know, who
