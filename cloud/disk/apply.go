@@ -43,29 +43,20 @@ type job struct {
 // remote looks for what has changed in the folder. Conflicts become files of
 // their own, which are changes, too.
 func (r *round) remote(ctx context.Context) error {
-	// From where there are conflicts that could not be resolved yet.
-	since, err := r.x.meta("unresolved")
-	if err != nil {
-		return err
+	if r.behind {
+		r.k.mu.Lock()
+		r.k.apply.add(CodeBehind, "")
+		r.k.mu.Unlock()
+		return r.compareAll()
 	}
-	was := since
 	for range 3 {
-		before, conflicts, err := r.changes(ctx)
-		if errors.Is(err, errBehind) {
-			// What is on the disk is newer than what is here of the folder.
-			r.k.mu.Lock()
-			r.k.apply.add(CodeBehind, "")
-			r.k.mu.Unlock()
-			return nil
-		}
-		if err != nil {
+		if err := r.changes(ctx); err != nil {
 			return err
 		}
-		if (conflicts || r.clash) && since == nil {
-			since = append([]byte{}, before...)
-		}
-		if since == nil {
-			break
+		// From where there are conflicts that could not be resolved yet.
+		since, err := r.x.meta("unresolved")
+		if since == nil || err != nil {
+			return err
 		}
 		r.clash = false
 		if err := r.source.resolve(ctx, since); err != nil {
@@ -76,16 +67,36 @@ func (r *round) remote(ctx context.Context) error {
 			return err
 		}
 		if !left {
-			since = nil
+			r.x.unset(spaceMeta, "unresolved")
+			if err := r.x.commit(false); err != nil {
+				return err
+			}
 		}
 	}
-	switch {
-	case since != nil:
-		r.x.set(spaceMeta, "unresolved", since)
-	case was != nil:
-		r.x.unset(spaceMeta, "unresolved")
+	return nil
+}
+
+// isBehind tells whether some of what the index knows of the folder is not here:
+// it was lost, and others bring it again. Until then the folder looks older than
+// it is, so nothing is written to the disk.
+func (r *round) isBehind(ctx context.Context, cursor []byte) bool {
+	if cursor == nil {
+		return false
 	}
-	return r.x.commit(false)
+	for _, err := range r.source.changes(ctx, cursor) {
+		return errors.Is(err, errBehind)
+	}
+	return false
+}
+
+// compareAll has all of the folder be compared with the index, not only what has
+// changed since the cursor.
+func (r *round) compareAll() error {
+	if all, err := r.x.meta("all"); all != nil || err != nil {
+		return err
+	}
+	r.x.set(spaceMeta, "all", nil)
+	return r.x.commit(true)
 }
 
 // conflicts tells whether there are any in what has changed since a version.
@@ -99,38 +110,99 @@ func (r *round) conflicts(ctx context.Context, since []byte) (bool, error) {
 }
 
 // changes writes what has changed since the cursor.
-func (r *round) changes(ctx context.Context) (cursor []byte, conflicts bool, err error) {
-	fail := func(err error) ([]byte, bool, error) { return nil, false, err }
+func (r *round) changes(ctx context.Context) error {
 	version, err := r.source.version(ctx)
 	if err != nil {
-		return fail(err)
+		return err
 	}
-	cursor, err = r.x.meta("cursor")
-	if err != nil || string(version) == string(cursor) {
-		return cursor, false, err
+	cursor, err := r.x.meta("cursor")
+	if err != nil {
+		return err
 	}
-	for c, err := range r.source.changes(ctx, cursor) {
-		if errors.Is(err, errOther) { // the next round compares everything
-			r.x.unset(spaceMeta, "cursor")
-			r.x.unset(spaceMeta, "unresolved")
-			err = errors.Join(err, r.x.commit(true))
+	all, err := r.x.meta("all")
+	if err != nil {
+		return err
+	}
+	conflicts := false
+	if all != nil || string(version) != string(cursor) {
+		if conflicts, err = r.changesSince(ctx, cursor, all != nil); err != nil {
+			return err
 		}
+		if err := r.source.sync(); err != nil {
+			return fmt.Errorf("keep what was heard: %w", err)
+		}
+		r.x.set(spaceMeta, "cursor", version)
+		if all != nil {
+			r.x.unset(spaceMeta, "all")
+		}
+	} else if !r.clash {
+		return nil
+	}
+	if unresolved, err := r.x.meta("unresolved"); err != nil {
+		return err
+	} else if (conflicts || r.clash) && unresolved == nil {
+		r.x.set(spaceMeta, "unresolved", cursor)
+	}
+	return r.x.commit(true)
+}
+
+// changesSince handles all paths that have changed since the cursor; with all, those
+// too that have not, and that the folder has no more.
+func (r *round) changesSince(ctx context.Context, cursor []byte, all bool) (conflicts bool, err error) {
+	since := cursor
+	if all {
+		// The cursor is of this folder, or what follows would remove what another has.
+		for _, err := range r.source.changes(ctx, cursor) {
+			if err != nil {
+				return false, r.otherFolder(err)
+			}
+			break
+		}
+		since = nil
+	}
+	known := func() (string, []byte, bool) { return "", nil, false }
+	if all && cursor != nil {
+		var stop func()
+		known, stop = iter.Pull2(r.x.scan(spaceFile, "", ""))
+		defer stop()
+	}
+	path, _, more := known()
+	for c, err := range r.source.changes(ctx, since) {
 		if err != nil {
-			return fail(fmt.Errorf("read changes: %w", err))
+			return false, r.otherFolder(err)
+		}
+		for ; more && path <= c.path; path, _, more = known() {
+			if path < c.path {
+				if err := r.change(ctx, path, nil); err != nil {
+					return false, err
+				}
+			}
 		}
 		conflicts = conflicts || c.now != nil && c.now.conflict
 		if err := r.change(ctx, c.path, c.now); err != nil {
-			return fail(err)
+			return false, err
+		}
+	}
+	for ; more; path, _, more = known() {
+		if err := r.change(ctx, path, nil); err != nil {
+			return false, err
 		}
 	}
 	if err := r.flushOut(ctx); err != nil {
-		return fail(err)
+		return false, err
 	}
-	if err := r.flushIn(ctx); err != nil {
-		return fail(err)
+	return conflicts, r.flushIn(ctx)
+}
+
+// otherFolder has the next round begin anew if the cursor is of another folder.
+func (r *round) otherFolder(err error) error {
+	if errors.Is(err, errOther) {
+		for _, name := range []string{"cursor", "unresolved", "all"} {
+			r.x.unset(spaceMeta, name)
+		}
+		err = errors.Join(err, r.x.commit(true))
 	}
-	r.x.set(spaceMeta, "cursor", version)
-	return cursor, conflicts, r.x.commit(true)
+	return fmt.Errorf("read changes: %w", err)
 }
 
 // change handles a path that may have changed in the folder.
@@ -645,6 +717,12 @@ func (r *round) flushIn(ctx context.Context) error {
 	})
 	if failed != nil {
 		return errors.Join(full, failed)
+	}
+	if len(in.todo) > 0 {
+		// Rows must not speak of what a power cut may take away.
+		if err := r.source.sync(); err != nil {
+			return errors.Join(full, fmt.Errorf("keep what was heard: %w", err))
+		}
 	}
 	for _, t := range in.todo {
 		r.x.put(t.path, t.now)

@@ -133,6 +133,7 @@ func crashAt(t *testing.T, n int, index string, late bool) (done bool) {
 		t.Fatal(err)
 	}
 	_ = a.k.Close()
+	a.cloud.crash()
 	switch index {
 	case "power cut":
 		faulty = faulty.PowerCut(uint64(n))
@@ -149,6 +150,13 @@ func crashAt(t *testing.T, n int, index string, late bool) (done bool) {
 	b.mu.Unlock()
 	a.c.engine = shaky{engine, b}
 	a.open()
+	a.sync()
+	for _, note := range a.k.Status().Notices {
+		if note.Code == CodeBehind {
+			t.Errorf("the index knows what the crash took: %+v", note)
+		}
+	}
+	meet(a.cloud, w.devices[1].cloud, true)
 	w.rest()
 	got := a.tree()
 	same(t, "both", w.devices[1].tree(), got)

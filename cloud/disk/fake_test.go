@@ -28,6 +28,8 @@ type fakeFolder struct {
 	at       map[string]map[string]bool // path -> ids
 	over     map[string]bool            // ids that others replaced
 	arrivals []string                   // paths, as sayings came
+	order    []string                   // ids, as sayings came
+	synced   int                        // how many of them a crash leaves
 	clock    int
 	contents map[[32]byte][]byte
 	calls    map[int]func()
@@ -65,6 +67,29 @@ func (f *fakeFolder) takeLocked(s saying) {
 	}
 	f.clock = max(f.clock, s.time)
 	f.arrivals = append(f.arrivals, s.e.path)
+	f.order = append(f.order, s.id)
+}
+
+func (f *fakeFolder) sync() error {
+	if err := f.bomb.point(); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.synced = len(f.order)
+	return nil
+}
+
+// crash takes away what was not synced.
+func (f *fakeFolder) crash() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	was := f.said
+	left := f.order[:f.synced]
+	f.said, f.at, f.over, f.arrivals, f.order = map[string]saying{}, map[string]map[string]bool{}, map[string]bool{}, nil, nil
+	for _, id := range left {
+		f.takeLocked(was[id])
+	}
 }
 
 // meet brings all that a knows to b, and the other way round.
@@ -356,6 +381,7 @@ func (b *fakeBatch) flush(context.Context) (out []entry, err error) {
 		b.f.takeLocked(s)
 		out = append(out, s.e)
 	}
+	b.f.synced = len(b.f.order)
 	b.f.mu.Unlock()
 	b.f.tell()
 	return out, b.f.bomb.point()

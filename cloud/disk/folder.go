@@ -31,6 +31,9 @@ type source interface {
 	// version, in order of their bytes, with what is there now, nil for nothing. The
 	// empty version is that of an empty folder.
 	changes(ctx context.Context, since []byte) iter.Seq2[change, error]
+	// sync returns when all that others have said is on the disk: the index must not
+	// know of what a crash takes away.
+	sync() error
 	// stat returns nil if there is nothing.
 	stat(ctx context.Context, path string) (*entry, error)
 	// open reads the content of the very entry.

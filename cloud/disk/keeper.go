@@ -474,7 +474,7 @@ func (k *Keeper) Get(ctx context.Context, path string) error {
 	}
 	k.x.set(spaceWant, path, nil)
 	if e == nil || e.kind == kindDir {
-		k.x.unset(spaceMeta, "cursor") // what is in it comes as if it was new
+		k.x.set(spaceMeta, "all", nil) // what is in it comes as if it was new
 	} else if known, rowErr := k.x.row(path); known == nil && rowErr == nil {
 		err = k.x.setLater(path, CodeMissing)
 		k.mu.Lock()
@@ -657,6 +657,7 @@ type round struct {
 	rules   rules
 	mute    bool // this device can't write to the folder
 	calm    bool // the folder is as the index has it, so that it need not be asked
+	behind  bool // the folder has not all that the index knows of it
 	out     outbox
 	in      inbox
 	pause   string
@@ -682,7 +683,13 @@ func (r *round) run(ctx context.Context) (err error) {
 	if err := r.checkMode(); err != nil {
 		return err
 	}
-	for _, part := range []func(context.Context) error{r.local, r.removals, r.remote, r.prune, r.later, r.prune} {
+	if err := r.local(ctx); err != nil {
+		return err
+	}
+	if r.behind {
+		return r.remote(ctx)
+	}
+	for _, part := range []func(context.Context) error{r.removals, r.remote, r.prune, r.later, r.prune} {
 		if err := part(ctx); err != nil {
 			return err
 		}
@@ -779,7 +786,7 @@ func (r *round) settled(name, now string) error {
 	if err != nil || string(before) == now {
 		return err
 	}
-	r.x.unset(spaceMeta, "cursor")
+	r.x.set(spaceMeta, "all", nil)
 	r.x.set(spaceMeta, name, []byte(now))
 	if !r.full {
 		r.full = true

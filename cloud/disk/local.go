@@ -100,9 +100,14 @@ func (r *round) local(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	all, err := r.x.meta("all")
+	if err != nil {
+		return err
+	}
 	// What is in the cloud and not in the index are changes since then, what could
 	// not be written, and in a sparse folder anything.
-	r.calm = !r.k.c.sparse && r.x.waiting.Load() == 0 && string(version) == string(cursor)
+	r.calm = !r.k.c.sparse && all == nil && r.x.waiting.Load() == 0 && string(version) == string(cursor)
+	r.behind = string(version) != string(cursor) && r.isBehind(ctx, cursor)
 	if r.full {
 		r.x.clearSpace(spaceGone)
 		if err := r.x.commit(false); err != nil {
@@ -287,6 +292,14 @@ func (r *round) inFolder(ctx context.Context, path string, known *row) (*entry, 
 
 // do does what was planned.
 func (r *round) do(ctx context.Context, path string, a action, disk *stat, known *row, e *entry) error {
+	if r.behind {
+		switch a {
+		case compare:
+			a = put
+		case write, erase, forget:
+			return nil
+		}
+	}
 	switch a {
 	case put:
 		return r.put(ctx, path, disk, known, e)

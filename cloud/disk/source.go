@@ -102,6 +102,13 @@ func (c cloudFolder) changes(ctx context.Context, since []byte) iter.Seq2[change
 	}
 }
 
+func (c cloudFolder) sync() error {
+	for _, log := range c.f.Contents().Logs() {
+		return log.Sync() // it syncs the store, which all logs are in
+	}
+	return nil
+}
+
 func (c cloudFolder) writable() bool { return c.f.Writable() }
 
 func (c cloudFolder) resolve(ctx context.Context, since []byte) error {
