@@ -30,6 +30,10 @@ func firstKey(o identity.Owner) secret {
 // With a seed it may be that of a cloud there is: this device then is one more
 // in it, and gets the rest from the others once it reaches one.
 func Create(ctx context.Context, o Options, seed *identity.Seed) (*Cloud, error) {
+	return create(ctx, o, seed, nil)
+}
+
+func create(ctx context.Context, o Options, seed *identity.Seed, known []writerRecord) (*Cloud, error) {
 	o.fill()
 	if _, err := loadSecrets(o.Vault); !errors.Is(err, ErrNoCloud) {
 		if err == nil {
@@ -47,7 +51,7 @@ func Create(ctx context.Context, o Options, seed *identity.Seed) (*Cloud, error)
 	}
 	owner := identity.NewOwner(*seed)
 	id := owner.Cloud()
-	s := &secrets{Version: secretsVersion, Seed: seed[:], SeedShown: shown, Cloud: id[:], Epoch: firstEpoch, Keys: map[string]secret{firstEpoch: firstKey(owner)}}
+	s := &secrets{Version: secretsVersion, Seed: seed[:], SeedShown: shown, Cloud: id[:], Epoch: firstEpoch, Keys: map[string]secret{firstEpoch: firstKey(owner)}, Before: known}
 	if err := s.renew(&o, owner.KeyPair(), nil); err != nil {
 		return nil, err
 	}
