@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -290,7 +289,6 @@ func (c *core) appendGroup(calls []*appendCall) error {
 	length := c.tree.Length
 	durability := storage.Soon
 	blocks := make([]storage.Block, 0, len(calls[0].blocks))
-	size := 0
 	for _, call := range calls {
 		if err := call.ctx.Err(); err != nil {
 			call.err = err
@@ -313,7 +311,6 @@ func (c *core) appendGroup(calls []*appendCall) error {
 				data = call.cipher.seal(index, fork, data)
 			}
 			blocks = append(blocks, storage.Block{Index: index, Data: data})
-			size += len(data)
 		}
 		call.length = length + uint64(len(blocks))
 	}
@@ -323,7 +320,7 @@ func (c *core) appendGroup(calls []*appendCall) error {
 	ch := change{batch: b, blocks: blocks}
 	ch.complete = func() (err error) {
 		b.Grow(len(blocks))
-		for _, leaf := range hashBlocks(blocks, size) {
+		for _, leaf := range hashBlocks(blocks) {
 			b.AppendRoot(leaf)
 		}
 		ch.hash = b.Tree.Hash()
@@ -350,35 +347,16 @@ func (c *core) truncated(length uint64) {
 	}
 }
 
-// parallelHash is the size from which blocks are hashed by several goroutines.
-const parallelHash = 256 << 10
-
-// hashBlocks returns the leaves of blocks that hold size bytes.
-func hashBlocks(blocks []storage.Block, size int) []merkle.Node {
+// hashBlocks returns the leaves of blocks.
+func hashBlocks(blocks []storage.Block) []merkle.Node {
+	data := make([][]byte, len(blocks))
+	for i := range blocks {
+		data[i] = blocks[i].Data
+	}
 	leaves := make([]merkle.Node, len(blocks))
-	workers := min(runtime.GOMAXPROCS(0), len(blocks))
-	if size < parallelHash || workers < 2 {
-		for i := range blocks {
-			leaves[i] = merkle.Leaf(blocks[i].Index, blocks[i].Data)
-		}
-		return leaves
+	for i, hash := range merkle.LeafHashes(data) {
+		leaves[i] = merkle.Node{Index: 2 * blocks[i].Index, Size: uint64(len(data[i])), Hash: hash}
 	}
-	var next atomic.Int64
-	work := func() {
-		for {
-			i := int(next.Add(1)) - 1
-			if i >= len(blocks) {
-				return
-			}
-			leaves[i] = merkle.Leaf(blocks[i].Index, blocks[i].Data)
-		}
-	}
-	var wg sync.WaitGroup
-	for range workers - 1 {
-		wg.Go(work)
-	}
-	work()
-	wg.Wait()
 	return leaves
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/cloudbevy/bevy/hyper/lanes"
 	"golang.org/x/crypto/blake2b"
 	"golang.org/x/crypto/salsa20"
 )
@@ -55,7 +56,7 @@ func (c *blockCipher) seal(index, fork uint64, block []byte) []byte {
 	binary.LittleEndian.PutUint64(out, fork)
 	salsa20.XORKeyStream(out[:EncryptionPadding], out[:EncryptionPadding], nonce[:], &c.blinding)
 	copy(nonce[8:], out[:EncryptionPadding])
-	salsa20.XORKeyStream(out[EncryptionPadding:], block, nonce[:], &c.block)
+	lanes.XSalsa20(out[EncryptionPadding:], block, &nonce, &c.block)
 	return out
 }
 
@@ -77,6 +78,6 @@ func (c *blockCipher) open(index uint64, stored []byte) ([]byte, error) {
 	binary.LittleEndian.PutUint64(nonce[:], index)
 	copy(nonce[8:], stored[:EncryptionPadding])
 	body := stored[EncryptionPadding:]
-	salsa20.XORKeyStream(body, body, nonce[:], &c.block)
+	lanes.XSalsa20(body, body, &nonce, &c.block)
 	return body, nil
 }

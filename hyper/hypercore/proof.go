@@ -162,6 +162,14 @@ func (l *Log) Apply(ctx context.Context, d Durability, proofs ...*Proof) ([]erro
 	if c.parent != nil || l.snap != nil {
 		return fail(fmt.Errorf("%w: it is a draft or a snapshot", ErrNotWritable))
 	}
+	// What takes longest needs no lock.
+	blocks := make([]*merkle.BlockProof, 0, len(proofs))
+	for _, p := range proofs {
+		if p.Block != nil {
+			blocks = append(blocks, p.Block)
+		}
+	}
+	merkle.HashNow(blocks...)
 	if err := c.lock(ctx); err != nil {
 		return fail(err)
 	}

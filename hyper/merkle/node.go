@@ -17,6 +17,7 @@ import (
 	"errors"
 	"sync"
 
+	"github.com/cloudbevy/bevy/hyper/lanes"
 	"golang.org/x/crypto/blake2b"
 )
 
@@ -83,6 +84,37 @@ func LeafHash(block []byte) (h Hash) {
 	*p = b
 	scratch.Put(p)
 	return h
+}
+
+// manyBytes is the size of blocks from which hashing them together is worth it.
+const manyBytes = 16 << 10
+
+// LeafHashes hashes blocks as LeafHash does, and takes much less time for many
+// large ones.
+func LeafHashes(blocks [][]byte) []Hash {
+	out := make([]Hash, len(blocks))
+	size := 0
+	for _, b := range blocks {
+		size += len(b)
+	}
+	if size < manyBytes || len(blocks) == 1 {
+		for i, b := range blocks {
+			out[i] = LeafHash(b)
+		}
+		return out
+	}
+	const head = 1 + 8
+	heads, messages, sums := make([]byte, head*len(blocks)), make([]lanes.Message, len(blocks)), make([]lanes.Sum, len(blocks))
+	for i, b := range blocks {
+		h := heads[i*head:][:head:head]
+		binary.LittleEndian.PutUint64(h[1:], uint64(len(b)))
+		messages[i] = lanes.Message{Head: h, Body: b}
+	}
+	lanes.Sum256(sums, messages)
+	for i, sum := range sums {
+		out[i] = sum
+	}
+	return out
 }
 
 // Leaf returns the node of block number i.

@@ -51,9 +51,18 @@ type BlockProof struct {
 	hashed bool
 }
 
-// HashNow hashes the block, which is most of what Verify does, in the caller's
-// goroutine. The block must not be changed afterwards.
-func (p *BlockProof) HashNow() { p.hash, p.hashed = LeafHash(p.Value), true }
+// HashNow hashes the blocks of proofs, which is most of what Verify does, in the
+// caller's goroutine: all of them at once. The blocks must not be changed
+// afterwards.
+func HashNow(proofs ...*BlockProof) {
+	blocks := make([][]byte, len(proofs))
+	for i, p := range proofs {
+		blocks[i] = p.Value
+	}
+	for i, hash := range LeafHashes(blocks) {
+		proofs[i].hash, proofs[i].hashed = hash, true
+	}
+}
 
 // leaf returns the block's node.
 func (p *BlockProof) leaf() Node {

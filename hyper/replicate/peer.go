@@ -518,8 +518,7 @@ func (p *peer) finish(id uint64) *request {
 	return r
 }
 
-// A dataMessage is a proof that came, read and with its block hashed: that takes
-// longer than all else and needs no lock.
+// A dataMessage is a proof that came, and was read.
 type dataMessage struct {
 	id    uint64
 	proof *hypercore.Proof
@@ -531,9 +530,6 @@ func readData(payload []byte) (d dataMessage, err error) {
 	d.size = len(payload)
 	d.buf = appendPooled(payload) // the payload is the stream's
 	d.proof, d.id, err = hypercore.ReadData(d.buf)
-	if err == nil && d.proof.Block != nil {
-		d.proof.Block.HashNow()
-	}
 	return d, err
 }
 

@@ -16,6 +16,7 @@ var floors = [][]string{
 
 	{"hyper/clock"},
 	{"hyper/compact"},
+	{"hyper/lanes"},
 	{"hyper/merkle"},
 	{"hyper/runs"},
 	{"hyper/storage"},

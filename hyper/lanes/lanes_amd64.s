@@ -1,0 +1,459 @@
+#include "textflag.h"
+
+// The state of BLAKE2b (RFC 7693) has 16 words, and that of Salsa20 too: each is a vector register here, with a word of
+// one message, or of one block of the key stream, in each lane. What is read row by row is transposed first.
+
+DATA ·iv<>+0(SB)/8, $0x6a09e667f3bcc908
+DATA ·iv<>+8(SB)/8, $0xbb67ae8584caa73b
+DATA ·iv<>+16(SB)/8, $0x3c6ef372fe94f82b
+DATA ·iv<>+24(SB)/8, $0xa54ff53a5f1d36f1
+DATA ·iv<>+32(SB)/8, $0x510e527fade682d1
+DATA ·iv<>+40(SB)/8, $0x9b05688c2b3e6c1f
+DATA ·iv<>+48(SB)/8, $0x1f83d9abfb41bd6b
+DATA ·iv<>+56(SB)/8, $0x5be0cd19137e2179
+DATA ·iv<>+64(SB)/8, $128
+GLOBL ·iv<>(SB), RODATA|NOPTR, $72
+
+DATA ·right24<>+0(SB)/8, $0x0201000706050403
+DATA ·right24<>+8(SB)/8, $0x0a09080f0e0d0c0b
+DATA ·right24<>+16(SB)/8, $0x0201000706050403
+DATA ·right24<>+24(SB)/8, $0x0a09080f0e0d0c0b
+GLOBL ·right24<>(SB), RODATA|NOPTR, $32
+
+DATA ·right16<>+0(SB)/8, $0x0100070605040302
+DATA ·right16<>+8(SB)/8, $0x09080f0e0d0c0b0a
+DATA ·right16<>+16(SB)/8, $0x0100070605040302
+DATA ·right16<>+24(SB)/8, $0x09080f0e0d0c0b0a
+GLOBL ·right16<>(SB), RODATA|NOPTR, $32
+
+// G8 is the function G of RFC 7693.
+#define G8(a, b, c, d, x, y) \
+	VPADDQ x, a, a; \
+	VPADDQ b, a, a; \
+	VPXORQ a, d, d; \
+	VPRORQ $32, d, d; \
+	VPADDQ d, c, c; \
+	VPXORQ c, b, b; \
+	VPRORQ $24, b, b; \
+	VPADDQ y, a, a; \
+	VPADDQ b, a, a; \
+	VPXORQ a, d, d; \
+	VPRORQ $16, d, d; \
+	VPADDQ d, c, c; \
+	VPXORQ c, b, b; \
+	VPRORQ $63, b, b
+
+#define ROUND8(m0, m1, m2, m3, m4, m5, m6, m7, m8, m9, m10, m11, m12, m13, m14, m15) \
+	G8(Z0, Z4, Z8, Z12, m0, m1); \
+	G8(Z1, Z5, Z9, Z13, m2, m3); \
+	G8(Z2, Z6, Z10, Z14, m4, m5); \
+	G8(Z3, Z7, Z11, Z15, m6, m7); \
+	G8(Z0, Z5, Z10, Z15, m8, m9); \
+	G8(Z1, Z6, Z11, Z12, m10, m11); \
+	G8(Z2, Z7, Z8, Z13, m12, m13); \
+	G8(Z3, Z4, Z9, Z14, m14, m15)
+
+// FOUR8 makes words of four pairs of rows.
+#define FOUR8(a, b, c, d, w0, w2, w4, w6) \
+	VSHUFI64X2 $0x44, b, a, Z24; \
+	VSHUFI64X2 $0xee, b, a, Z25; \
+	VSHUFI64X2 $0x44, d, c, Z26; \
+	VSHUFI64X2 $0xee, d, c, Z27; \
+	VSHUFI64X2 $0x88, Z26, Z24, w0; \
+	VSHUFI64X2 $0xdd, Z26, Z24, w2; \
+	VSHUFI64X2 $0x88, Z27, Z25, w4; \
+	VSHUFI64X2 $0xdd, Z27, Z25, w6
+
+// LOAD8 reads 64 bytes of each message, from an offset, as eight words.
+#define LOAD8(off, w0, w1, w2, w3, w4, w5, w6, w7) \
+	VMOVDQU64 off(R8)(CX*1), Z0; \
+	VMOVDQU64 off(R9)(CX*1), Z1; \
+	VMOVDQU64 off(R10)(CX*1), Z2; \
+	VMOVDQU64 off(R11)(CX*1), Z3; \
+	VMOVDQU64 off(R12)(CX*1), Z4; \
+	VMOVDQU64 off(R13)(CX*1), Z5; \
+	VMOVDQU64 off(AX)(CX*1), Z6; \
+	VMOVDQU64 off(BX)(CX*1), Z7; \
+	VPUNPCKLQDQ Z1, Z0, Z8; \
+	VPUNPCKHQDQ Z1, Z0, Z9; \
+	VPUNPCKLQDQ Z3, Z2, Z10; \
+	VPUNPCKHQDQ Z3, Z2, Z11; \
+	VPUNPCKLQDQ Z5, Z4, Z12; \
+	VPUNPCKHQDQ Z5, Z4, Z13; \
+	VPUNPCKLQDQ Z7, Z6, Z14; \
+	VPUNPCKHQDQ Z7, Z6, Z15; \
+	FOUR8(Z8, Z10, Z12, Z14, w0, w2, w4, w6); \
+	FOUR8(Z9, Z11, Z13, Z15, w1, w3, w5, w7)
+
+// G4 needs a fifth register for a moment: it is that of c, whose value waits in memory.
+#define G4(a, b, c, d, x, y) \
+	VPADDQ x, a, a; \
+	VPADDQ b, a, a; \
+	VPXOR a, d, d; \
+	VPSHUFD $0xb1, d, d; \
+	VPADDQ d, c, c; \
+	VPXOR c, b, b; \
+	VPSHUFB ·right24<>(SB), b, b; \
+	VPADDQ y, a, a; \
+	VPADDQ b, a, a; \
+	VPXOR a, d, d; \
+	VPSHUFB ·right16<>(SB), d, d; \
+	VPADDQ d, c, c; \
+	VPXOR c, b, b; \
+	VMOVDQU c, 512(SP); \
+	VPADDQ b, b, c; \
+	VPSRLQ $63, b, b; \
+	VPXOR c, b, b; \
+	VMOVDQU 512(SP), c
+
+#define ROUND4(m0, m1, m2, m3, m4, m5, m6, m7, m8, m9, m10, m11, m12, m13, m14, m15) \
+	G4(Y0, Y4, Y8, Y12, m0, m1); \
+	G4(Y1, Y5, Y9, Y13, m2, m3); \
+	G4(Y2, Y6, Y10, Y14, m4, m5); \
+	G4(Y3, Y7, Y11, Y15, m6, m7); \
+	G4(Y0, Y5, Y10, Y15, m8, m9); \
+	G4(Y1, Y6, Y11, Y12, m10, m11); \
+	G4(Y2, Y7, Y8, Y13, m12, m13); \
+	G4(Y3, Y4, Y9, Y14, m14, m15)
+
+// LOAD4 reads 32 bytes of each message, from an offset, and stores them as four words.
+#define LOAD4(off, w0, w1, w2, w3) \
+	VMOVDQU off(R8)(CX*1), Y0; \
+	VMOVDQU off(R9)(CX*1), Y1; \
+	VMOVDQU off(R10)(CX*1), Y2; \
+	VMOVDQU off(R11)(CX*1), Y3; \
+	VPUNPCKLQDQ Y1, Y0, Y4; \
+	VPUNPCKHQDQ Y1, Y0, Y5; \
+	VPUNPCKLQDQ Y3, Y2, Y6; \
+	VPUNPCKHQDQ Y3, Y2, Y7; \
+	VPERM2I128 $0x20, Y6, Y4, Y8; \
+	VPERM2I128 $0x20, Y7, Y5, Y9; \
+	VPERM2I128 $0x31, Y6, Y4, Y10; \
+	VPERM2I128 $0x31, Y7, Y5, Y11; \
+	VMOVDQU Y8, w0; \
+	VMOVDQU Y9, w1; \
+	VMOVDQU Y10, w2; \
+	VMOVDQU Y11, w3
+
+DATA ·count<>+0(SB)/8, $0x0000000100000000
+DATA ·count<>+8(SB)/8, $0x0000000300000002
+DATA ·count<>+16(SB)/8, $0x0000000500000004
+DATA ·count<>+24(SB)/8, $0x0000000700000006
+DATA ·count<>+32(SB)/8, $0x0000000900000008
+DATA ·count<>+40(SB)/8, $0x0000000b0000000a
+DATA ·count<>+48(SB)/8, $0x0000000d0000000c
+DATA ·count<>+56(SB)/8, $0x0000000f0000000e
+GLOBL ·count<>(SB), RODATA|NOPTR, $64
+
+// QUARTER is the function of that name of Salsa20.
+#define QUARTER(a, b, c, d) \
+	VPADDD d, a, Z16; \
+	VPROLD $7, Z16, Z16; \
+	VPXORD Z16, b, b; \
+	VPADDD a, b, Z16; \
+	VPROLD $9, Z16, Z16; \
+	VPXORD Z16, c, c; \
+	VPADDD b, c, Z16; \
+	VPROLD $13, Z16, Z16; \
+	VPXORD Z16, d, d; \
+	VPADDD c, d, Z16; \
+	VPROLD $18, Z16, Z16; \
+	VPXORD Z16, a, a
+
+// PAIRS makes of four words of 16 blocks the 16 bytes of each block.
+#define PAIRS(a, b, c, d, p, q, r, s) \
+	VPUNPCKLDQ b, a, Z16; \
+	VPUNPCKHDQ b, a, Z17; \
+	VPUNPCKLDQ d, c, Z18; \
+	VPUNPCKHDQ d, c, Z19; \
+	VPUNPCKLQDQ Z18, Z16, p; \
+	VPUNPCKHQDQ Z18, Z16, q; \
+	VPUNPCKLQDQ Z19, Z17, r; \
+	VPUNPCKHQDQ Z19, Z17, s
+
+// XOR stores every fourth block, of the parts of 16 bytes of all.
+#define XOR(a, b, c, d, off) \
+	VSHUFI64X2 $0x44, b, a, Z16; \
+	VSHUFI64X2 $0xee, b, a, Z17; \
+	VSHUFI64X2 $0x44, d, c, Z18; \
+	VSHUFI64X2 $0xee, d, c, Z19; \
+	VSHUFI64X2 $0x88, Z18, Z16, a; \
+	VSHUFI64X2 $0xdd, Z18, Z16, b; \
+	VSHUFI64X2 $0x88, Z19, Z17, c; \
+	VSHUFI64X2 $0xdd, Z19, Z17, d; \
+	VPXORQ (off+0)(SI), a, a; \
+	VPXORQ (off+256)(SI), b, b; \
+	VPXORQ (off+512)(SI), c, c; \
+	VPXORQ (off+768)(SI), d, d; \
+	VMOVDQU64 a, (off+0)(DI); \
+	VMOVDQU64 b, (off+256)(DI); \
+	VMOVDQU64 c, (off+512)(DI); \
+	VMOVDQU64 d, (off+768)(DI)
+
+// func blake8(h *[64]uint64, in *[8]unsafe.Pointer, t, last *[8]uint64, blocks int)
+TEXT ·blake8(SB), NOSPLIT, $0-40
+	MOVQ h+0(FP), DI
+	MOVQ in+8(FP), SI
+	MOVQ 0(SI), R8
+	MOVQ 8(SI), R9
+	MOVQ 16(SI), R10
+	MOVQ 24(SI), R11
+	MOVQ 32(SI), R12
+	MOVQ 40(SI), R13
+	MOVQ 48(SI), AX
+	MOVQ 56(SI), BX
+	MOVQ t+16(FP), SI
+	MOVQ last+24(FP), DX
+	XORQ CX, CX
+
+loop8:
+	LOAD8(64, Z16, Z17, Z18, Z19, Z20, Z21, Z22, Z23)
+	VMOVDQA64 Z16, Z28
+	VMOVDQA64 Z17, Z29
+	VMOVDQA64 Z18, Z30
+	VMOVDQA64 Z19, Z31
+	LOAD8(0, Z16, Z17, Z18, Z19, Z0, Z1, Z2, Z3)
+	// Words 8 to 11 are in Z28 to Z31, 12 to 15 in Z20 to Z23, and 4 to 7 in Z0 to Z3.
+	VMOVDQA64 Z28, Z24
+	VMOVDQA64 Z29, Z25
+	VMOVDQA64 Z30, Z26
+	VMOVDQA64 Z31, Z27
+	VMOVDQA64 Z20, Z28
+	VMOVDQA64 Z21, Z29
+	VMOVDQA64 Z22, Z30
+	VMOVDQA64 Z23, Z31
+	VMOVDQA64 Z0, Z20
+	VMOVDQA64 Z1, Z21
+	VMOVDQA64 Z2, Z22
+	VMOVDQA64 Z3, Z23
+
+	VMOVDQU64 0(DI), Z0
+	VMOVDQU64 64(DI), Z1
+	VMOVDQU64 128(DI), Z2
+	VMOVDQU64 192(DI), Z3
+	VMOVDQU64 256(DI), Z4
+	VMOVDQU64 320(DI), Z5
+	VMOVDQU64 384(DI), Z6
+	VMOVDQU64 448(DI), Z7
+	VPBROADCASTQ ·iv<>+0(SB), Z8
+	VPBROADCASTQ ·iv<>+8(SB), Z9
+	VPBROADCASTQ ·iv<>+16(SB), Z10
+	VPBROADCASTQ ·iv<>+24(SB), Z11
+	VMOVDQU64 0(SI), Z12
+	VPADDQ.BCST ·iv<>+64(SB), Z12, Z12
+	VMOVDQU64 Z12, 0(SI)
+	VPXORQ.BCST ·iv<>+32(SB), Z12, Z12
+	VPBROADCASTQ ·iv<>+40(SB), Z13
+	VMOVDQU64 0(DX), Z14
+	VPXORQ.BCST ·iv<>+48(SB), Z14, Z14
+	VPBROADCASTQ ·iv<>+56(SB), Z15
+
+	ROUND8(Z16, Z17, Z18, Z19, Z20, Z21, Z22, Z23, Z24, Z25, Z26, Z27, Z28, Z29, Z30, Z31)
+	ROUND8(Z30, Z26, Z20, Z24, Z25, Z31, Z29, Z22, Z17, Z28, Z16, Z18, Z27, Z23, Z21, Z19)
+	ROUND8(Z27, Z24, Z28, Z16, Z21, Z18, Z31, Z29, Z26, Z30, Z19, Z22, Z23, Z17, Z25, Z20)
+	ROUND8(Z23, Z25, Z19, Z17, Z29, Z28, Z27, Z30, Z18, Z22, Z21, Z26, Z20, Z16, Z31, Z24)
+	ROUND8(Z25, Z16, Z21, Z23, Z18, Z20, Z26, Z31, Z30, Z17, Z27, Z28, Z22, Z24, Z19, Z29)
+	ROUND8(Z18, Z28, Z22, Z26, Z16, Z27, Z24, Z19, Z20, Z29, Z23, Z21, Z31, Z30, Z17, Z25)
+	ROUND8(Z28, Z21, Z17, Z31, Z30, Z29, Z20, Z26, Z16, Z23, Z22, Z19, Z25, Z18, Z24, Z27)
+	ROUND8(Z29, Z27, Z23, Z30, Z28, Z17, Z19, Z25, Z21, Z16, Z31, Z20, Z24, Z22, Z18, Z26)
+	ROUND8(Z22, Z31, Z30, Z25, Z27, Z19, Z16, Z24, Z28, Z18, Z29, Z23, Z17, Z20, Z26, Z21)
+	ROUND8(Z26, Z18, Z24, Z20, Z23, Z22, Z17, Z21, Z31, Z27, Z25, Z30, Z19, Z28, Z29, Z16)
+	ROUND8(Z16, Z17, Z18, Z19, Z20, Z21, Z22, Z23, Z24, Z25, Z26, Z27, Z28, Z29, Z30, Z31)
+	ROUND8(Z30, Z26, Z20, Z24, Z25, Z31, Z29, Z22, Z17, Z28, Z16, Z18, Z27, Z23, Z21, Z19)
+	VPXORQ Z8, Z0, Z0
+	VPXORQ 0(DI), Z0, Z0
+	VMOVDQU64 Z0, 0(DI)
+	VPXORQ Z9, Z1, Z1
+	VPXORQ 64(DI), Z1, Z1
+	VMOVDQU64 Z1, 64(DI)
+	VPXORQ Z10, Z2, Z2
+	VPXORQ 128(DI), Z2, Z2
+	VMOVDQU64 Z2, 128(DI)
+	VPXORQ Z11, Z3, Z3
+	VPXORQ 192(DI), Z3, Z3
+	VMOVDQU64 Z3, 192(DI)
+	VPXORQ Z12, Z4, Z4
+	VPXORQ 256(DI), Z4, Z4
+	VMOVDQU64 Z4, 256(DI)
+	VPXORQ Z13, Z5, Z5
+	VPXORQ 320(DI), Z5, Z5
+	VMOVDQU64 Z5, 320(DI)
+	VPXORQ Z14, Z6, Z6
+	VPXORQ 384(DI), Z6, Z6
+	VMOVDQU64 Z6, 384(DI)
+	VPXORQ Z15, Z7, Z7
+	VPXORQ 448(DI), Z7, Z7
+	VMOVDQU64 Z7, 448(DI)
+
+	ADDQ $128, CX
+	DECQ blocks+32(FP)
+	JNZ loop8
+	VZEROUPPER
+	RET
+
+// func blake4(h *[32]uint64, in *[4]unsafe.Pointer, t, last *[4]uint64, blocks int)
+TEXT ·blake4(SB), NOSPLIT, $544-40
+	MOVQ h+0(FP), DI
+	MOVQ in+8(FP), SI
+	MOVQ 0(SI), R8
+	MOVQ 8(SI), R9
+	MOVQ 16(SI), R10
+	MOVQ 24(SI), R11
+	MOVQ t+16(FP), SI
+	MOVQ last+24(FP), DX
+	MOVQ blocks+32(FP), BX
+	XORQ CX, CX
+
+loop4:
+	LOAD4(0, 0(SP), 32(SP), 64(SP), 96(SP))
+	LOAD4(32, 128(SP), 160(SP), 192(SP), 224(SP))
+	LOAD4(64, 256(SP), 288(SP), 320(SP), 352(SP))
+	LOAD4(96, 384(SP), 416(SP), 448(SP), 480(SP))
+	VMOVDQU 0(DI), Y0
+	VMOVDQU 32(DI), Y1
+	VMOVDQU 64(DI), Y2
+	VMOVDQU 96(DI), Y3
+	VMOVDQU 128(DI), Y4
+	VMOVDQU 160(DI), Y5
+	VMOVDQU 192(DI), Y6
+	VMOVDQU 224(DI), Y7
+	VPBROADCASTQ ·iv<>+0(SB), Y8
+	VPBROADCASTQ ·iv<>+8(SB), Y9
+	VPBROADCASTQ ·iv<>+16(SB), Y10
+	VPBROADCASTQ ·iv<>+24(SB), Y11
+	VPBROADCASTQ ·iv<>+64(SB), Y12
+	VPADDQ 0(SI), Y12, Y12
+	VMOVDQU Y12, 0(SI)
+	VPBROADCASTQ ·iv<>+32(SB), Y13
+	VPXOR Y13, Y12, Y12
+	VPBROADCASTQ ·iv<>+40(SB), Y13
+	VPBROADCASTQ ·iv<>+48(SB), Y14
+	VPXOR 0(DX), Y14, Y14
+	VPBROADCASTQ ·iv<>+56(SB), Y15
+
+	ROUND4(0(SP), 32(SP), 64(SP), 96(SP), 128(SP), 160(SP), 192(SP), 224(SP), 256(SP), 288(SP), 320(SP), 352(SP), 384(SP), 416(SP), 448(SP), 480(SP))
+	ROUND4(448(SP), 320(SP), 128(SP), 256(SP), 288(SP), 480(SP), 416(SP), 192(SP), 32(SP), 384(SP), 0(SP), 64(SP), 352(SP), 224(SP), 160(SP), 96(SP))
+	ROUND4(352(SP), 256(SP), 384(SP), 0(SP), 160(SP), 64(SP), 480(SP), 416(SP), 320(SP), 448(SP), 96(SP), 192(SP), 224(SP), 32(SP), 288(SP), 128(SP))
+	ROUND4(224(SP), 288(SP), 96(SP), 32(SP), 416(SP), 384(SP), 352(SP), 448(SP), 64(SP), 192(SP), 160(SP), 320(SP), 128(SP), 0(SP), 480(SP), 256(SP))
+	ROUND4(288(SP), 0(SP), 160(SP), 224(SP), 64(SP), 128(SP), 320(SP), 480(SP), 448(SP), 32(SP), 352(SP), 384(SP), 192(SP), 256(SP), 96(SP), 416(SP))
+	ROUND4(64(SP), 384(SP), 192(SP), 320(SP), 0(SP), 352(SP), 256(SP), 96(SP), 128(SP), 416(SP), 224(SP), 160(SP), 480(SP), 448(SP), 32(SP), 288(SP))
+	ROUND4(384(SP), 160(SP), 32(SP), 480(SP), 448(SP), 416(SP), 128(SP), 320(SP), 0(SP), 224(SP), 192(SP), 96(SP), 288(SP), 64(SP), 256(SP), 352(SP))
+	ROUND4(416(SP), 352(SP), 224(SP), 448(SP), 384(SP), 32(SP), 96(SP), 288(SP), 160(SP), 0(SP), 480(SP), 128(SP), 256(SP), 192(SP), 64(SP), 320(SP))
+	ROUND4(192(SP), 480(SP), 448(SP), 288(SP), 352(SP), 96(SP), 0(SP), 256(SP), 384(SP), 64(SP), 416(SP), 224(SP), 32(SP), 128(SP), 320(SP), 160(SP))
+	ROUND4(320(SP), 64(SP), 256(SP), 128(SP), 224(SP), 192(SP), 32(SP), 160(SP), 480(SP), 352(SP), 288(SP), 448(SP), 96(SP), 384(SP), 416(SP), 0(SP))
+	ROUND4(0(SP), 32(SP), 64(SP), 96(SP), 128(SP), 160(SP), 192(SP), 224(SP), 256(SP), 288(SP), 320(SP), 352(SP), 384(SP), 416(SP), 448(SP), 480(SP))
+	ROUND4(448(SP), 320(SP), 128(SP), 256(SP), 288(SP), 480(SP), 416(SP), 192(SP), 32(SP), 384(SP), 0(SP), 64(SP), 352(SP), 224(SP), 160(SP), 96(SP))
+	VPXOR Y8, Y0, Y0
+	VPXOR 0(DI), Y0, Y0
+	VMOVDQU Y0, 0(DI)
+	VPXOR Y9, Y1, Y1
+	VPXOR 32(DI), Y1, Y1
+	VMOVDQU Y1, 32(DI)
+	VPXOR Y10, Y2, Y2
+	VPXOR 64(DI), Y2, Y2
+	VMOVDQU Y2, 64(DI)
+	VPXOR Y11, Y3, Y3
+	VPXOR 96(DI), Y3, Y3
+	VMOVDQU Y3, 96(DI)
+	VPXOR Y12, Y4, Y4
+	VPXOR 128(DI), Y4, Y4
+	VMOVDQU Y4, 128(DI)
+	VPXOR Y13, Y5, Y5
+	VPXOR 160(DI), Y5, Y5
+	VMOVDQU Y5, 160(DI)
+	VPXOR Y14, Y6, Y6
+	VPXOR 192(DI), Y6, Y6
+	VMOVDQU Y6, 192(DI)
+	VPXOR Y15, Y7, Y7
+	VPXOR 224(DI), Y7, Y7
+	VMOVDQU Y7, 224(DI)
+
+	ADDQ $128, CX
+	DECQ BX
+	JNZ loop4
+	VZEROUPPER
+	RET
+
+// func salsa16(dst, src *byte, state *[16]uint32, n int)
+TEXT ·salsa16(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), DI
+	MOVQ src+8(FP), SI
+	MOVQ state+16(FP), DX
+	MOVQ n+24(FP), BX
+	MOVQ 32(DX), R8 // the number of the next block
+
+loop16:
+
+	// The numbers of the blocks, whose low words may overflow.
+	VPBROADCASTD R8, Z8
+	VPADDD ·count<>(SB), Z8, Z8
+	MOVQ R8, AX
+	SHRQ $32, AX
+	VPBROADCASTD AX, Z9
+	VPBROADCASTD R8, Z16
+	VPCMPUD $1, Z16, Z8, K1
+	VPTERNLOGD $0xff, Z17, Z17, Z17
+	VPSUBD Z17, Z9, K1, Z9
+	VMOVDQA64 Z8, Z20
+	VMOVDQA64 Z9, Z21
+
+	VPBROADCASTD 0(DX), Z0
+	VPBROADCASTD 4(DX), Z1
+	VPBROADCASTD 8(DX), Z2
+	VPBROADCASTD 12(DX), Z3
+	VPBROADCASTD 16(DX), Z4
+	VPBROADCASTD 20(DX), Z5
+	VPBROADCASTD 24(DX), Z6
+	VPBROADCASTD 28(DX), Z7
+	VPBROADCASTD 40(DX), Z10
+	VPBROADCASTD 44(DX), Z11
+	VPBROADCASTD 48(DX), Z12
+	VPBROADCASTD 52(DX), Z13
+	VPBROADCASTD 56(DX), Z14
+	VPBROADCASTD 60(DX), Z15
+	MOVQ $10, CX
+
+rounds:
+	QUARTER(Z0, Z4, Z8, Z12)
+	QUARTER(Z5, Z9, Z13, Z1)
+	QUARTER(Z10, Z14, Z2, Z6)
+	QUARTER(Z15, Z3, Z7, Z11)
+	QUARTER(Z0, Z1, Z2, Z3)
+	QUARTER(Z5, Z6, Z7, Z4)
+	QUARTER(Z10, Z11, Z8, Z9)
+	QUARTER(Z15, Z12, Z13, Z14)
+	DECQ CX
+	JNZ rounds
+
+	VPADDD.BCST 0(DX), Z0, Z0
+	VPADDD.BCST 4(DX), Z1, Z1
+	VPADDD.BCST 8(DX), Z2, Z2
+	VPADDD.BCST 12(DX), Z3, Z3
+	VPADDD.BCST 16(DX), Z4, Z4
+	VPADDD.BCST 20(DX), Z5, Z5
+	VPADDD.BCST 24(DX), Z6, Z6
+	VPADDD.BCST 28(DX), Z7, Z7
+	VPADDD.BCST 40(DX), Z10, Z10
+	VPADDD.BCST 44(DX), Z11, Z11
+	VPADDD.BCST 48(DX), Z12, Z12
+	VPADDD.BCST 52(DX), Z13, Z13
+	VPADDD.BCST 56(DX), Z14, Z14
+	VPADDD.BCST 60(DX), Z15, Z15
+	VPADDD Z20, Z8, Z8
+	VPADDD Z21, Z9, Z9
+	PAIRS(Z0, Z1, Z2, Z3, Z0, Z1, Z2, Z3)
+	PAIRS(Z4, Z5, Z6, Z7, Z4, Z5, Z6, Z7)
+	PAIRS(Z8, Z9, Z10, Z11, Z8, Z9, Z10, Z11)
+	PAIRS(Z12, Z13, Z14, Z15, Z12, Z13, Z14, Z15)
+	XOR(Z0, Z4, Z8, Z12, 0)
+	XOR(Z1, Z5, Z9, Z13, 64)
+	XOR(Z2, Z6, Z10, Z14, 128)
+	XOR(Z3, Z7, Z11, Z15, 192)
+	ADDQ $1024, SI
+	ADDQ $1024, DI
+	ADDQ $16, R8
+	DECQ BX
+	JNZ loop16
+	MOVQ R8, 32(DX)
+	VZEROUPPER
+	RET
