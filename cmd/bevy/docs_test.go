@@ -132,6 +132,13 @@ var printed = map[string]any{
 	"bevy apps keys ls":         client.AccessKey{},
 	"bevy apps keys add":        client.AccessKey{},
 	"bevy apps keys rm":         nil, // nothing
+	"bevy table ls":             listedTable{},
+	"bevy table get":            nil, // an item
+	"bevy table put":            putItems{},
+	"bevy table query":          nil, // items
+	"bevy table watch":          tableChange{},
+	"bevy table export":         exported{},
+	"bevy table restore":        putItems{},
 }
 
 // TestEveryFieldIsInTheDocs compares the sections of docs/cli.md with the

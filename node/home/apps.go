@@ -187,3 +187,7 @@ func (h *Home) environment(ctx context.Context, in client.EnvironmentRequest) (o
 	})
 	return out, err
 }
+
+// ParseMoment reads a time, or how long ago it was, such as "2h", "yesterday" or
+// "2026-11-23T15:04".
+func ParseMoment(text string, now time.Time) (time.Time, error) { return parseTime(text, now) }

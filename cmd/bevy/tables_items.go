@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) tableGetCommand() *cobra.Command {
+	var f *tableFlags
+	cmd := &cobra.Command{
+		Use:   "get <table> <key>... [flags]",
+		Short: "Print an item",
+		Long: `Prints the item of a key: the hash, and the range if the table has one. Bytes
+are in base64.`,
+		Example: `bevy table get people ann
+bevy table get orders ann 2026-11-23 --app shop`,
+		Args: wants(2, 3),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withTables(cmd.Context(), f, func(t *tables) error { return t.get(cmd.Context(), args[0], args[1:]) })
+		},
+	}
+	f = a.tableFlags(cmd, true)
+	return cmd
+}
+
+func (t *tables) get(ctx context.Context, name string, words []string) error {
+	d, err := t.describe(ctx, name)
+	if err != nil {
+		return err
+	}
+	key, err := d.keyOf(words)
+	if err != nil {
+		return err
+	}
+	var out struct{ Item tableItem }
+	if err := t.ask(ctx, "GetItem", map[string]any{"TableName": name, "Key": key, "ConsistentRead": true}, &out); err != nil {
+		return t.cannot(err, name, "cannot get the item %s", strings.Join(words, " "))
+	}
+	if out.Item == nil {
+		return &failure{code: codeNotFound, what: fmt.Sprintf("there is no item %s in %s", strings.Join(words, " "), name), cause: "no item has that key",
+			try: "bevy table query " + shellWord(name)}
+	}
+	return written(t.printLine(string(t.line(out.Item, keys(d.KeySchema)))))
+}
+
+// putItems is what --json prints of put and restore.
+type putItems struct {
+	Table   string `json:"table"`
+	Items   int    `json:"items"`   // that were put
+	Removed int    `json:"removed"` // that were removed
+}
+
+func (a *app) tablePutCommand() *cobra.Command {
+	var f *tableFlags
+	absent := false
+	cmd := &cobra.Command{
+		Use:   "put <table> [<item>...] [flags]",
+		Short: "Put items into a table, or replace them",
+		Long: `Puts items, each as JSON. Without <item> they are read from stdin, one on each
+line, as "bevy table export" writes them.`,
+		Example: `bevy table put people {"name":"ann","age":41}
+bevy table put people < people.jsonl`,
+		Args: wants(1, -1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withTables(cmd.Context(), f, func(t *tables) error { return t.put(cmd.Context(), args[0], args[1:], absent) })
+		},
+	}
+	f = a.tableFlags(cmd, true)
+	cmd.Flags().BoolVar(&absent, "if-absent", false, "only where there is no item of that key")
+	return cmd
+}
+
+func (t *tables) put(ctx context.Context, name string, items []string, absent bool) error {
+	d, err := t.describe(ctx, name)
+	if err != nil {
+		return err
+	}
+	b := &batch{tables: t, table: name, keys: keys(d.KeySchema), single: absent}
+	one := func(where string, text []byte) error {
+		item, err := t.readItem(text, &d)
+		if err != nil {
+			return wrong(`{"`+b.keys[0]+`":"..."}`, err.Error(), "%s is no item", where)
+		}
+		return b.put(ctx, item)
+	}
+	if len(items) > 0 {
+		for _, text := range items {
+			if err := one(text, []byte(text)); err != nil {
+				return err
+			}
+		}
+	} else if err := jsonLines(t.stdin, func(n int, line []byte) error { return one(fmt.Sprintf("line %d", n), line) }); err != nil {
+		return fail(err, "cannot read the items")
+	}
+	if err := b.flush(ctx); err != nil {
+		return err
+	}
+	if t.json {
+		return written(t.printJSON(putItems{Table: name, Items: b.puts}))
+	}
+	t.say("put %s into %s\nundo:  bevy table restore %s@<moment>", plural(uint64(b.puts), "item"), name, shellWord(name))
+	return nil
+}
+
+// A batch collects changes of a table, as many as go into one request.
+type batch struct {
+	*tables
+	table  string
+	keys   []string
+	single bool // each by itself, if there is no item of that key
+
+	pending       []any
+	seen          map[string]bool // keys among them
+	puts, deletes int
+}
+
+// maxBatch is how many changes go into one request.
+const maxBatch = 25
+
+func (b *batch) put(ctx context.Context, item tableItem) error {
+	b.puts++
+	if b.single {
+		err := b.ask(ctx, "PutItem", map[string]any{
+			"TableName": b.table, "Item": item, "ConditionExpression": "attribute_not_exists(#k)", "ExpressionAttributeNames": map[string]string{"#k": b.keys[0]},
+		}, nil)
+		return b.cannot(err, b.table, "cannot put the item")
+	}
+	return b.add(ctx, b.keyOf(item), map[string]any{"PutRequest": map[string]any{"Item": item}})
+}
+
+func (b *batch) remove(ctx context.Context, key tableItem) error {
+	b.deletes++
+	return b.add(ctx, key, map[string]any{"DeleteRequest": map[string]any{"Key": key}})
+}
+
+// keyOf is the key of an item.
+func (b *batch) keyOf(item tableItem) tableItem {
+	key := tableItem{}
+	for _, name := range b.keys {
+		if v, ok := item[name]; ok {
+			key[name] = v
+		}
+	}
+	return key
+}
+
+// itemText is a key as one word, to compare.
+func itemText(key tableItem) string {
+	text, err := json.Marshal(key)
+	if err != nil {
+		panic("bevy: " + err.Error()) // it was read from JSON
+	}
+	return string(text)
+}
+
+func (b *batch) add(ctx context.Context, key tableItem, change any) error {
+	text := itemText(key)
+	if len(b.pending) == maxBatch || b.seen[text] { // a key can be in a request once
+		if err := b.flush(ctx); err != nil {
+			return err
+		}
+	}
+	if b.seen == nil {
+		b.seen = map[string]bool{}
+	}
+	b.pending, b.seen[text] = append(b.pending, change), true
+	return nil
+}
+
+func (b *batch) flush(ctx context.Context) error {
+	for len(b.pending) > 0 {
+		var out struct{ UnprocessedItems map[string][]any }
+		if err := b.ask(ctx, "BatchWriteItem", map[string]any{"RequestItems": map[string]any{b.table: b.pending}}, &out); err != nil {
+			return b.cannot(err, b.table, "cannot write to the table %s", b.table)
+		}
+		b.pending, b.seen = out.UnprocessedItems[b.table], nil
+	}
+	return nil
+}
