@@ -160,6 +160,19 @@ func (v *Verifier) Verify(r *http.Request) (*Signed, error) {
 	return &Signed{key.Principal, s.accessKey, s.region, s.at, s.presigned, body}, nil
 }
 
+// Anonymous returns the body of a request without a signature. It may come in chunks
+// that are not signed.
+func (v *Verifier) Anonymous(r *http.Request) (*Body, error) {
+	payload := r.Header.Get("X-Amz-Content-Sha256")
+	switch payload {
+	case "":
+		payload = unsignedPayload
+	case signedChunks, signedTrailer:
+		return nil, fail(BadChunk, "Anonymous requests don't support this x-amz-content-sha256 value. Please use UNSIGNED-PAYLOAD or STREAMING-UNSIGNED-PAYLOAD-TRAILER.")
+	}
+	return newBody(r, payload, nil)
+}
+
 // VerifyBody verifies a request whose body was read already.
 func (v *Verifier) VerifyBody(r *http.Request, body []byte) (*Signed, error) {
 	s, err := v.parse(r)

@@ -1,0 +1,345 @@
+package s3
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/cloudbevy/bevy/services/s3/objects"
+)
+
+// The groups that a grant can be for.
+const (
+	everybody  = "http://acs.amazonaws.com/groups/global/AllUsers"
+	everyKey   = "http://acs.amazonaws.com/groups/global/AuthenticatedUsers"
+	logWriters = "http://acs.amazonaws.com/groups/s3/LogDelivery"
+)
+
+// A grant lets somebody do something: the owner of an id, or a group.
+type grant struct {
+	ID         string     `json:"id,omitempty"`
+	Group      string     `json:"group,omitempty"`
+	Permission permission `json:"may"`
+}
+
+// An acl is an access control list. Its text is the name of a canned one, or JSON.
+type acl []grant
+
+// maxGrants bounds a list.
+const maxGrants = 100
+
+// canned are lists by their names.
+func canned(name, owner string) (acl, bool) {
+	mine := grant{ID: canonicalID(owner), Permission: full}
+	switch name {
+	case "", "private", "bucket-owner-read", "bucket-owner-full-control", "aws-exec-read":
+		return acl{mine}, true
+	case "public-read":
+		return acl{mine, {Group: everybody, Permission: read}}, true
+	case "public-read-write":
+		return acl{mine, {Group: everybody, Permission: read}, {Group: everybody, Permission: write}}, true
+	case "authenticated-read":
+		return acl{mine, {Group: everyKey, Permission: read}}, true
+	case "log-delivery-write":
+		return acl{mine, {Group: logWriters, Permission: write}, {Group: logWriters, Permission: readACP}}, true
+	}
+	return nil, false
+}
+
+// parseACL reads a list as it is kept.
+func parseACL(text, owner string) acl {
+	if list, ok := canned(text, owner); ok {
+		return list
+	}
+	var list acl
+	if json.Unmarshal([]byte(text), &list) != nil {
+		list, _ = canned("", owner)
+	}
+	return list
+}
+
+func (l acl) text() string {
+	b, err := json.Marshal(l)
+	if err != nil {
+		panic("s3: a list of grants is no JSON: " + err.Error())
+	}
+	return string(b)
+}
+
+// grants reports whether the list lets somebody do something. What it gives to the
+// owner's app, of whose keys each has its own rights, does not count.
+func (l acl) grants(who caller, owner string, p permission, ignorePublic bool) bool {
+	return slices.ContainsFunc(l, func(g grant) bool {
+		if g.Permission != p && g.Permission != full || ignorePublic && g.public() {
+			return false
+		}
+		switch {
+		case g.Group == everybody:
+			return true
+		case who.anonymous:
+			return false
+		case g.Group == everyKey:
+			return true
+		}
+		return g.ID == canonicalID(who.app) && who.app != owner || g.ID == who.key
+	})
+}
+
+func (g grant) public() bool { return g.Group == everybody || g.Group == everyKey }
+func (l acl) public() bool   { return slices.ContainsFunc(l, grant.public) }
+
+// bucketACL returns a bucket's list, which is that of its owner alone where lists
+// are switched off.
+func bucketACL(ctx context.Context, b *objects.Bucket, owner string) (acl, error) {
+	enforced, err := ownerEnforced(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	var text []byte
+	if !enforced {
+		if text, err = b.Config(ctx, "acl"); err != nil && !errors.Is(err, objects.ErrNoConfig) {
+			return nil, err
+		}
+	}
+	return parseACL(string(text), owner), nil
+}
+
+// aclHeaders are the headers that grant something.
+var aclHeaders = []struct {
+	name string
+	p    permission
+}{
+	{"X-Amz-Grant-Full-Control", full}, {"X-Amz-Grant-Read", read}, {"X-Amz-Grant-Read-Acp", readACP},
+	{"X-Amz-Grant-Write", write}, {"X-Amz-Grant-Write-Acp", writeACP},
+}
+
+// headerACL reads the list that headers give, as it is kept; "" is private.
+func headerACL(h http.Header, owner string) (string, error) {
+	name := h.Get("X-Amz-Acl")
+	var list acl
+	for _, kind := range aclHeaders {
+		for part := range strings.SplitSeq(h.Get(kind.name), ",") {
+			if strings.TrimSpace(part) == "" {
+				continue
+			}
+			g, err := headerGrant(part, kind.p)
+			if err != nil {
+				return "", err
+			}
+			list = append(list, g)
+		}
+	}
+	switch {
+	case name != "" && len(list) > 0:
+		return "", badRequest("Specifying both Canned ACLs and Header Grants is not allowed")
+	case len(list) > maxGrants:
+		return "", fail("MalformedACLError")
+	case len(list) > 0:
+		return list.text(), nil
+	}
+	if _, ok := canned(name, owner); !ok {
+		return "", badArgument("x-amz-acl", name, "Invalid canned ACL")
+	}
+	if name == "private" {
+		name = ""
+	}
+	return name, nil
+}
+
+func headerGrant(text string, p permission) (grant, error) {
+	kind, value, ok := strings.Cut(strings.TrimSpace(text), "=")
+	value = strings.Trim(strings.TrimSpace(value), `"`)
+	switch {
+	case !ok:
+	case kind == "id":
+		return grant{ID: value, Permission: p}, checkID(value)
+	case kind == "uri":
+		return grant{Group: value, Permission: p}, checkGroup(value)
+	case kind == "emailAddress":
+		return grant{}, failf("InvalidArgument", "Grants by e-mail address are not supported")
+	}
+	return grant{}, badArgument("x-amz-grant", text, "Argument format not recognized")
+}
+
+func checkID(id string) error {
+	if id == "" {
+		return badArgument("CanonicalUser/ID", id, "Invalid id")
+	}
+	return nil
+}
+
+func checkGroup(uri string) error {
+	if uri != everybody && uri != everyKey && uri != logWriters {
+		return badArgument("uri", uri, "Invalid group uri")
+	}
+	return nil
+}
+
+// readACL reads the list of a request: from headers or the body.
+func (c *call) readACL() (string, error) {
+	text, err := headerACL(c.r.Header, c.owner)
+	if err != nil {
+		return "", err
+	}
+	body, err := c.text(maxBody)
+	if err != nil {
+		return "", err
+	}
+	if len(body) == 0 {
+		if text == "" && c.r.Header.Get("X-Amz-Acl") == "" {
+			return "", fail("MissingSecurityHeader").with("MissingHeaderName", "x-amz-acl")
+		}
+		return text, nil
+	}
+	if text != "" || c.r.Header.Get("X-Amz-Acl") != "" {
+		return "", failf("InvalidRequest", "This request does not support content")
+	}
+	return parseXMLACL(body, c.owner)
+}
+
+func parseXMLACL(body []byte, owner string) (string, error) {
+	var in struct {
+		Owner *struct{ ID string }
+		List  *struct {
+			Grant []struct {
+				Grantee struct {
+					ID           string
+					URI          string
+					EmailAddress string
+				}
+				Permission permission
+			}
+		} `xml:"AccessControlList"`
+	}
+	if decode(body, "AccessControlPolicy", &in) != nil || in.Owner == nil || in.List == nil || len(in.List.Grant) > maxGrants {
+		return "", fail("MalformedACLError")
+	}
+	if in.Owner.ID != "" && in.Owner.ID != canonicalID(owner) {
+		return "", fail("AccessDenied")
+	}
+	list := acl{}
+	for _, g := range in.List.Grant {
+		if !slices.Contains([]permission{read, write, readACP, writeACP, full}, g.Permission) {
+			return "", fail("MalformedACLError")
+		}
+		var err error
+		switch out := (grant{ID: g.Grantee.ID, Group: g.Grantee.URI, Permission: g.Permission}); {
+		case out.ID != "":
+			out.Group = ""
+			err = checkID(out.ID)
+			list = append(list, out)
+		case out.Group != "":
+			err = checkGroup(out.Group)
+			list = append(list, out)
+		case g.Grantee.EmailAddress != "":
+			err = failf("InvalidArgument", "Grants by e-mail address are not supported")
+		default:
+			err = fail("MalformedACLError")
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	return list.text(), nil
+}
+
+// checkACL refuses a list where the bucket does not take it.
+func (c *call) checkACL(ctx context.Context, text string) error {
+	enforced, err := ownerEnforced(ctx, c.b)
+	if err != nil {
+		return err
+	}
+	if enforced && text != "" && text != "bucket-owner-full-control" && text != "bucket-owner-read" {
+		return fail("AccessControlListNotSupported")
+	}
+	block, err := publicBlock(ctx, c.b)
+	if err != nil {
+		return err
+	}
+	if block.BlockPublicAcls && parseACL(text, c.owner).public() {
+		return fail("AccessDenied")
+	}
+	return nil
+}
+
+func (c *call) putBucketACL() error {
+	text, err := c.readACL()
+	if err != nil {
+		return err
+	}
+	if err := c.checkACL(c.ctx, text); err != nil {
+		return err
+	}
+	if err := c.b.SetConfig(c.ctx, "acl", []byte(text)); err != nil {
+		return err
+	}
+	return c.done(http.StatusOK)
+}
+
+func (c *call) getBucketACL() error {
+	list, err := bucketACL(c.ctx, c.b, c.owner)
+	if err != nil {
+		return err
+	}
+	return c.replyACL(list)
+}
+
+func (c *call) putObjectACL() error {
+	version, err := c.version()
+	if err != nil {
+		return err
+	}
+	text, err := c.readACL()
+	if err != nil {
+		return err
+	}
+	if err := c.checkACL(c.ctx, text); err != nil {
+		return err
+	}
+	o, err := c.b.SetACL(c.ctx, c.key, version, text)
+	if err != nil {
+		return c.versionError(err, version)
+	}
+	c.setVersion(o.Version)
+	return c.done(http.StatusOK)
+}
+
+func (c *call) getObjectACL() error {
+	version, err := c.version()
+	if err != nil {
+		return err
+	}
+	o, err := c.b.Head(c.ctx, c.key, version)
+	if err != nil {
+		return c.versionError(err, version)
+	}
+	c.setVersion(o.Version)
+	return c.replyACL(parseACL(o.ACL, c.owner))
+}
+
+func (c *call) replyACL(list acl) error {
+	d := newDocument("AccessControlPolicy")
+	d.owner("Owner", c.owner)
+	d.in("AccessControlList")
+	for _, g := range list {
+		d.in("Grant")
+		if g.Group != "" {
+			d.grantee("Group")
+			d.put("URI", g.Group)
+		} else {
+			d.grantee("CanonicalUser")
+			d.put("ID", g.ID)
+			if g.ID == canonicalID(c.owner) {
+				d.put("DisplayName", displayName(c.owner))
+			}
+		}
+		d.out()
+		d.put("Permission", string(g.Permission))
+		d.out()
+	}
+	d.out()
+	return c.reply(d)
+}

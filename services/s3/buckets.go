@@ -1,0 +1,205 @@
+package s3
+
+import (
+	"errors"
+	"net"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/cloudbevy/bevy/services/s3/objects"
+)
+
+var bucketName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
+
+// goodBucket reports whether a bucket may be made with a name ("Bucket naming rules").
+func goodBucket(name string) bool {
+	return bucketName.MatchString(name) && net.ParseIP(name) == nil && !strings.Contains(name, "..") && !strings.Contains(name, ".-") && !strings.Contains(name, "-.") &&
+		!strings.HasPrefix(name, "xn--") && !strings.HasPrefix(name, "sthree-") && !strings.HasSuffix(name, "-s3alias") && !strings.HasSuffix(name, "--ol-s3")
+}
+
+func (c *call) listBuckets() error {
+	if c.who.anonymous {
+		return fail("AccessDenied")
+	}
+	limit, err := c.count("max-buckets", 10000, 1, 10000)
+	if err != nil {
+		return err
+	}
+	list, err := c.d.store.List(c.ctx, c.who.app)
+	if err != nil {
+		return err
+	}
+	prefix, after := c.query.Get("prefix"), c.query.Get("continuation-token")
+	list = slices.DeleteFunc(list, func(i objects.Info) bool {
+		return !strings.HasPrefix(i.Name, prefix) || after != "" && i.Name <= after || !c.d.o.Allowed(c.who.key, i.Name, false)
+	})
+	more := len(list) > limit
+	list = list[:min(limit, len(list))]
+	d := newDocument("ListAllMyBucketsResult")
+	d.owner("Owner", c.who.app)
+	d.in("Buckets")
+	for _, i := range list {
+		d.in("Bucket")
+		d.put("Name", i.Name)
+		d.time("CreationDate", i.Created)
+		if c.query.Has("max-buckets") {
+			d.put("BucketRegion", c.d.o.Region)
+		}
+		d.out()
+	}
+	d.out()
+	if more {
+		d.put("ContinuationToken", list[len(list)-1].Name)
+	}
+	d.some("Prefix", prefix)
+	return c.reply(d)
+}
+
+// count reads a parameter that is a number in some bounds.
+func (c *call) count(name string, none, low, high int) (int, error) {
+	text := c.query.Get(name)
+	if text == "" {
+		return none, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 32)
+	switch {
+	case errors.Is(err, strconv.ErrRange) && !strings.HasPrefix(text, "-"), err != nil:
+		return 0, badArgument(name, text, "Provided %s not an integer or within integer range", name)
+	case n < 0:
+		return 0, badArgument(name, text, "Argument %s must be an integer between 0 and 2147483647", name)
+	case int(n) < low:
+		return 0, badArgument(name, text, "Argument %s must be an integer between %d and %d", name, low, high)
+	}
+	return min(int(n), high), nil
+}
+
+func (c *call) createBucket() error {
+	if c.who.anonymous || !c.d.o.Allowed(c.who.key, c.bucket, true) {
+		return fail("AccessDenied")
+	}
+	if !goodBucket(c.bucket) {
+		return fail("InvalidBucketName").with("BucketName", c.bucket)
+	}
+	body, err := c.text(maxBody)
+	if err != nil {
+		return err
+	}
+	if err := c.checkLocation(body); err != nil {
+		return err
+	}
+	c.owner = c.who.app
+	ownership := c.r.Header.Get("X-Amz-Object-Ownership")
+	if ownership != "" && !goodOwnership(ownership) {
+		return badArgument("x-amz-object-ownership", ownership, "Invalid x-amz-object-ownership header: %s", ownership)
+	}
+	list, err := headerACL(c.r.Header, c.owner)
+	if err != nil {
+		return err
+	}
+	if ownership == "BucketOwnerEnforced" && list != "" {
+		return fail("InvalidBucketAclWithObjectOwnership")
+	}
+	locks := strings.EqualFold(c.r.Header.Get("X-Amz-Bucket-Object-Lock-Enabled"), "true")
+	if c.b, err = c.d.store.Make(c.ctx, c.owner, c.bucket, locks); err != nil {
+		if errors.Is(err, objects.ErrBucketExists) {
+			return fail("BucketAlreadyOwnedByYou").with("BucketName", c.bucket)
+		}
+		return err
+	}
+	if list != "" {
+		if err := c.b.SetConfig(c.ctx, "acl", []byte(list)); err != nil {
+			return err
+		}
+	}
+	if ownership != "" {
+		if err := c.setOwnership(ownership); err != nil {
+			return err
+		}
+	}
+	c.h.Set("Location", "/"+c.bucket)
+	return c.done(http.StatusOK)
+}
+
+// checkLocation refuses a bucket in a region that this is not.
+func (c *call) checkLocation(body []byte) error {
+	if len(body) == 0 {
+		return nil
+	}
+	var in struct {
+		LocationConstraint string
+	}
+	if err := decode(body, "CreateBucketConfiguration", &in); err != nil {
+		return err
+	}
+	switch in.LocationConstraint {
+	case "", c.d.o.Region:
+		return nil
+	case "us-east-1":
+		return fail("InvalidLocationConstraint").with("LocationConstraint", in.LocationConstraint)
+	}
+	return failf("IllegalLocationConstraintException", "The %s location constraint is incompatible for the region specific endpoint this request was sent to.", in.LocationConstraint)
+}
+
+func (c *call) headBucket() error {
+	c.h.Set("x-amz-bucket-region", c.d.o.Region)
+	c.h.Set("x-amz-access-point-alias", "false")
+	c.h.Set("Content-Type", "application/xml")
+	c.head(http.StatusOK)
+	return nil
+}
+
+func (c *call) deleteBucket() error {
+	err := c.b.Close()
+	c.b = nil
+	if err != nil {
+		return err
+	}
+	if err := c.d.store.Drop(c.ctx, c.owner, c.bucket); err != nil {
+		return bucketError(err, c.bucket)
+	}
+	return c.done(http.StatusNoContent)
+}
+
+func (c *call) getLocation() error {
+	d := newDocument("LocationConstraint")
+	if c.d.o.Region != "us-east-1" {
+		d.b = escape(d.b, c.d.o.Region)
+	}
+	return c.reply(d)
+}
+
+func (c *call) putVersioning() error {
+	var in struct{ Status, MfaDelete string }
+	if err := c.xml("VersioningConfiguration", &in); err != nil {
+		return err
+	}
+	switch {
+	case in.MfaDelete != "" && in.MfaDelete != "Disabled":
+		return notImplemented("MFA delete is not implemented")
+	case in.Status == "":
+		return fail("IllegalVersioningConfigurationException")
+	case in.Status != "Enabled" && in.Status != "Suspended":
+		return fail("MalformedXML")
+	}
+	err := c.b.SetState(c.ctx, func(s *objects.State) { s.Versioning = objects.Versioning(in.Status) })
+	if errors.Is(err, objects.ErrState) {
+		return failf("InvalidBucketState", "An Object Lock configuration is present on this bucket, so the versioning state cannot be changed.")
+	}
+	if err != nil {
+		return err
+	}
+	return c.done(http.StatusOK)
+}
+
+func (c *call) getVersioning() error {
+	s, err := c.b.State(c.ctx)
+	if err != nil {
+		return err
+	}
+	d := newDocument("VersioningConfiguration")
+	d.some("Status", string(s.Versioning))
+	return c.reply(d)
+}
