@@ -60,7 +60,7 @@ async function main () {
   const aborted = new Upload({ client: s3, params: { Bucket, Key: 'aborted', Body: Readable.from(pieces()) }, partSize: 5 * 1024 * 1024 })
   aborted.on('httpUploadProgress', () => aborted.abort())
   await assert.rejects(aborted.done())
-  assert.equal((await s3.send(new ListMultipartUploadsCommand({ Bucket }))).Uploads?.length ?? 0, 0)
+  for (let tries = 0; (await s3.send(new ListMultipartUploadsCommand({ Bucket }))).Uploads?.length; tries++) assert.ok(tries < 500) // it aborts a little later
   await assert.rejects(s3.send(new HeadObjectCommand({ Bucket, Key: 'aborted' })), { name: 'NotFound' })
 
   let keys = []
@@ -87,8 +87,8 @@ async function main () {
   const posted = (await s3.send(new ListObjectsV2Command({ Bucket, Prefix: 'web/' }))).Contents.map((o) => o.Key)
   if (!other) assert.deepEqual(posted, ['web/form.txt', 'web/put'])
 
-  await s3.send(new PutObjectTaggingCommand({ Bucket, Key: 'bytes', Tagging: { TagSet: [{ Key: 'a', Value: 'b & c' }] } }))
-  assert.deepEqual((await s3.send(new GetObjectTaggingCommand({ Bucket, Key: 'bytes' }))).TagSet, [{ Key: 'a', Value: 'b & c' }])
+  await s3.send(new PutObjectTaggingCommand({ Bucket, Key: 'bytes', Tagging: { TagSet: [{ Key: 'a', Value: 'b + c' }] } }))
+  assert.deepEqual((await s3.send(new GetObjectTaggingCommand({ Bucket, Key: 'bytes' }))).TagSet, [{ Key: 'a', Value: 'b + c' }])
   await s3.send(new PutBucketVersioningCommand({ Bucket, VersioningConfiguration: { Status: 'Enabled' } }))
   const { VersionId } = await s3.send(new PutObjectCommand({ Bucket, Key: 'string', Body: 'two' }))
   const { DeleteMarker } = await s3.send(new DeleteObjectCommand({ Bucket, Key: 'string' }))

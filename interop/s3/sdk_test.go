@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -773,7 +774,14 @@ func TestSDKForGoTakesAnyKey(t *testing.T) {
 		put(t, c, b, key, "value of "+key)
 	}
 	slices.Sort(want)
-	if got := keys(t, c, &s3.ListObjectsV2Input{Bucket: b, MaxKeys: aws.Int32(7)}); !slices.Equal(got, want) {
+	// No XML can hold some of them as they are.
+	got := keys(t, c, &s3.ListObjectsV2Input{Bucket: b, MaxKeys: aws.Int32(7), EncodingType: types.EncodingTypeUrl})
+	for i := range got {
+		var err error
+		got[i], err = url.QueryUnescape(got[i])
+		ok(t, err)
+	}
+	if !slices.Equal(got, want) {
 		for i := range max(len(got), len(want)) {
 			switch {
 			case i >= len(want):
