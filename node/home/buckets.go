@@ -1,0 +1,99 @@
+package home
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cloudbevy/bevy/cloud"
+	"github.com/cloudbevy/bevy/services/s3/objects"
+)
+
+// appBuckets are the buckets of apps: folders of the cloud.
+type appBuckets struct{ session *session }
+
+var _ objects.Spaces = appBuckets{}
+
+// bucketOptions are those of a folder that was made as a bucket.
+type bucketOptions struct {
+	Created time.Time `json:"created"`
+}
+
+func created(info cloud.SpaceInfo) time.Time {
+	var o bucketOptions
+	_ = json.Unmarshal(info.Options, &o) // folders that were made otherwise have none
+	return o.Created
+}
+
+// List implements objects.Spaces. Of two folders that have one name the one is
+// listed that has it.
+func (a appBuckets) List(_ context.Context, app string) (list []objects.Info, err error) {
+	for _, info := range a.session.cloud.Spaces(cloud.Folder) { // by name
+		if info.App == app && (len(list) == 0 || list[len(list)-1].Name != info.Name) {
+			list = append(list, objects.Info{Name: info.Name, Created: created(info)})
+		}
+	}
+	return list, nil
+}
+
+// Open implements objects.Spaces. The folder is the session's, who may close it
+// when the bucket is removed elsewhere.
+func (a appBuckets) Open(ctx context.Context, app, name string) (*objects.Space, error) {
+	info, err := a.find(app, name)
+	if err != nil {
+		return nil, fmt.Errorf("open bucket %q: %w", name, err)
+	}
+	k, err := a.session.folderOf(info.ID)
+	if err == nil {
+		err = k.space.Write(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open bucket %q: %w", name, err)
+	}
+	return &objects.Space{Folder: k.folder, Created: created(info)}, nil
+}
+
+func (a appBuckets) find(app, name string) (cloud.SpaceInfo, error) {
+	info, err := a.session.cloud.Find(cloud.Folder, app, name)
+	if err != nil || info.Name != name { // ids are no names of buckets
+		return info, objects.ErrNoBucket
+	}
+	return info, nil
+}
+
+// Make implements objects.Spaces.
+func (a appBuckets) Make(ctx context.Context, app, name string) (*objects.Space, error) {
+	options, err := json.Marshal(bucketOptions{a.session.home.node.Clock().Now().UTC().Truncate(time.Millisecond)})
+	if err != nil {
+		return nil, err
+	}
+	_, err = a.session.cloud.MakeNamed(ctx, cloud.SpaceInfo{Kind: cloud.Folder, App: app, Name: name, Options: options})
+	if errors.Is(err, cloud.ErrExists) {
+		return nil, fmt.Errorf("make bucket %q: %w", name, objects.ErrBucketExists)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make bucket %q: %w", name, err)
+	}
+	return a.Open(ctx, app, name)
+}
+
+// Drop implements objects.Spaces. What is kept on a disk is not removed by
+// programs: its folder there would be none of the cloud's any more.
+func (a appBuckets) Drop(ctx context.Context, app, name string) error {
+	info, err := a.find(app, name)
+	if err != nil {
+		return fmt.Errorf("drop bucket %q: %w", name, err)
+	}
+	c := a.session.cloud
+	for _, d := range c.Devices() {
+		if path := c.Keep(d.Key, info.ID).Path; path != "" {
+			return fmt.Errorf("drop bucket %q: it is kept at %s on %s: %w", name, path, d.Name, objects.ErrNotEmpty)
+		}
+	}
+	if err := c.Update(ctx, info.ID, func(i *cloud.SpaceInfo) { i.Removed = true }); err != nil {
+		return fmt.Errorf("drop bucket %q: %w", name, err)
+	}
+	return nil
+}
