@@ -68,7 +68,7 @@ func countPrepared(ctx context.Context, w work) (result, error) {
 // TestMain makes the test binary its own child process.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 2 && os.Args[1] == "-child" {
-		os.Exit(child(context.Background(), slices.Concat(testBenchmarks(), peerBenchmarks(), beeBenchmarks(), udxBenchmarks(), httpBenchmarks(), dynamoBenchmarks()), os.Args[2], os.Args[3:], os.Stdin, os.Stdout))
+		os.Exit(child(context.Background(), slices.Concat(testBenchmarks(), peerBenchmarks(), beeBenchmarks(), udxBenchmarks(), httpBenchmarks(), dynamoBenchmarks(), s3Benchmarks()), os.Args[2], os.Args[3:], os.Stdin, os.Stdout))
 	}
 	os.Exit(m.Run())
 }

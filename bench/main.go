@@ -63,7 +63,7 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		}
 		return 2
 	}
-	all := slices.Concat(logBenchmarks(openStore), peerBenchmarks(), beeBenchmarks(), driveBenchmarks(), udxBenchmarks(), dhtBenchmarks(), swarmBenchmarks(), httpBenchmarks(), nodeBenchmarks(), dynamoBenchmarks())
+	all := slices.Concat(logBenchmarks(openStore), peerBenchmarks(), beeBenchmarks(), driveBenchmarks(), udxBenchmarks(), dhtBenchmarks(), swarmBenchmarks(), httpBenchmarks(), nodeBenchmarks(), dynamoBenchmarks(), s3Benchmarks())
 	if *name != "" {
 		return child(ctx, all, *name, flags.Args(), os.Stdin, stdout)
 	}

@@ -2,8 +2,13 @@
 
 package main
 
-import "time"
+import (
+	"os"
+	"time"
+)
 
 func cpuTime() (time.Duration, bool) { return 0, false }
 
 func maxResidentMiB() (float64, bool) { return 0, false }
+
+func maxResidentOf(*os.ProcessState) (float64, bool) { return 0, false }

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"os"
 	"runtime"
 	"syscall"
 	"time"
@@ -25,6 +26,18 @@ func maxResidentMiB() (float64, bool) {
 	}
 	if runtime.GOOS == "darwin" {
 		return float64(u.Maxrss) / (1 << 20), true // bytes there, KiB elsewhere
+	}
+	return float64(u.Maxrss) / (1 << 10), true
+}
+
+// maxResidentOf is the same of a process that has ended.
+func maxResidentOf(p *os.ProcessState) (float64, bool) {
+	u, ok := p.SysUsage().(*syscall.Rusage)
+	if !ok {
+		return 0, false
+	}
+	if runtime.GOOS == "darwin" {
+		return float64(u.Maxrss) / (1 << 20), true
 	}
 	return float64(u.Maxrss) / (1 << 10), true
 }
