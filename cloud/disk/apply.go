@@ -284,7 +284,8 @@ func (r *round) later(ctx context.Context) error {
 	}
 	left := notices{}
 	for path, reason := range r.x.scan(spaceLater, "", "") {
-		left.add(string(reason), path)
+		left.add(codeOf(reason), path)
+		left.because(codeOf(reason), causeOf(reason))
 	}
 	r.notes(left)
 	r.k.noted = r.x.waiting.Load() - r.x.missing.Load()
@@ -321,7 +322,7 @@ func (r *round) postpone(path string, e *entry, err error) error {
 	code := CodeFailed
 	switch {
 	case isFull(err):
-		return errors.Join(r.stop(CodeDiskFull), err, r.x.setLater(path, CodeDiskFull), r.x.commit(false))
+		return errors.Join(r.stop(CodeDiskFull), err, r.x.setLater(path, CodeDiskFull, nil), r.x.commit(false))
 	case errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
 		return err
 	case errors.Is(err, errMissing):
@@ -338,7 +339,21 @@ func (r *round) postpone(path string, e *entry, err error) error {
 	case errors.Is(err, errDamaged):
 		code = CodeCorrupt
 	}
-	if err := r.x.setLater(path, code); err != nil {
+	cause := err
+	switch code {
+	case CodeFailed, CodeDenied:
+	default:
+		cause = nil // the code says it
+	}
+	if errors.Is(err, errEdited) || errors.Is(err, fs.ErrExist) {
+		// Whoever did it is done soon. The path is dirty, so the next round comes then.
+		r.k.mu.Lock()
+		if len(r.k.fetched) <= maxDirty {
+			r.k.fetched = append(r.k.fetched, path)
+		}
+		r.k.mu.Unlock()
+	}
+	if err := r.x.setLater(path, code, cause); err != nil {
 		return err
 	}
 	return r.commitSome()
@@ -729,12 +744,12 @@ func (r *round) flushIn(ctx context.Context) error {
 	}
 	// Not sooner: that a path is to be written must not be forgotten before it was.
 	for path := range r.tried {
-		if err := r.x.setLater(path, ""); err != nil {
+		if err := r.x.setLater(path, "", nil); err != nil {
 			return errors.Join(full, err)
 		}
 	}
 	clear(r.tried)
-	return errors.Join(full, r.x.commit(false))
+	return errors.Join(full, r.x.commit(len(in.todo) > 0))
 }
 
 // each calls f for all of them, some at a time.

@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,8 +11,10 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/cloudbevy/bevy/hyper/clock"
 	"github.com/cloudbevy/bevy/hyper/storage"
 )
 
@@ -22,6 +25,7 @@ type faulty struct {
 	bomb    *bomb
 	witness *witness
 	fold    bool // takes names that differ in case for one another
+	room    func() uint64
 }
 
 func (f *faulty) step(op, path string) error {
@@ -34,6 +38,13 @@ func (f *faulty) step(op, path string) error {
 		return nil
 	}
 	return f.bomb.point()
+}
+
+func (f *faulty) free() (uint64, error) {
+	if f.room == nil {
+		return f.files.free()
+	}
+	return f.room(), nil
 }
 
 // real is the path that this file system takes one for.
@@ -518,6 +529,62 @@ func TestSpecialFilesAreLeftAlone(t *testing.T) {
 	converge(t, a, b)
 	a.wantNotice(CodeSpecial, "/pipe")
 	same(t, "other device", b.tree(), "/x \"1\"\n")
+}
+
+// TestAFullDiskGoesOnOnceThereIsRoom: within two seconds, and without looking at the
+// folder meanwhile.
+func TestAFullDiskGoesOnOnceThereIsRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		room, looks := uint64(0), 0
+		a := newDevice(t, "a")
+		b := newDevice(t, "b", func(c *config) { c.clock = clock.System }, onFaulty(&faulty{room: func() uint64 {
+			mu.Lock()
+			defer mu.Unlock()
+			return room
+		}, hook: func(op, path string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if op == "list" {
+				looks++
+			}
+			if room == 0 && op == "write" {
+				return syscall.ENOSPC
+			}
+			return nil
+		}}))
+		a.write("/x", "content")
+		a.sync()
+		meet(a.cloud, b.cloud, true)
+		ctx, stop := context.WithCancel(t.Context())
+		var work sync.WaitGroup
+		work.Go(func() {
+			if err := b.k.Run(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		b.wantNotice(CodeDiskFull)
+		mu.Lock()
+		before := looks
+		mu.Unlock()
+		time.Sleep(10 * time.Second)
+		mu.Lock()
+		if looks != before {
+			t.Errorf("it looked at the folder %d times while the disk was full", looks-before)
+		}
+		room = roomMin
+		mu.Unlock()
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if b.read("/x") != "content" {
+			t.Errorf("/x is %q", b.read("/x"))
+		}
+		b.wantCalm()
+		stop()
+		work.Wait()
+		must(t, b.k.Close())
+	})
 }
 
 func TestAFullDiskWaits(t *testing.T) {

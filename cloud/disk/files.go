@@ -16,6 +16,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"github.com/cloudbevy/bevy/cloud/folder"
 )
 
@@ -57,6 +59,8 @@ type files interface {
 	remove(path string) error
 	// syncDir returns when the names in a folder are on the disk.
 	syncDir(path string) error
+	// free returns how many bytes there is room for.
+	free() (uint64, error)
 	// check returns errName if the path can't be here.
 	check(path string) error
 	close() error
@@ -345,6 +349,11 @@ func (f *rooted) finish(path string, mode fs.FileMode, mtime int64) error {
 		}
 		return nil
 	})
+}
+
+func (f *rooted) free() (uint64, error) {
+	u, err := vfs.Default.GetDiskUsage(f.r.Name())
+	return u.AvailBytes, err
 }
 
 func (f *rooted) mkdir(path string) error {

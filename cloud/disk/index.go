@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"iter"
 	"strings"
 	"sync/atomic"
+	"unicode"
 
 	"github.com/cloudbevy/bevy/hyper/storage"
 )
@@ -47,13 +49,22 @@ var errIndex = errors.New("damaged index")
 // openIndex reads nothing but a few numbers.
 func openIndex(e storage.Engine, id string) (*index, error) {
 	x := &index{e: e, prefix: fmt.Sprintf("disk/%s/", id), rows: map[string]*row{}, laters: map[string]string{}, inodes: map[uint64]bool{}}
+	return x, x.count()
+}
+
+// count has the numbers be those that are kept.
+func (x *index) count() error {
 	value, err := x.meta("counts")
-	if numbers := x.numbers(); err == nil && len(value) == 8*len(numbers) {
-		for i, n := range numbers {
-			n.Store(int64(binary.BigEndian.Uint64(value[8*i:])))
+	if err != nil {
+		return err
+	}
+	for i, n := range x.numbers() {
+		n.Store(0)
+		if at := 8 * i; len(value) >= at+8 {
+			n.Store(int64(binary.BigEndian.Uint64(value[at:])))
 		}
 	}
-	return x, err
+	return nil
 }
 
 // numbers are kept with what they count.
@@ -142,8 +153,9 @@ func (x *index) put(path string, r *row) {
 	}
 }
 
-// commit makes changes visible, and durable if asked for: the loss of others
-// costs a comparison only.
+// commit makes changes visible, and durable if asked for. The loss of rows costs a
+// comparison, unless somebody changes the disk before it is made: then that looks
+// like a change of what was there before.
 func (x *index) commit(durable bool) error {
 	if x.b.Len() == 0 && !durable {
 		return nil
@@ -161,7 +173,7 @@ func (x *index) commit(durable bool) error {
 	x.b.Reset()
 	x.forgetBatch()
 	if err != nil {
-		return fmt.Errorf("write index: %w", err)
+		return errors.Join(fmt.Errorf("write index: %w", err), x.count())
 	}
 	return nil
 }
@@ -172,8 +184,28 @@ func (x *index) forgetBatch() {
 	clear(x.laters)
 }
 
+// maxCause bounds how much is kept of why a path could not be written.
+const maxCause = 200
+
+// codeOf returns that of the notice about a path that is to be written later.
+func codeOf(reason []byte) string {
+	code, _, _ := bytes.Cut(reason, []byte(" "))
+	return string(code)
+}
+
+// causeOf returns what went wrong with it, or "".
+func causeOf(reason []byte) string {
+	_, cause, _ := bytes.Cut(reason, []byte(" "))
+	return string(cause)
+}
+
 // setLater remembers why a path is to be written later, or with "" that it is not.
-func (x *index) setLater(path, reason string) error {
+func (x *index) setLater(path, code string, cause error) error {
+	reason := code
+	if cause != nil {
+		words := strings.Map(printable, cause.Error())
+		reason += " " + strings.ToValidUTF8(words[:min(len(words), maxCause)], "")
+	}
 	was, ok := x.laters[path]
 	if !ok {
 		value, err := x.get(spaceLater, path)
@@ -192,7 +224,7 @@ func (x *index) setLater(path, reason string) error {
 		if c.reason != "" {
 			x.waiting.Add(c.n)
 		}
-		if c.reason == CodeMissing {
+		if codeOf([]byte(c.reason)) == CodeMissing {
 			x.missing.Add(c.n)
 		}
 	}
@@ -203,6 +235,13 @@ func (x *index) setLater(path, reason string) error {
 		x.set(spaceLater, path, []byte(reason))
 	}
 	return nil
+}
+
+func printable(r rune) rune {
+	if unicode.IsPrint(r) {
+		return r
+	}
+	return ' '
 }
 
 // clear forgets everything.

@@ -28,6 +28,7 @@ const (
 	scanUnwatched = time.Minute
 	scanShare     = 20 // and not watched: at most this part of the time is spent looking
 	retryDelay    = 30 * time.Second
+	roomDelay     = time.Second // after which it is seen whether a full disk has room again
 	unstableMin   = time.Second
 	unstableMax   = 5 * time.Minute
 )
@@ -107,6 +108,8 @@ type Keeper struct {
 	last     time.Time
 	settle   clock.Timer
 	again    clock.Timer
+	lookout  clock.Timer
+	lack     *room // when there was too little of it
 
 	signal chan struct{}
 	work   sync.WaitGroup
@@ -156,7 +159,7 @@ func (k *Keeper) Close() error {
 }
 
 func (k *Keeper) stopTimersLocked() {
-	for _, t := range []clock.Timer{k.settle, k.again} {
+	for _, t := range []clock.Timer{k.settle, k.again, k.lookout} {
 		if t != nil {
 			t.Stop()
 		}
@@ -222,6 +225,7 @@ func (k *Keeper) wake() {
 
 // schedule says when to look again if nothing happens.
 func (k *Keeper) schedule(took time.Duration, err error) {
+	k.lookForRoom(took)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.closed {
@@ -237,6 +241,10 @@ func (k *Keeper) schedule(took time.Duration, err error) {
 			next, full = retryDelay, err != nil || k.pause != ""
 		}
 	}
+	if err == nil && k.pause == "" && (k.full || len(k.dirty) > 0) {
+		// The round has found more to do; what is changing now has time to rest.
+		next, full = settleDelay, false
+	}
 	for _, u := range k.unstable {
 		if d := u.at.Sub(now); d < next {
 			next, full = max(d, 0), false
@@ -250,6 +258,63 @@ func (k *Keeper) schedule(took time.Duration, err error) {
 		k.full = k.full || full
 		k.mu.Unlock()
 		k.wake()
+	})
+}
+
+// A room is how much there is.
+type room struct {
+	free uint64 // bytes on the disk of the folder
+	full bool   // the index, and so likely the logs, take no more
+}
+
+// roomMin is how many bytes have to be freed for another try: a disk is never
+// quite still.
+const roomMin = 1 << 20
+
+func (k *Keeper) room() room {
+	var now room
+	if f, err := k.c.open(k.c.dir); err == nil {
+		now.free, _ = f.free()
+		f.close()
+	}
+	var none storage.Batch
+	now.full = errors.Is(k.x.e.Apply(&none, storage.Soon), storage.ErrFull)
+	return now
+}
+
+// lookForRoom begins a round once a disk that is full has room again.
+func (k *Keeper) lookForRoom(took time.Duration) {
+	k.mu.Lock()
+	full := k.pause == CodeDiskFull
+	k.lack = nil
+	k.mu.Unlock()
+	if !full {
+		return
+	}
+	lack := k.room()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.lack = &lack
+	k.lookOutLocked(&lack, k.c.clock.Now().Add(min(scanShare*took, retryDelay)))
+}
+
+// lookOutLocked looks each second, but has no round before from.
+func (k *Keeper) lookOutLocked(lack *room, from time.Time) {
+	if k.closed {
+		return
+	}
+	k.lookout = k.c.clock.AfterFunc(roomDelay, func() {
+		now := k.room()
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		switch {
+		case k.lack != lack: // there was a round since
+		case !k.c.clock.Now().Before(from) && (now.free >= lack.free+roomMin || lack.full && !now.full):
+			k.full = true
+			k.wake()
+		default:
+			k.lookOutLocked(lack, from)
+		}
 	})
 }
 
@@ -476,7 +541,7 @@ func (k *Keeper) Get(ctx context.Context, path string) error {
 	if e == nil || e.kind == kindDir {
 		k.x.set(spaceMeta, "all", nil) // what is in it comes as if it was new
 	} else if known, rowErr := k.x.row(path); known == nil && rowErr == nil {
-		err = k.x.setLater(path, CodeMissing)
+		err = k.x.setLater(path, CodeMissing, nil)
 		k.mu.Lock()
 		k.fetched = append(k.fetched, path) // if it is here, it is written at once
 		k.mu.Unlock()
@@ -586,7 +651,7 @@ func (k *Keeper) Fetch(ctx context.Context) (int, error) {
 		}
 	}
 	for path, reason := range k.x.scan(spaceLater, "", "") {
-		if string(reason) != CodeMissing {
+		if codeOf(reason) != CodeMissing {
 			continue
 		}
 		if ctx.Err() != nil {

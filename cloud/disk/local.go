@@ -392,7 +392,8 @@ func (r *round) unstate(ctx context.Context, path string, old *row) error {
 // crash what was not put would look like what is to be overwritten.
 func (r *round) flushOut(ctx context.Context) error {
 	defer r.out.close()
-	if r.out.b != nil {
+	durable := r.out.b != nil
+	if durable {
 		stated, err := r.out.b.flush(ctx)
 		if err != nil {
 			if isFull(err) {
@@ -412,7 +413,7 @@ func (r *round) flushOut(ctx context.Context) error {
 			r.x.put(t.path, t.now)
 		}
 	}
-	return r.x.commit(false)
+	return r.x.commit(durable)
 }
 
 // put states in the folder what is on the disk.

@@ -35,6 +35,7 @@ type Notice struct {
 	Fix      string   // a command that helps, or ""
 	Count    int      // how many paths it is about, 0 if it is about all
 	Paths    []string // the first of them
+	Cause    string   // what went wrong with one of them, where the code does not say it
 }
 
 // Codes of notices.
@@ -105,6 +106,30 @@ func (n notices) add(code, path string) {
 	}
 }
 
+// because notes what went wrong, the first time.
+func (n notices) because(code, cause string) {
+	if note := n[code]; note.Cause == "" {
+		note.Cause = cause
+	}
+}
+
+// namedPaths is how many paths the text of a notice has.
+const namedPaths = 3
+
+// text is that of the code, and what it is about.
+func (n *Notice) text(words string) string {
+	if len(n.Paths) > 0 {
+		words += ": " + strings.Join(n.Paths[:min(len(n.Paths), namedPaths)], ", ")
+		if more := n.Count - namedPaths; more > 0 {
+			words += fmt.Sprintf(" and %d more", more)
+		}
+	}
+	if n.Cause != "" {
+		words += " (" + n.Cause + ")"
+	}
+	return words
+}
+
 // list returns them with their words, in the order of their codes.
 func (n notices) list(dir string) []Notice {
 	var out []Notice
@@ -112,7 +137,7 @@ func (n notices) list(dir string) []Notice {
 		note := *n[code]
 		w := words[code]
 		note.Severity = w.severity
-		note.Text = strings.ReplaceAll(w.text, "%s", dir)
+		note.Text = note.text(strings.ReplaceAll(w.text, "%s", dir))
 		note.Fix = strings.ReplaceAll(w.fix, "%s", dir)
 		note.Paths = slices.Clone(note.Paths)
 		out = append(out, note)

@@ -24,8 +24,9 @@ var errWatches = errors.New("watches ran out")
 // A Watcher tells Keepers what changes on the disk. One is enough for all folders
 // of a node. It costs a few goroutines, and nothing while nothing changes.
 type Watcher struct {
-	w    *fsnotify.Watcher
-	work sync.WaitGroup
+	w      *fsnotify.Watcher
+	work   sync.WaitGroup
+	missed chan struct{} // events were lost, or may have been
 
 	mu   sync.Mutex
 	dirs map[string]*Keeper // guarded by mu: what is watched, and for whom
@@ -38,8 +39,9 @@ func NewWatcher(clock.Clock) (*Watcher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("watch folders: %w", err)
 	}
-	out := &Watcher{w: w, dirs: map[string]*Keeper{}}
+	out := &Watcher{w: w, missed: make(chan struct{}, 1), dirs: map[string]*Keeper{}}
 	out.work.Go(out.run)
+	out.work.Go(out.errors)
 	return out, nil
 }
 
@@ -58,14 +60,22 @@ func (w *Watcher) run() {
 				return
 			}
 			w.event(e)
-		case err, ok := <-w.w.Errors:
-			if !ok {
-				return
-			}
-			// Events were lost, or may have been.
-			if !errors.Is(err, fsnotify.ErrNonExistentWatch) {
-				w.lost()
-			}
+		case <-w.missed:
+			w.lost()
+		}
+	}
+}
+
+// errors takes errors and waits for nothing: fsnotify tells some of them while it
+// holds the lock that run may be waiting for.
+func (w *Watcher) errors() {
+	for err := range w.w.Errors {
+		if errors.Is(err, fsnotify.ErrNonExistentWatch) {
+			continue
+		}
+		select {
+		case w.missed <- struct{}{}:
+		default:
 		}
 	}
 }

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -111,6 +112,20 @@ func TestChangesAreSeenAsTheyHappen(t *testing.T) {
 	for dir, k := range w.dirs {
 		if k == a.k {
 			t.Errorf("%s is still watched", dir)
+		}
+	}
+}
+
+// fsnotify tells of errors while it holds the lock that adding and removing need.
+func TestErrorsOfWatchingAreTakenAtAnyTime(t *testing.T) {
+	w := newTestWatcher(t)
+	w.mu.Lock() // as while a folder is added, which waits for fsnotify
+	defer w.mu.Unlock()
+	for range 5 {
+		select {
+		case w.w.Errors <- errors.New("any"):
+		case <-time.After(10 * time.Second):
+			t.Fatal("nobody takes errors")
 		}
 	}
 }
