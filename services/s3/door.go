@@ -142,6 +142,10 @@ func (d *Door) Close() error {
 	return nil
 }
 
+// Store has the buckets of the door, for who works with them beside it. It is
+// closed with the door.
+func (d *Door) Store() *objects.Store { return d.store }
+
 // enter reports whether there may be work, which has to call busy.Done.
 func (d *Door) enter() bool {
 	d.mu.Lock()
@@ -153,10 +157,15 @@ func (d *Door) enter() bool {
 	return true
 }
 
-// Match reports whether a request is one for this door: it is signed for S3, or is
-// made to one of its hosts. What a browser sends without a signature to a host that
-// has other things, too, is not.
-func (d *Door) Match(r *http.Request) bool {
+// Match reports whether a request is one for this door: see [Match].
+func (d *Door) Match(r *http.Request) bool { return match(d.o.Hosts, r) }
+
+// Match reports whether a request is one for a door with these Hosts: it is signed
+// for S3, or is made to one of its hosts. What a browser sends without a signature
+// to a host that has other things, too, is not.
+func Match(names []string, r *http.Request) bool { return match(hosts(names), r) }
+
+func match(bases []string, r *http.Request) bool {
 	if auth := r.Header.Get("Authorization"); auth != "" {
 		return strings.HasPrefix(auth, "AWS4-") && strings.Contains(auth, "/s3/aws4_request") || strings.HasPrefix(auth, "AWS ")
 	}
@@ -168,7 +177,7 @@ func (d *Door) Match(r *http.Request) bool {
 		return true
 	}
 	host := hostName(r.Host)
-	for _, base := range d.o.Hosts {
+	for _, base := range bases {
 		if strings.HasSuffix(host, ".s3."+base) || strings.HasSuffix(host, ".s3-website."+base) || host == "s3."+base {
 			return true
 		}
