@@ -37,6 +37,7 @@ import (
 	"hash"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cloudbevy/bevy/hyper/clock"
 	"github.com/cloudbevy/bevy/hyper/compact"
@@ -148,6 +149,8 @@ type Store struct {
 	holds map[*Hold]bool
 	sweep *sweep // that is going on
 	told  map[*func()]bool
+
+	writers atomic.Int64 // that are open
 
 	clearing sync.RWMutex // held for reading by what may name old blocks anew; taken before mu
 }

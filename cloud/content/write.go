@@ -66,8 +66,19 @@ func (h *Hold) Release() {
 	h.refs = nil
 }
 
-// groupBytes is about how much is appended at once.
-const groupBytes = 4 << 20
+// groupBytes is about how much is appended at once. Several writers share groupsBytes,
+// as long as that is minGroup for each, so that many need not much more memory than
+// a few.
+const (
+	groupBytes  = 4 << 20
+	groupsBytes = 12 << 20
+	minGroup    = 256 << 10
+)
+
+// group is how much a writer appends at once now.
+func (s *Store) group() int {
+	return max(minGroup, min(groupBytes, groupsBytes/max(1, int(s.writers.Load()))))
+}
 
 // append appends blocks to the own log, and returns the number of the first.
 func (h *Hold) append(ctx context.Context, blocks [][]byte) (log LogID, first uint64, err error) {
@@ -165,14 +176,14 @@ type Writer struct {
 	buf    []byte      // what is not cut yet
 	hashed int         // of buf, how much is in hash
 	chunks []chunk     // to be appended, or found already, in order
-	bytes  int         // in chunks
-	spare  [][]byte    // to be used again
+	group  []byte      // of chunks that are to be appended
 	levels [][]pointer // of nodes that are not full, from those of chunks up
 	base   *base
 
-	ref    Ref
-	err    error
-	closed bool
+	ref     Ref
+	err     error
+	closed  bool
+	counted bool // among the store's writers
 }
 
 // A chunk is bytes that were cut off, or a pointer to the same bytes.
@@ -188,7 +199,8 @@ var _ interface {
 
 // NewWriter returns a writer of a new content.
 func (h *Hold) NewWriter(ctx context.Context, o WriteOptions) *Writer {
-	w := &Writer{h: h, ctx: ctx, hash: sha256.New()}
+	w := &Writer{h: h, ctx: ctx, hash: sha256.New(), counted: true}
+	h.s.writers.Add(1)
 	h.Keep(o.Base)
 	w.base = newBase(h.s, o.Base)
 	return w
@@ -244,6 +256,9 @@ func (w *Writer) room() []byte {
 	if len(w.buf) == cap(w.buf) {
 		// Small contents need little, large ones are cut rarely.
 		size := 4 * w.h.s.cutter.Max()
+		if w.h.s.group() < groupBytes/4 {
+			size = w.h.s.cutter.Max() * 3 / 2
+		}
 		if cap(w.buf) < w.h.s.o.ChunkSize {
 			size = max(4<<10, min(4*cap(w.buf), w.h.s.o.ChunkSize))
 		}
@@ -256,7 +271,7 @@ func (w *Writer) room() []byte {
 func (w *Writer) took(n int) {
 	w.size += int64(n)
 	w.buf = w.buf[:len(w.buf)+n]
-	if len(w.buf) == cap(w.buf) && len(w.buf) >= 4*w.h.s.cutter.Max() {
+	if len(w.buf) == cap(w.buf) && len(w.buf) > w.h.s.cutter.Max() {
 		w.cut(false)
 	}
 }
@@ -294,17 +309,17 @@ func (w *Writer) add(data []byte) {
 		return
 	}
 	if !ok {
-		var block []byte
-		if n := len(w.spare); n > 0 {
-			block, w.spare = w.spare[n-1][:0], w.spare[:n-1]
+		// When the group has to grow, chunks before stay where they were.
+		n := len(w.group)
+		if group := w.h.s.group(); cap(w.group) < group && n >= group/4 {
+			w.group = append(make([]byte, 0, group+w.h.s.o.ChunkSize), w.group...)
 		}
-		block = append(block, data...)
-		w.chunks = append(w.chunks, chunk{pointer{size: int64(len(data)), hash: hash}, block})
-		w.bytes += len(data)
+		w.group = append(w.group, data...)
+		w.chunks = append(w.chunks, chunk{pointer{size: int64(len(data)), hash: hash}, w.group[n:len(w.group):len(w.group)]})
 	} else {
 		w.chunks = append(w.chunks, chunk{pointer: c})
 	}
-	if w.bytes >= groupBytes || len(w.chunks) >= 4*maxPointers {
+	if len(w.group) >= w.h.s.group() || len(w.chunks) >= 4*maxPointers {
 		w.settle()
 	}
 }
@@ -337,18 +352,13 @@ func (w *Writer) settle() {
 				w.levels[depth] = w.levels[depth][:0]
 			}
 		}
-		if depth == 0 {
-			for _, c := range chunks {
-				if c.data != nil && cap(c.data) <= 2*w.h.s.cutter.Max() {
-					w.spare = append(w.spare, c.data)
-				}
-			}
-			w.spare = w.spare[:min(len(w.spare), 2*groupBytes/w.h.s.cutter.Max()+1)]
-		}
 		chunks = nodes
 	}
 	clear(w.chunks)
-	w.chunks, w.bytes = w.chunks[:0], 0
+	w.chunks, w.group = w.chunks[:0], w.group[:0]
+	if cap(w.group) > 2*w.h.s.group() {
+		w.group = nil
+	}
 }
 
 // store appends what is not stored yet of chunks or nodes.
@@ -473,7 +483,7 @@ func (w *Writer) end() (Ref, error) {
 // Close stores what is left. Ref returns the content then.
 func (w *Writer) Close() error {
 	if w.closed || w.err != nil {
-		w.closed = true
+		w.Abort()
 		return w.err
 	}
 	ref, err := w.end()
@@ -490,7 +500,11 @@ func (w *Writer) Abort() {
 		w.err = errors.New("write content: the writer was aborted")
 	}
 	w.closed = true
-	w.buf, w.chunks, w.spare, w.levels, w.base = nil, nil, nil, nil, nil
+	if w.counted {
+		w.counted = false
+		w.h.s.writers.Add(-1)
+	}
+	w.buf, w.chunks, w.group, w.levels, w.base = nil, nil, nil, nil, nil
 }
 
 // Ref returns the content, once Close has returned nil.

@@ -39,7 +39,7 @@ type Read struct {
 const smallBytes = 64 << 10
 
 // readBytes is how much of a larger one is read at once.
-const readBytes = 256 << 10
+const readBytes = 128 << 10
 
 var (
 	smallBuffers = sync.Pool{New: func() any { return new([smallBytes + 1]byte) }}
