@@ -22,7 +22,10 @@ type Log struct {
 // Logs returns the logs of the cloud, but of spaces that were removed: those
 // that name contents before those with the contents. Whoever copies them in this
 // order, each as it is when its turn comes, has all that is named in the copy.
-func (c *Cloud) Logs() (list []Log) {
+func (c *Cloud) Logs(ctx context.Context) (list []Log, err error) {
+	if err := c.refresh(ctx); err != nil {
+		return nil, err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	seen := map[hypercore.Key]bool{{}: true} // no content
@@ -44,7 +47,7 @@ func (c *Cloud) Logs() (list []Log) {
 	}
 	slices.SortFunc(list, byKey)
 	slices.SortFunc(contents, byKey)
-	return append(list, contents...)
+	return append(list, contents...), nil
 }
 
 func byKey(a, b Log) int { return slices.Compare(a.Key[:], b.Key[:]) }

@@ -47,7 +47,11 @@ func TestACloudIsRecoveredFromItsLogs(t *testing.T) {
 	}
 
 	c := newDevice(t, "new laptop", func(o Options) (*Cloud, error) {
-		for _, l := range a.Logs() {
+		logs, err := a.Logs(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range logs {
 			if l.Space == gone.Info().ID {
 				t.Error("a space that was removed is copied")
 			}
