@@ -16,7 +16,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/aws/smithy-go"
 )
 
 var long = os.Getenv("BEVY_LONG") == "1"
@@ -126,7 +125,7 @@ func wantCode(t testing.TB, err error, codes ...string) {
 }
 
 func codeOf(err error) string {
-	var e smithy.APIError
+	var e interface{ ErrorCode() string }
 	if errors.As(err, &e) {
 		return e.ErrorCode()
 	}
