@@ -48,7 +48,7 @@ func Refuse(w http.ResponseWriter, err error) {
 var readers = map[string]bool{
 	"GetItem": true, "Query": true, "Scan": true, "BatchGetItem": true, "TransactGetItems": true, "DescribeTable": true, "ListTables": true,
 	"DescribeBackup": true, "ListBackups": true, "DescribeContinuousBackups": true, "ListTagsOfResource": true, "DescribeTimeToLive": true,
-	"DescribeLimits": true, "DescribeEndpoints": true, "ListStreams": true, "DescribeStream": true, "GetShardIterator": true, "GetRecords": true,
+	"DescribeLimits": true, "ExportTableToPointInTime": true, "DescribeExport": true, "ListExports": true, "DescribeImport": true, "ListImports": true, "DescribeEndpoints": true, "ListStreams": true, "DescribeStream": true, "GetShardIterator": true, "GetRecords": true,
 }
 
 // allowed refuses what a principal has no right to. Each operation has to be known
@@ -58,6 +58,9 @@ func (d *Door) allowed(principal, operation string, root *item.Node) error {
 		return nil
 	}
 	write := !readers[operation]
+	if err := d.allowedBucket(principal, operation, root); err != nil {
+		return err
+	}
 	if d.o.Allow(principal, Everything, write) {
 		return nil
 	}
@@ -92,6 +95,16 @@ func (d *Door) allowed(principal, operation string, root *item.Node) error {
 		}
 		names[from] = false
 		names[textOf(root, "TargetTableName")] = true
+	case "ExportTableToPointInTime":
+		names[strings.TrimPrefix(textOf(root, "TableArn"), d.arn(""))] = false
+	case "ImportTable":
+		names[textOf(root.Get("TableCreationParameters"), "TableName")] = true
+	case "DescribeExport":
+		name, _, _ := strings.Cut(strings.TrimPrefix(textOf(root, "ExportArn"), d.arn("")), "/")
+		names[name] = false
+	case "DescribeImport":
+		name, _, _ := strings.Cut(strings.TrimPrefix(textOf(root, "ImportArn"), d.arn("")), "/")
+		names[name] = false
 	case "TagResource", "UntagResource", "ListTagsOfResource":
 		arn := textOf(root, "ResourceArn")
 		names[arn[strings.LastIndexByte(arn, '/')+1:]] = write
@@ -116,6 +129,24 @@ func (d *Door) allowed(principal, operation string, root *item.Node) error {
 		}
 	}
 	return nil
+}
+
+// allowedBucket refuses the use of a bucket that a principal has no right to.
+func (d *Door) allowedBucket(principal, operation string, root *item.Node) error {
+	bucket := ""
+	switch operation {
+	case "ExportTableToPointInTime":
+		bucket = textOf(root, "S3Bucket")
+	case "ImportTable":
+		bucket = textOf(root.Get("S3BucketSource"), "S3Bucket")
+	default:
+		return nil
+	}
+	if d.o.Buckets == nil || d.o.Buckets.Allow(principal, bucket, operation != "ImportTable") {
+		return nil
+	}
+	return &Error{Type: "AccessDeniedException", Message: "User: arn:aws:iam::" + d.o.Account + ":user/" + principal +
+		" is not authorized to use the bucket: " + bucket}
 }
 
 // streamTable is the name of the table of a stream.

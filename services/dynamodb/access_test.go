@@ -75,8 +75,8 @@ func TestRightsToSomeTablesLetNobodyAtOthers(t *testing.T) {
 		}
 	}
 	slices.Sort(free)
-	if got := strings.Join(free, " "); got != "BatchGetItem DescribeBackup DescribeContinuousBackups DescribeEndpoints DescribeLimits DescribeStream DescribeTable "+
-		"DescribeTimeToLive GetItem GetRecords GetShardIterator ListBackups ListStreams ListTables ListTagsOfResource Query Scan TransactGetItems" {
+	if got := strings.Join(free, " "); got != "BatchGetItem DescribeBackup DescribeContinuousBackups DescribeEndpoints DescribeExport DescribeImport DescribeLimits DescribeStream DescribeTable "+
+		"DescribeTimeToLive ExportTableToPointInTime GetItem GetRecords GetShardIterator ListBackups ListExports ListImports ListStreams ListTables ListTagsOfResource Query Scan TransactGetItems" {
 		t.Errorf("who may read all may do: %s", got)
 	}
 }

@@ -3,10 +3,14 @@ package dynamodb
 import (
 	"bytes"
 	"fmt"
+	"github.com/cloudbevy/bevy/hyper/clock"
+	"github.com/cloudbevy/bevy/hyper/corestore"
+	"github.com/cloudbevy/bevy/hyper/storage"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -63,5 +67,38 @@ func BenchmarkGet(b *testing.B) {
 func BenchmarkQuery(b *testing.B) {
 	benchmarkDoor(b, "Query", func(i int) string {
 		return fmt.Sprintf(`{"TableName":"bench","KeyConditionExpression":"a = :a","ExpressionAttributeValues":{":a":{"S":"key-%06d"}}}`, i/25)
+	})
+}
+
+// BenchmarkPutTogether has 16 clients put at a time, on disk.
+func BenchmarkPutTogether(b *testing.B) {
+	logs, err := corestore.OpenDisk(storage.Disk{Dir: b.TempDir()}, corestore.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer logs.Close()
+	door, err := New(b.Context(), Options{Trees: NewStore(logs, clock.System)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer door.Close()
+	ask := func(target, body string) {
+		req := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body))
+		req.Header = http.Header{"X-Amz-Target": {tableSpace + "." + target}, "Content-Type": {jsonType}, "X-Amz-Date": {"20261123T120000Z"},
+			"Authorization": {"AWS4-HMAC-SHA256 Credential=a/b/c/d/e, SignedHeaders=f, Signature=g"}}
+		w := &nowhere{Header: http.Header{}}
+		door.ServeHTTP(answerTo{w}, req)
+		if w.status != http.StatusOK {
+			b.Error(target, w.status)
+		}
+	}
+	ask("CreateTable", `{"TableName":"bench","BillingMode":"PAY_PER_REQUEST","KeySchema":[{"AttributeName":"a","KeyType":"HASH"},{"AttributeName":"b","KeyType":"RANGE"}],`+
+		`"AttributeDefinitions":[{"AttributeName":"a","AttributeType":"S"},{"AttributeName":"b","AttributeType":"N"}]}`)
+	var next atomic.Int64
+	b.SetParallelism(8)
+	b.RunParallel(func(p *testing.PB) {
+		for p.Next() {
+			ask("PutItem", putBody(int(uint64(next.Add(1))*2654435761%30000)))
+		}
 	})
 }

@@ -22,6 +22,8 @@ const (
 	catGone   = 'g' // and the id of a table whose tree is to be deleted
 	catBackup = 'b' // and the id of a backup
 	catIntent = 'x' // and the writer and the number of a transaction
+	catExport = 'e' // and the id of an export
+	catImport = 'i' // and the id of an import
 	catLast   = 'n' // and the writer, whose last transaction has that number
 )
 
@@ -109,6 +111,9 @@ func (d *Door) start(ctx context.Context) error {
 	}
 	d.catalog.tree = tree
 	if err := d.recover(ctx); err != nil {
+		return err
+	}
+	if err := d.interrupted(ctx); err != nil {
 		return err
 	}
 	var gone []string

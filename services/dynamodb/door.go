@@ -64,6 +64,8 @@ type Options struct {
 	// Allow says whether who Authorize has named may read a table, or also write to
 	// it, or to [Everything]. A door without it allows all.
 	Allow func(principal, table string, write bool) bool
+	// Buckets are where tables are exported to and imported from; nil is nowhere.
+	Buckets Buckets
 	// Clock is the machine's clock if it is nil.
 	Clock clock.Clock
 	// Region and Account are those in names of tables: us-east-1 and 000000000000.

@@ -49,6 +49,13 @@ func init() {
 		"DescribeContinuousBackups": {tableSpace, oneTableShape, nil, (*Door).describeContinuous},
 		"UpdateContinuousBackups":   {tableSpace, continuousShape, nil, (*Door).updateContinuous},
 
+		"ExportTableToPointInTime": {tableSpace, exportShape, nil, (*Door).exportTable},
+		"DescribeExport":           {tableSpace, oneExportShape, nil, (*Door).describeExport},
+		"ListExports":              {tableSpace, listExportsShape, nil, (*Door).listExports},
+		"ImportTable":              {tableSpace, importShape, checkImport, (*Door).importTable},
+		"DescribeImport":           {tableSpace, oneImportShape, nil, (*Door).describeImport},
+		"ListImports":              {tableSpace, listImportsShape, nil, (*Door).listImports},
+
 		"TagResource":        {tableSpace, tagShape, nil, (*Door).tagResource},
 		"UntagResource":      {tableSpace, untagShape, nil, (*Door).untagResource},
 		"ListTagsOfResource": {tableSpace, listTagsShape, nil, (*Door).listTags},
