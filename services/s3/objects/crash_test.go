@@ -2,6 +2,7 @@ package objects
 
 import (
 	"bytes"
+	"context"
 	"crypto/md5"
 	"errors"
 	"fmt"
@@ -317,4 +318,52 @@ func TestBucketsAreMadeAndDropped(t *testing.T) {
 	s, err := b.State(ctx)
 	must(t, err)
 	want(t, "state", s, State{})
+}
+
+// goes is spaces whose bucket can be another one.
+type goes struct {
+	Spaces
+	gone   map[*Space]bool
+	opened int
+	closed int
+}
+
+func (g *goes) Open(ctx context.Context, app, name string) (*Space, error) {
+	s, err := g.Spaces.Open(ctx, app, name)
+	if err != nil {
+		return nil, err
+	}
+	g.opened++
+	end := s.Close
+	s.Close = func() error { g.closed++; return end() }
+	s.Gone = func() bool { return g.gone[s] }
+	return s, nil
+}
+
+func TestABucketThatIsGoneIsOpenedAnew(t *testing.T) {
+	r := newRig(t)
+	ctx := t.Context()
+	g := &goes{Spaces: r.spaces, gone: map[*Space]bool{}}
+	store := New(Options{Spaces: g})
+	first, err := store.Open(ctx, "", "bucket")
+	must(t, err)
+	again, err := store.Open(ctx, "", "bucket")
+	must(t, err)
+	want(t, "opened", g.opened, 1)
+	g.gone[first.space] = true
+	other, err := store.Open(ctx, "", "bucket")
+	must(t, err)
+	want(t, "opened anew", g.opened, 2)
+	must(t, first.Close())
+	want(t, "in use", g.closed, 0)
+	must(t, again.Close())
+	want(t, "the gone one is closed", g.closed, 1)
+	must(t, other.Close())
+	g.gone[other.space] = true
+	b, err := store.Open(ctx, "", "bucket")
+	must(t, err)
+	want(t, "opened and closed", fmt.Sprint(g.opened, g.closed), "3 2")
+	must(t, b.Close())
+	must(t, store.Close())
+	want(t, "all closed", g.closed, 3)
 }

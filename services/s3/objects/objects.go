@@ -83,6 +83,9 @@ type Space struct {
 	Folder  *folder.Folder
 	Created time.Time
 	Close   func() error // may be nil
+	// Gone reports whether the folder is none any more: it was dropped elsewhere. It may
+	// be nil.
+	Gone func() bool
 }
 
 // Options for New.

@@ -101,6 +101,14 @@ func (s *Store) Open(ctx context.Context, app, name string) (*Bucket, error) {
 		return nil, errClosed
 	}
 	sh, there := s.open[p]
+	var end *shared
+	if there && sh.lost() {
+		// Who uses it still closes it.
+		if delete(s.open, p); sh.users == 0 {
+			end = sh
+		}
+		there = false
+	}
 	if there && sh.gone != nil {
 		s.mu.Unlock()
 		return nil, fmt.Errorf("open bucket %q: %w", name, ErrNoBucket)
@@ -111,6 +119,9 @@ func (s *Store) Open(ctx context.Context, app, name string) (*Bucket, error) {
 	}
 	sh.users++
 	s.mu.Unlock()
+	if end != nil {
+		_ = end.space.close() // of what is gone
+	}
 	if there {
 		<-sh.ready
 	} else {
@@ -127,6 +138,16 @@ func (s *Store) Open(ctx context.Context, app, name string) (*Bucket, error) {
 	return &Bucket{shared: sh}, nil
 }
 
+// lost reports whether its folder is gone. s.mu is held.
+func (sh *shared) lost() bool {
+	select {
+	case <-sh.ready:
+		return sh.err == nil && sh.gone == nil && sh.space.Gone != nil && sh.space.Gone()
+	default:
+		return false
+	}
+}
+
 // release ends one use, and closes what was not used for longest.
 func (s *Store) release(sh *shared) error {
 	s.mu.Lock()
@@ -137,7 +158,11 @@ func (s *Store) release(sh *shared) error {
 	switch {
 	case sh.users > 0:
 	case sh.err != nil:
-		delete(s.open, sh.place)
+		if s.open[sh.place] == sh {
+			delete(s.open, sh.place)
+		}
+	case s.open[sh.place] != sh:
+		end = sh
 	case sh.gone != nil:
 		close(sh.gone)
 	case s.closed:
@@ -155,7 +180,7 @@ func (s *Store) release(sh *shared) error {
 			end = nil
 		}
 	}
-	if end != nil {
+	if end != nil && s.open[end.place] == end {
 		delete(s.open, end.place)
 	}
 	s.mu.Unlock()
