@@ -1,6 +1,7 @@
 package dynamodb
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -154,7 +155,14 @@ func (d *Door) deleteTree(ctx context.Context, id string) error {
 // ErrNotFound if there is none.
 func (d *Door) use(ctx context.Context, name string) (*table, error) {
 	if t := d.opened(name); t != nil {
-		return t, nil
+		same, err := d.refresh(ctx, name, t)
+		if err == nil && same {
+			return t, nil
+		}
+		d.release(t)
+		if err != nil {
+			return nil, fmt.Errorf("open table %s: %w", name, err)
+		}
 	}
 	d.opening.Lock()
 	defer d.opening.Unlock()
@@ -175,6 +183,52 @@ func (d *Door) use(ctx context.Context, name string) (*table, error) {
 	}
 	d.admit(name, t)
 	return t, nil
+}
+
+// refresh learns what others have made of a table that is open. It reports false,
+// and forgets the table, if there is no such table any more.
+func (d *Door) refresh(ctx context.Context, name string, t *table) (same bool, err error) {
+	if n := changes(d.catalog.tree); n != t.seenCatalog.Load() {
+		var l listing
+		err := d.catalog.get(ctx, tableKey(name), &l)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return false, err
+		}
+		if l.ID != t.id {
+			d.mu.Lock()
+			if d.tables[name] == t {
+				delete(d.tables, name)
+				t.done, t.kept = true, true // its tree is for those to remove who dropped it
+			}
+			d.mu.Unlock()
+			return false, nil
+		}
+		t.seenCatalog.Store(n)
+	}
+	n := changes(t.tree)
+	if n == t.seen.Load() {
+		return true, nil
+	}
+	b, err := t.tree.Get(ctx, []byte{keyTable})
+	if err != nil {
+		return false, err
+	}
+	if bytes.Equal(b, t.now.Load().encode()) {
+		t.seen.Store(n)
+		return true, nil
+	}
+	t.writer <- struct{}{} // nobody changes it here meanwhile
+	defer func() { <-t.writer }()
+	s, err := readSchema(ctx, t.tree)
+	if err != nil {
+		return false, err
+	}
+	t.now.Store(s)
+	t.seen.Store(n)
+	if len(s.Dropped) > 0 || len(s.filling()) > 0 {
+		d.fill(name, t.id)
+	}
+	return true, nil
 }
 
 // opened returns a table that is open.

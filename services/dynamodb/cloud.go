@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"sync/atomic"
 	"time"
 
 	"github.com/cloudbevy/bevy/cloud/tree"
@@ -14,7 +15,9 @@ import (
 // OnCloud returns the tree of a cloud as one of a door. own is the key of the bee
 // that this device writes; close is called when the door needs it no more.
 func OnCloud(t *tree.Tree, own tree.Writer, close func() error) Tree {
-	return cloudTree{cloudReader{t}, t, [8]byte(own[:8]), close}
+	c := &cloudTree{cloudReader: cloudReader{t}, tree: t, writer: [8]byte(own[:8]), close: close}
+	c.stop = t.Notify(func() { c.changes.Add(1) })
+	return c
 }
 
 // cloudSource is what a tree of a cloud and a batch of it have in common.
@@ -45,16 +48,25 @@ func (r cloudReader) Range(ctx context.Context, o hyperbee.RangeOptions) iter.Se
 
 type cloudTree struct {
 	cloudReader
-	tree   *tree.Tree
-	writer [8]byte
-	close  func() error
+	tree    *tree.Tree
+	writer  [8]byte
+	close   func() error
+	stop    func() // being told
+	changes atomic.Uint64
 }
 
-func (t cloudTree) Writer() [8]byte { return t.writer }
-func (t cloudTree) Shared() bool    { return true }
-func (t cloudTree) Close() error    { return t.close() }
+func (t *cloudTree) Writer() [8]byte { return t.writer }
+func (t *cloudTree) Shared() bool    { return true }
 
-func (t cloudTree) Batch(ctx context.Context) (Batch, error) {
+func (t *cloudTree) Close() error {
+	t.stop()
+	return t.close()
+}
+
+// Changes is another number after each change, whoever made it.
+func (t *cloudTree) Changes() uint64 { return t.changes.Load() }
+
+func (t *cloudTree) Batch(ctx context.Context) (Batch, error) {
 	b, err := t.tree.Batch(ctx)
 	if err != nil {
 		return nil, err
@@ -62,7 +74,7 @@ func (t cloudTree) Batch(ctx context.Context) (Batch, error) {
 	return cloudBatch{cloudReader{b}, b}, nil
 }
 
-func (t cloudTree) At(ctx context.Context, when time.Time) (View, error) {
+func (t *cloudTree) At(ctx context.Context, when time.Time) (View, error) {
 	view, err := t.tree.At(ctx, when)
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -94,6 +95,19 @@ func TestTwoDevicesHaveTheSameTables(t *testing.T) {
 	for who, r := range map[string]*rig{"a": a, "b": b} {
 		r.ok("TransactWriteItems", `{"TransactItems":[{"Update":{`+account("left/"+who)+`,"UpdateExpression":"add n :n","ExpressionAttributeValues":{":n":{"N":"1"}}}},
 			{"Put":{"TableName":"people","Item":{"a":{"S":"t"},"b":{"N":"1"}}}}]}`)
+	}
+	// What one makes of a table, the other knows at once.
+	b.ok("UpdateTimeToLive", `{"TableName":"people","TimeToLiveSpecification":{"AttributeName":"t","Enabled":true}}`)
+	if got := a.ok("DescribeTimeToLive", `{"TableName":"people"}`); got["TimeToLiveDescription"].(map[string]any)["TimeToLiveStatus"] != "ENABLED" {
+		t.Errorf("a knows of the time to live: %v", got)
+	}
+	b.ok("DeleteTable", `{"TableName":"left"}`)
+	if _, text := a.do("Scan", `{"TableName":"left"}`); !strings.Contains(text, "ResourceNotFoundException") {
+		t.Errorf("a knows of the end of a table: %s", text)
+	}
+	b.ok("CreateTable", simpleTable("left"))
+	if n := a.count(`{"TableName":"left"}`); n != 0 {
+		t.Errorf("a finds %v items in a new table", n)
 	}
 	a.ok("RestoreTableToPointInTime", fmt.Sprintf(`{"SourceTableName":"people","TargetTableName":"then","RestoreDateTime":%d}`, epoch.Unix()+1))
 	if n := a.count(`{"TableName":"then"}`); n != 1 {

@@ -81,7 +81,9 @@ func TestTablesAreExportedAndImported(t *testing.T) {
 	r.ok("DeleteItem", `{"TableName":"people","Key":{"a":{"S":"k7"}}}`)
 
 	text := export(fmt.Sprintf(`,"ExportTime":%d,"ClientToken":"t"`, at.Unix()+1))
-	var begun struct{ ExportDescription struct{ ExportArn, ExportStatus, ExportManifest string } }
+	var begun struct {
+		ExportDescription struct{ ExportArn, ExportStatus, ExportManifest string }
+	}
 	if err := json.Unmarshal([]byte(text), &begun); err != nil || begun.ExportDescription.ExportStatus != "IN_PROGRESS" {
 		t.Fatalf("export: %s %v", text, err)
 	}

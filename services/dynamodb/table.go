@@ -18,6 +18,9 @@ type table struct {
 	id   string
 	tree Tree
 	now  atomic.Pointer[schema]
+	// What the changes of the tree and of the catalog were when they were last
+	// looked at.
+	seen, seenCatalog atomic.Uint64
 
 	// whole is held by readers, and alone by who changes several tables at once.
 	whole sync.RWMutex
@@ -62,6 +65,8 @@ const (
 // openTable reads what a tree has of a table.
 func openTable(ctx context.Context, d *Door, id string, tree Tree) (*table, error) {
 	t := &table{door: d, id: id, tree: tree, writer: make(chan struct{}, 1)}
+	t.seen.Store(changes(tree))
+	t.seenCatalog.Store(changes(d.catalog.tree))
 	s, err := readSchema(ctx, tree)
 	if err != nil {
 		return nil, fmt.Errorf("open table %s: %w", id, err)

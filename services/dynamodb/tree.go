@@ -45,6 +45,14 @@ type Tree interface {
 	Close() error
 }
 
+// changes is another number after each change of a tree that others write to, too.
+func changes(t Tree) uint64 {
+	if c, ok := t.(interface{ Changes() uint64 }); ok {
+		return c.Changes()
+	}
+	return 0
+}
+
 // A Batch is changes that are all done, in one durable append, or none. One
 // goroutine uses it, and it must be flushed or closed. It reads with its changes.
 type Batch interface {
