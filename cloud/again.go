@@ -60,7 +60,7 @@ func recovered(ctx context.Context, o Options, s *secrets) (*Cloud, error) {
 			return nil, fmt.Errorf("take what others have of log %s: %w", l.Head.Log, err)
 		}
 	}
-	s.Lost = nil
+	s.Lost, s.Mended = nil, s.Mended+1
 	if err := s.save(o.Vault); err != nil {
 		return nil, err
 	}

@@ -42,6 +42,14 @@ func (c *Cloud) Former() []Former {
 	return append([]Former(nil), c.secrets.Former...)
 }
 
+// Mended returns how often logs have become what others have of them. What is
+// remembered elsewhere by their blocks is wrong when that is another number.
+func (c *Cloud) Mended() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.secrets.Mended
+}
+
 // A signedHead is what a device has of a log: its length, and the tree's roots with
 // the signature of who writes it.
 type signedHead struct {

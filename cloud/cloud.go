@@ -227,7 +227,7 @@ func (c *Cloud) try(s *Space, r writerRecord) {
 func (c *Cloud) save() error {
 	s := c.secrets
 	if c.next != nil {
-		c.next.Keys, c.next.Seed, c.next.SeedShown, c.next.Behind, c.next.Lost = s.Keys, s.Seed, s.SeedShown, s.Behind, s.Lost
+		c.next.Keys, c.next.Seed, c.next.SeedShown, c.next.Behind, c.next.Lost, c.next.Mended = s.Keys, s.Seed, s.SeedShown, s.Behind, s.Lost, s.Mended
 		s = c.next
 	}
 	return s.save(c.vault)

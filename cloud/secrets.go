@@ -115,6 +115,8 @@ type secrets struct {
 	Behind bool `json:"behind,omitempty"`
 	// Lost are the logs of which they have more.
 	Lost []lostLog `json:"lost,omitempty"`
+	// Mended is how often logs have become what others have of them.
+	Mended int `json:"mended,omitempty"`
 	// Former are the devices that this one was before, the last ones.
 	Former []Former `json:"former,omitempty"`
 }

@@ -166,6 +166,14 @@ func (c *Cloud) Keep(device noise.Key, space string) Keep {
 	return c.keeps[hypercore.Key(device)][space]
 }
 
+// Kept is Keep, and tells whether the device has said anything about the space.
+func (c *Cloud) Kept(device noise.Key, space string) (Keep, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k, ok := c.keeps[hypercore.Key(device)][space]
+	return k, ok
+}
+
 // SetKeep says what this device does with a space.
 func (c *Cloud) SetKeep(ctx context.Context, space string, k Keep) error {
 	key := keepKeys + c.secrets.pair().Public.String() + "/" + space

@@ -10,12 +10,14 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/cloudbevy/bevy/cloud/tree"
 	"github.com/cloudbevy/bevy/hyper/clock"
 	"github.com/cloudbevy/bevy/hyper/storage"
 )
@@ -66,6 +68,7 @@ type config struct {
 	clock   clock.Clock
 	watcher *Watcher
 	sparse  bool
+	mended  int
 	open    func(dir string) (files, error)
 	changed func()
 }
@@ -748,6 +751,9 @@ func (r *round) run(ctx context.Context) (err error) {
 	if err := r.checkMode(); err != nil {
 		return err
 	}
+	if err := r.checkMended(ctx); err != nil {
+		return err
+	}
 	if err := r.local(ctx); err != nil {
 		return err
 	}
@@ -843,6 +849,30 @@ func (r *round) checkMode() error {
 		mode = "sparse"
 	}
 	return r.settled("mode", mode)
+}
+
+// checkMended has everything compared when the versions that the index has name
+// other blocks by now. What it knows of files is from before, and stays.
+func (r *round) checkMended(ctx context.Context) error {
+	before, err := r.x.meta("mended")
+	now := ""
+	if r.k.c.mended > 0 {
+		now = strconv.Itoa(r.k.c.mended)
+	}
+	if err != nil || string(before) == now {
+		return err
+	}
+	if cursor, err := r.x.meta("cursor"); err != nil {
+		return err
+	} else if cursor != nil {
+		version, err := r.source.version(ctx)
+		if err != nil {
+			return err
+		}
+		r.x.set(spaceMeta, "cursor", version)
+		r.x.set(spaceMeta, "unresolved", tree.Version{}.AppendTo(nil))
+	}
+	return r.settled("mended", now)
 }
 
 // settled begins anew when a setting is another than before.

@@ -36,6 +36,9 @@ type Options struct {
 	// Sparse folders have on the disk what was made there and what was asked for
 	// with Get.
 	Sparse bool
+	// Mended is how often logs of the folder have become others, under the same keys
+	// (cloud.Cloud.Mended): versions of before mean nothing then.
+	Mended int
 	// Changed, if it is not nil, is called after each round, for who shows Status.
 	// It must return soon.
 	Changed func()
@@ -53,7 +56,7 @@ func Open(o Options) (*Keeper, error) {
 	}
 	return newKeeper(config{
 		dir: dir, id: o.ID, source: cloudFolder{o.Folder}, engine: o.Index, clock: o.Clock,
-		watcher: o.Watcher, sparse: o.Sparse, open: opener(), changed: o.Changed,
+		watcher: o.Watcher, sparse: o.Sparse, mended: o.Mended, open: opener(), changed: o.Changed,
 	})
 }
 

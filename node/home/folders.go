@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -49,7 +50,7 @@ type kept struct {
 // gone, and does for each what this device is to do with it.
 func (s *session) openFolders() error {
 	wanted := map[string]bool{}
-	var errs []error
+	errs := []error{s.takeOver()}
 	for _, info := range s.cloud.Spaces(cloud.Folder) {
 		wanted[info.ID] = true
 		k, err := s.folderOf(info.ID)
@@ -71,6 +72,37 @@ func (s *session) openFolders() error {
 	s.mu.Unlock()
 	for _, k := range gone {
 		errs = append(errs, k.close())
+	}
+	return errors.Join(errs...)
+}
+
+// takeOver has this device keep the folders that the devices kept that it was before,
+// as long as it has not said itself what it does with them. They must be on this disk:
+// the home may have been copied to another machine.
+func (s *session) takeOver() error {
+	former := s.cloud.Former()
+	if len(former) == 0 {
+		return nil
+	}
+	var errs []error
+	for _, info := range s.cloud.Spaces(cloud.Folder) {
+		if _, said := s.cloud.Kept(s.cloud.Self(), info.ID); said {
+			continue
+		}
+		for _, f := range slices.Backward(former) {
+			keep, said := s.cloud.Kept(noise.Key(f.Device), info.ID)
+			if !said {
+				continue
+			}
+			if st, err := os.Stat(keep.Path); keep.Path == "" || err != nil || !st.IsDir() || s.overlaps(keep.Path) != nil {
+				break
+			}
+			keep.Published = "" // what others read is the other one's to write
+			if err := s.cloud.SetKeep(s.ctx, info.ID, keep); err != nil {
+				errs = append(errs, fmt.Errorf("folder %q: %w", info.Name, err))
+			}
+			break
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -226,7 +258,7 @@ func (k *kept) carryOut() error {
 	h := k.session.home
 	keeper, err := disk.Open(disk.Options{
 		Dir: keep.Path, Folder: k.folder, Index: h.index, ID: k.space.Info().ID,
-		Clock: h.node.Clock(), Watcher: h.watcher, Sparse: keep.Sparse, Changed: k.session.poke,
+		Clock: h.node.Clock(), Watcher: h.watcher, Sparse: keep.Sparse, Mended: k.session.cloud.Mended(), Changed: k.session.poke,
 	})
 	if err != nil {
 		return err

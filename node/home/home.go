@@ -199,7 +199,7 @@ func (h *Home) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-s.cloud.Stale():
-			h.node.Say("the cloud has a new key")
+			h.node.Say("this machine goes on with new logs")
 		case <-s.replaced:
 		}
 		h.set(nil, nil)

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/cloudbevy/bevy/client"
@@ -306,7 +308,45 @@ func (s *session) notices() {
 	} else {
 		n.Clear("revoked", "")
 	}
+	s.formerNotices()
 	s.folderNotices()
+}
+
+// formerNotices say which device this one was before, until that has been taken out
+// or turns out to live.
+func (s *session) formerNotices() {
+	const code = "another-machine"
+	n := s.home.node.Notices
+	lives := map[hypercore.Key]bool{}
+	for _, p := range s.cloud.Peers() {
+		lives[p.Key()] = true
+	}
+	for _, d := range s.cloud.Devices() {
+		i := slices.IndexFunc(s.cloud.Former(), func(f cloud.Former) bool { return f.Device == hypercore.Key(d.Key) })
+		if i < 0 {
+			continue
+		}
+		id := hypercore.Key(d.Key).String()[:8]
+		if d.Status != identity.In || lives[hypercore.Key(d.Key)] {
+			n.Clear(code, id)
+			continue
+		}
+		var kept []string
+		for _, info := range s.cloud.Spaces(cloud.Folder) {
+			if path := s.cloud.Keep(s.cloud.Self(), info.ID).Path; path != "" && path == s.cloud.Keep(d.Key, info.ID).Path {
+				kept = append(kept, info.Name)
+			}
+		}
+		why := "its data were copied, or put back from a backup"
+		if s.cloud.Former()[i].Behind {
+			why = "the others had more of what it wrote than was here, as of a disk that was put back to an earlier state"
+		}
+		text := fmt.Sprintf("this machine goes on as another one beside %s %s: %s", d.Name, id, why)
+		if len(kept) > 0 {
+			text += "; it has taken over " + strings.Join(kept, ", ")
+		}
+		n.Raise(client.Notice{Code: code, Subject: id, Severity: client.Warning, Text: text, Fix: "bevy machines rm " + id + ", if that one is gone for good"})
+	}
 }
 
 // self is what is known of this device.
