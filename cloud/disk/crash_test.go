@@ -1,10 +1,14 @@
 package disk
 
 import (
+	"context"
 	"errors"
 	"os"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/cloudbevy/bevy/hyper/clock"
 	"github.com/cloudbevy/bevy/hyper/storage"
@@ -187,4 +191,127 @@ func crashAt(t *testing.T, n int, index string, late bool) (done bool) {
 	must(t, a.k.Close())
 	must(t, engine.Close())
 	return false
+}
+
+// TestTheFolderIsOlderThanTheIndex: what the index and the disk have of others is not
+// in the logs any more, as when these were put back to an older state.
+func TestTheFolderIsOlderThanTheIndex(t *testing.T) {
+	a := newDevice(t, "a")
+	b := newDevice(t, "b", func(c *config) {
+		c.clock = clock.NewFake(fakeStart) // all is racy, and so compared once more
+	})
+	for _, p := range []string{"/changed", "/gone", "/edited", "/removed"} {
+		a.write(p, "old "+p)
+	}
+	converge(t, a, b)
+	kept := b.cloud.synced
+	for _, p := range []string{"/changed", "/edited", "/removed", "/new"} {
+		a.write(p, "newer "+p)
+	}
+	a.remove("/gone")
+	a.sync()
+	meet(a.cloud, b.cloud, true)
+	b.sync()
+	a.write("/late", "its content comes later")
+	a.sync()
+	meet(a.cloud, b.cloud, false)
+	b.sync()
+	if b.k.Status().Waiting != 1 || b.read("/new") != "newer /new" {
+		t.Fatalf("%+v\n%s", b.k.Status(), b.tree())
+	}
+	b.cloud.synced = kept
+	b.cloud.crash()
+	b.again()
+	b.write("/edited", "edited while it was behind")
+	b.remove("/removed")
+	want := b.tree()
+	b.sync()
+	b.sync()
+	b.wantNotice(CodeBehind)
+	same(t, "while it is behind", b.tree(), want)
+	meet(a.cloud, b.cloud, true)
+	converge(t, a, b)
+	b.wantCalm()
+	same(t, "the other", a.tree(), b.tree())
+	same(t, "both", b.tree(), `/changed "newer /changed"
+/edited "edited while it was behind"
+/late "its content comes later"
+/new "newer /new"
+`)
+}
+
+// TestAConflictOutlivesAnErrorOfResolvingIt, and a crash, which is one.
+func TestAConflictOutlivesAnErrorOfResolvingIt(t *testing.T) {
+	a, b := newDevice(t, "a"), newDevice(t, "b")
+	a.write("/x", "of a")
+	b.write("/x", "of b, too")
+	b.sync()
+	a.sync()
+	a.cloud.bomb = &bomb{left: 2} // what was heard is synced before rows, and before the cursor
+	meet(b.cloud, a.cloud, true)
+	if err := a.k.Sync(t.Context()); !errors.Is(err, errCrash) {
+		t.Fatal(err)
+	}
+	a.cloud.bomb = nil
+	if cursor, err := a.k.x.meta("cursor"); err != nil || string(cursor) != "2" {
+		t.Fatalf("it crashed too early: %q, %v", cursor, err)
+	}
+	a.again()
+	a.sync()
+	a.sync()
+	if !strings.Contains(a.tree(), "of a") || !strings.Contains(a.tree(), "of b, too") {
+		t.Errorf("the conflict was forgotten:\n%s", a.tree())
+	}
+}
+
+// TestWhatWasRemovedIsRemovedAlsoIfAllIsCompared: with other rules everything is
+// compared, also what the folder has no more.
+func TestWhatWasRemovedIsRemovedAlsoIfAllIsCompared(t *testing.T) {
+	a, b := newDevice(t, "a"), newDevice(t, "b")
+	for _, p := range []string{"/a", "/d/b", "/d/c", "/stays", "/z.tmp"} {
+		a.write(p, p)
+	}
+	converge(t, a, b)
+	for _, p := range []string{"/a", "/d", "/z.tmp"} {
+		a.remove(p)
+	}
+	a.write("/e", "/e")
+	a.sync()
+	meet(a.cloud, b.cloud, true)
+	b.write("/"+IgnoreFile, "*.tmp\n")
+	b.sync()
+	b.sync()
+	b.remove("/" + IgnoreFile)
+	b.sync()
+	same(t, "b", b.tree(), "/e \"/e\"\n/stays \"/stays\"\n/z.tmp \"/z.tmp\"\n")
+}
+
+// TestARoundFollowsOnOneThatFoundMore: without a Watcher, and not only when all is
+// looked through again.
+func TestARoundFollowsOnOneThatFoundMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newDevice(t, "b", func(c *config) { c.clock = clock.System })
+		ctx, stop := context.WithCancel(t.Context())
+		var work sync.WaitGroup
+		work.Go(func() {
+			if err := b.k.Run(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		other := newFake("other")
+		out, err := other.batch(ctx)
+		must(t, err)
+		must(t, out.put(ctx, entry{path: "/d/x", kind: kindFile, mode: 0o600}, strings.NewReader("not from a disk"), ""))
+		_, err = out.flush(ctx)
+		must(t, err)
+		meet(other, b.cloud, true)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		b.wantCalm()
+		same(t, "cloud", b.cloud.tree(), b.tree())
+		stop()
+		work.Wait()
+		must(t, b.k.Close())
+	})
 }

@@ -198,6 +198,9 @@ func (f *fakeFolder) changes(_ context.Context, since []byte) iter.Seq2[change, 
 			f.mu.Lock()
 			e := f.statLocked(p)
 			f.mu.Unlock()
+			if n == 0 && e == nil {
+				continue // it is not in an empty folder either
+			}
 			if !yield(change{p, e}, nil) {
 				return
 			}
