@@ -240,3 +240,17 @@ func TestWhatIsBeyondALimitIsNotThere(t *testing.T) {
 		t.Error("there are two logs to write")
 	}
 }
+
+// Chunks that are on their way to the disk are not stored again, either.
+func TestWhatRepeatsIsStoredOnce(t *testing.T) {
+	log := newLog(t, 1)
+	s := New(Options{ChunkSize: 256})
+	must(t, s.Own(log))
+	part := randomBytes(9, 300_000) // less than is appended at once
+	data := bytes.Repeat(part, 20)
+	ref := write(t, s, Ref{}, data)
+	wantContent(t, s, ref, data)
+	if got := log.ByteLength(); got > 1_500_000 {
+		t.Errorf("%d bytes of which %d are different took %d", len(data), len(part), got)
+	}
+}

@@ -177,6 +177,8 @@ type Writer struct {
 	hashed int         // of buf, how much is in hash
 	chunks []chunk     // to be appended, or found already, in order
 	group  []byte      // of chunks that are to be appended
+	away   *group      // that is being appended meanwhile
+	spare  group       // to be used again
 	levels [][]pointer // of nodes that are not full, from those of chunks up
 	base   *base
 
@@ -184,6 +186,20 @@ type Writer struct {
 	err     error
 	closed  bool
 	counted bool // among the store's writers
+}
+
+// A group is chunks or nodes that are appended together.
+type group struct {
+	chunks []chunk
+	data   []byte // that chunks lie in
+	blocks [][]byte
+	first  map[Hash]int // of blocks
+
+	// What became of it, once done is closed.
+	log   LogID
+	index uint64
+	err   error
+	done  chan struct{}
 }
 
 // A chunk is bytes that were cut off, or a pointer to the same bytes.
@@ -311,7 +327,7 @@ func (w *Writer) add(data []byte) {
 	if !ok {
 		// When the group has to grow, chunks before stay where they were.
 		n := len(w.group)
-		if group := w.h.s.group(); cap(w.group) < group && n >= group/4 {
+		if group := w.h.s.group() / 2; cap(w.group) < group && n >= group/4 {
 			w.group = append(make([]byte, 0, group+w.h.s.o.ChunkSize), w.group...)
 		}
 		w.group = append(w.group, data...)
@@ -319,22 +335,55 @@ func (w *Writer) add(data []byte) {
 	} else {
 		w.chunks = append(w.chunks, chunk{pointer: c})
 	}
-	if len(w.group) >= w.h.s.group() || len(w.chunks) >= 4*maxPointers {
-		w.settle()
+	// There are two groups: this one, and the one before.
+	if len(w.group) >= w.h.s.group()/2 || len(w.chunks) >= 4*maxPointers {
+		w.send()
 	}
 }
 
 // settle appends the chunks that wait, and the nodes that are full with them.
 func (w *Writer) settle() {
-	if w.err != nil {
+	w.send()
+	w.arrive()
+}
+
+// send begins to append the chunks that wait, when those before are there.
+func (w *Writer) send() {
+	w.arrive()
+	if w.err != nil || len(w.chunks) == 0 {
 		return
 	}
-	chunks := w.chunks
-	for depth := 0; len(chunks) > 0; depth++ {
-		pointers, err := w.store(depth, chunks)
+	for i, c := range w.chunks { // that came with those before, too
+		if p, ok := w.base.mine(c.hash, 0); c.data != nil && ok {
+			w.chunks[i] = chunk{pointer: p}
+		}
+	}
+	g := newGroup(w.chunks)
+	g.data = w.group
+	w.away, w.chunks, w.group, w.spare = g, w.spare.chunks, w.spare.data, group{}
+	go g.append(w.ctx, w.h)
+}
+
+// arrive waits for the chunks that are being appended, and makes nodes of them.
+func (w *Writer) arrive() {
+	g := w.away
+	if g == nil {
+		return
+	}
+	w.away = nil
+	for depth := 0; ; depth++ {
+		<-g.done
+		pointers, err := w.pointers(depth, g)
 		if err != nil {
 			w.fail(err)
 			return
+		}
+		if depth == 0 && w.err == nil {
+			clear(g.chunks)
+			w.spare = group{chunks: g.chunks[:0], data: g.data[:0]}
+			if cap(g.data) > w.h.s.group() {
+				w.spare.data = nil
+			}
 		}
 		if depth == len(w.levels) {
 			w.levels = append(w.levels, nil)
@@ -352,42 +401,47 @@ func (w *Writer) settle() {
 				w.levels[depth] = w.levels[depth][:0]
 			}
 		}
-		chunks = nodes
-	}
-	clear(w.chunks)
-	w.chunks, w.group = w.chunks[:0], w.group[:0]
-	if cap(w.group) > 2*w.h.s.group() {
-		w.group = nil
+		if len(nodes) == 0 {
+			return
+		}
+		g = newGroup(nodes)
+		g.append(w.ctx, w.h)
 	}
 }
 
-// store appends what is not stored yet of chunks or nodes.
-func (w *Writer) store(depth int, chunks []chunk) ([]pointer, error) {
-	// What comes twice among them is stored once.
-	first := map[Hash]int{}
-	var blocks [][]byte
+// newGroup returns what is not stored yet of chunks or nodes, once each.
+func newGroup(chunks []chunk) *group {
+	g := &group{chunks: chunks, first: map[Hash]int{}, done: make(chan struct{})}
 	for _, c := range chunks {
 		if c.data == nil {
 			continue
 		}
-		if _, ok := first[c.hash]; !ok {
-			first[c.hash] = len(blocks)
-			blocks = append(blocks, c.data)
+		if _, ok := g.first[c.hash]; !ok {
+			g.first[c.hash] = len(g.blocks)
+			g.blocks = append(g.blocks, c.data)
 		}
 	}
-	var log LogID
-	var index uint64
-	if len(blocks) > 0 {
-		var err error
-		if log, index, err = w.h.append(w.ctx, blocks); err != nil {
-			return nil, err
-		}
+	return g
+}
+
+// append appends the blocks of a group.
+func (g *group) append(ctx context.Context, h *Hold) {
+	defer close(g.done)
+	if len(g.blocks) > 0 {
+		g.log, g.index, g.err = h.append(ctx, g.blocks)
 	}
-	out := make([]pointer, len(chunks))
-	for i, c := range chunks {
+}
+
+// pointers returns where the chunks of a group are, which is done.
+func (w *Writer) pointers(depth int, g *group) ([]pointer, error) {
+	if g.err != nil {
+		return nil, g.err
+	}
+	out := make([]pointer, len(g.chunks))
+	for i, c := range g.chunks {
 		out[i] = c.pointer
 		if c.data != nil {
-			out[i].log, out[i].index = log, index+uint64(first[c.hash])
+			out[i].log, out[i].index = g.log, g.index+uint64(g.first[c.hash])
 			w.base.learn(out[i], depth, true)
 		}
 	}
@@ -434,7 +488,9 @@ func (w *Writer) finish() (root pointer, depth int, err error) {
 		if err != nil {
 			return pointer{}, 0, err
 		}
-		if up, err = w.store(depth+1, []chunk{node}); err != nil {
+		g := newGroup([]chunk{node})
+		g.append(w.ctx, w.h)
+		if up, err = w.pointers(depth+1, g); err != nil {
 			return pointer{}, 0, err
 		}
 	}
@@ -500,11 +556,14 @@ func (w *Writer) Abort() {
 		w.err = errors.New("write content: the writer was aborted")
 	}
 	w.closed = true
+	if w.away != nil {
+		<-w.away.done
+	}
 	if w.counted {
 		w.counted = false
 		w.h.s.writers.Add(-1)
 	}
-	w.buf, w.chunks, w.group, w.levels, w.base = nil, nil, nil, nil, nil
+	w.buf, w.chunks, w.group, w.away, w.spare, w.levels, w.base = nil, nil, nil, nil, group{}, nil, nil
 }
 
 // Ref returns the content, once Close has returned nil.
@@ -616,6 +675,12 @@ func (b *base) read(ctx context.Context, upTo int64) error {
 		}
 	}
 	return nil
+}
+
+// mine returns where this writer has stored a chunk or node, if it is still there.
+func (b *base) mine(hash Hash, depth int) (pointer, bool) {
+	p, ok := b.known[known{[16]byte(hash[:16]), uint8(depth)}]
+	return p.pointer, ok && p.sure && p.hash == hash && b.s.has(p.pointer)
 }
 
 // find returns where the same bytes are. Those that this writer did not store must
