@@ -101,3 +101,19 @@ type (
 func (c *Client) DynamoDB(ctx context.Context, app, operation string, in, out any) error {
 	return c.Do(ctx, http.MethodPost, "/dynamodb/"+url.PathEscape(operation)+"?app="+url.QueryEscape(app), in, out)
 }
+
+// What a node is asked about buckets.
+type (
+	// Bucket is a folder that programs for S3 see.
+	Bucket struct {
+		Name    string    `json:"name"`
+		Files   int       `json:"files"`
+		Bytes   int64     `json:"bytes"`
+		Created time.Time `json:"created,omitzero"` // not of folders that were made otherwise
+	}
+
+	// Buckets are those of an app.
+	Buckets struct {
+		Buckets []Bucket `json:"buckets"`
+	}
+)

@@ -20,6 +20,9 @@ type Door struct {
 	// whether they may be sent. No page does that by itself, so that they may come
 	// at any path, also at those of the API.
 	Signed bool
+	// Last doors are asked only at the node's own names, and only for what nothing
+	// else answers there.
+	Last bool
 }
 
 // UnderPath matches requests to a path, at any of the node's own names; it ends

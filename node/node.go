@@ -331,6 +331,9 @@ func (n *Node) Link() client.Link {
 // Paths are the folders of the node.
 func (n *Node) Paths() Paths { return n.opts.Paths }
 
+// Hosts are the names that the port answers to beside those of this machine.
+func (n *Node) Hosts() []string { return n.hosts }
+
 // Clock is the node's.
 func (n *Node) Clock() clock.Clock { return n.clock }
 

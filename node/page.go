@@ -23,14 +23,25 @@ var pageTypes = map[string]string{
 // put it into a frame.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
+// pageName is the file of the page that a request is for.
+func pageName(r *http.Request) string {
+	if name := path.Clean("/" + r.URL.Path)[1:]; name != "" {
+		return name
+	}
+	return "index.html"
+}
+
+// hasPage reports whether there is such a file.
+func hasPage(r *http.Request) bool {
+	st, err := fs.Stat(pageFiles, "page/"+pageName(r))
+	return err == nil && !st.IsDir()
+}
+
 // servePage serves the page. It holds nothing secret: what it shows it asks the
 // API for.
 func (n *Node) servePage(w http.ResponseWriter, r *http.Request) {
 	defer n.Busy("requests")()
-	name := path.Clean("/" + r.URL.Path)[1:]
-	if name == "" {
-		name = "index.html"
-	}
+	name := pageName(r)
 	b, err := fs.ReadFile(pageFiles, "page/"+name)
 	if err != nil {
 		http.NotFound(w, r)

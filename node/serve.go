@@ -39,19 +39,21 @@ func (n *Node) servePort(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf("the node does not answer to %q; bevy up --host lets it", hostOf(r)), http.StatusMisdirectedRequest)
 		return
 	}
-	for _, d := range n.doors {
-		if d.Signed && d.Match(r) {
-			n.serveDoor(d, w, r)
-			return
-		}
+	if d := n.doorFor(r, func(d *openDoor) bool { return d.Signed }); d != nil {
+		n.serveDoor(d, w, r)
+		return
 	}
 	own := n.ownHost(r)
 	if own && (r.URL.Path == client.Base || strings.HasPrefix(r.URL.Path, client.Base+"/")) {
 		n.serveAPI(w, r, func(open bool) (caller, error) { return n.guardPort(r, open) })
 		return
 	}
-	for _, d := range n.doors {
-		if !d.Signed && d.Match(r) {
+	if d := n.doorFor(r, func(d *openDoor) bool { return !d.Signed && !d.Last }); d != nil {
+		n.serveDoor(d, w, r)
+		return
+	}
+	if own && !hasPage(r) {
+		if d := n.doorFor(r, func(d *openDoor) bool { return d.Last }); d != nil {
 			n.serveDoor(d, w, r)
 			return
 		}
@@ -61,6 +63,16 @@ func (n *Node) servePort(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	http.NotFound(w, r)
+}
+
+// doorFor returns the first door of some that a request is for, or nil.
+func (n *Node) doorFor(r *http.Request, of func(*openDoor) bool) *openDoor {
+	for _, d := range n.doors {
+		if of(d) && d.Match(r) {
+			return d
+		}
+	}
+	return nil
 }
 
 // A routeHandler serves a route.

@@ -139,6 +139,8 @@ var printed = map[string]any{
 	"bevy table watch":          tableChange{},
 	"bevy table export":         exported{},
 	"bevy table restore":        putItems{},
+	"bevy s3 info":              doorInfo{},
+	"bevy dynamo info":          doorInfo{},
 }
 
 // TestEveryFieldIsInTheDocs compares the sections of docs/cli.md with the

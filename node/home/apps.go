@@ -26,6 +26,7 @@ func (h *Home) appRoutes() {
 		node.Call("POST", "/access-keys", "Make an access key", h.addAccessKey),
 		node.Call("DELETE", "/access-keys/{key}", "Take an access key back, for good", h.dropAccessKey),
 		node.Call("POST", "/environment", "Tell what programs for AWS have to know; a key is made if there is none", h.environment),
+		node.Call("GET", "/buckets", "List the buckets of an app", h.getBuckets),
 		tables,
 	)
 }

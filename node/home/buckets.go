@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cloudbevy/bevy/client"
 	"github.com/cloudbevy/bevy/cloud"
 	"github.com/cloudbevy/bevy/services/s3/objects"
 )
@@ -96,4 +97,34 @@ func (a appBuckets) Drop(ctx context.Context, app, name string) error {
 		return fmt.Errorf("drop bucket %q: %w", name, err)
 	}
 	return nil
+}
+
+// getBuckets lists the buckets of an app.
+func (h *Home) getBuckets(ctx context.Context, in client.OfApp) (out client.Buckets, err error) {
+	err = h.use(ctx, func(s *session) error {
+		if !s.cloud.HasApp(in.App) {
+			return noApp(in.App)
+		}
+		list, err := appBuckets{s}.List(ctx, in.App)
+		if err != nil {
+			return err
+		}
+		for _, b := range list {
+			info, err := appBuckets{s}.find(in.App, b.Name)
+			if err != nil {
+				continue // it was removed meanwhile
+			}
+			k, err := s.folderOf(info.ID)
+			if err != nil {
+				return err
+			}
+			st, err := k.folder.Stats(ctx, "/")
+			if err != nil {
+				return fmt.Errorf("count what is in bucket %q: %w", b.Name, err)
+			}
+			out.Buckets = append(out.Buckets, client.Bucket{Name: b.Name, Files: st.Files, Bytes: st.Bytes, Created: b.Created})
+		}
+		return nil
+	})
+	return out, err
 }

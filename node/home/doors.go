@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/cloudbevy/bevy/cloud"
 	"github.com/cloudbevy/bevy/node"
 	"github.com/cloudbevy/bevy/services/dynamodb"
+	"github.com/cloudbevy/bevy/services/s3"
 )
 
 // region is the one that is told to programs which want one.
@@ -26,12 +28,17 @@ type doors struct {
 	mu     sync.Mutex
 	closed bool                      // guarded by mu
 	dynamo map[string]*dynamodb.Door // by app; guarded by mu
+	s3     *s3.Door                  // of all apps; guarded by mu
 }
 
 // signedDoors hangs the doors for programs of other services into the node. Before
 // the others: their requests may come to any name and path.
 func (h *Home) signedDoors() {
 	h.node.Door(h.signedDoor("dynamodb", isDynamoDB, (*doors).serveDynamoDB))
+	objects := h.signedDoor("s3", h.isS3, (*doors).serveS3)
+	h.node.Door(objects)
+	objects.Signed, objects.Last, objects.Match = false, true, h.isPublic
+	h.node.Door(objects)
 }
 
 // doorsOf returns the doors of a session, which end with it.
@@ -58,6 +65,9 @@ func (d *doors) close() error {
 	defer d.mu.Unlock()
 	d.closed = true
 	var all []error
+	if d.s3 != nil {
+		all = append(all, d.s3.Close())
+	}
 	for app, door := range d.dynamo {
 		if err := door.Close(); err != nil {
 			all = append(all, fmt.Errorf("close the tables of %q: %w", app, err))
@@ -109,6 +119,38 @@ func (d *doors) tables(ctx context.Context, app string) (*dynamodb.Door, error) 
 	return door, nil
 }
 
+// buckets returns the door for the buckets of all apps.
+func (d *doors) buckets(ctx context.Context) (*s3.Door, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, errClosing
+	}
+	if d.s3 != nil {
+		return d.s3, nil
+	}
+	h, c := d.session.home, d.session.cloud
+	var err error
+	d.s3, err = s3.New(ctx, s3.Options{
+		Spaces: appBuckets{d.session}, Verifier: d.verifier("s3", nil), Hosts: h.node.Hosts(), Region: region, Clock: h.node.Clock(), Log: h.node.Log,
+		App: func(key string) string {
+			k, _ := c.FindAppKey(key) // it was found when the request was verified
+			return k.App
+		},
+		Allowed: func(key, bucket string, write bool) bool {
+			k, err := c.FindAppKey(key)
+			return err == nil && k.May("s3", bucket, write)
+		},
+		Apps: func(context.Context) (names []string, _ error) {
+			for _, a := range c.Apps() {
+				names = append(names, a.Name)
+			}
+			return names, nil
+		},
+	})
+	return d.s3, err
+}
+
 // verifier verifies requests by the keys of an app, or of all if it is nil. A
 // principal is the name of a key.
 func (d *doors) verifier(service string, app *string) *dynamodb.Verifier {
@@ -146,6 +188,40 @@ func isDynamoDB(r *http.Request) bool {
 	}
 	_, service := credential(r)
 	return service == "dynamodb"
+}
+
+// isS3 reports whether a request is one of S3's that is signed, also by a form, or
+// that is made to a host of its own.
+func (h *Home) isS3(r *http.Request) bool {
+	if s3.Match(h.node.Hosts(), r) {
+		return true
+	}
+	form := r.Method == http.MethodPost && strings.HasPrefix(r.Header.Get("Content-Type"), "multipart/form-data")
+	return form && !strings.HasPrefix(r.URL.Path, client.Base+"/")
+}
+
+// isPublic reports whether a request without a signature is to a bucket: what is
+// public can be read from it.
+func (h *Home) isPublic(r *http.Request) bool {
+	s := h.now()
+	bucket, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	if s == nil || bucket == "" {
+		return false
+	}
+	return slices.ContainsFunc(s.cloud.Apps(), func(a cloud.App) bool {
+		_, err := appBuckets{s}.find(a.Name, bucket)
+		return err == nil
+	})
+}
+
+func (d *doors) serveS3(w http.ResponseWriter, r *http.Request) {
+	door, err := d.buckets(r.Context())
+	if err != nil {
+		d.session.home.node.Log.Error("cannot open the buckets", "err", err)
+		http.Error(w, "the buckets can't be opened", http.StatusServiceUnavailable)
+		return
+	}
+	door.ServeHTTP(w, r)
 }
 
 // credential returns the access key and the service that a request says it is
