@@ -38,13 +38,13 @@ func canned(name, owner string) (acl, bool) {
 	case "", "private", "bucket-owner-read", "bucket-owner-full-control", "aws-exec-read":
 		return acl{mine}, true
 	case "public-read":
-		return acl{mine, {Group: everybody, Permission: read}}, true
+		return acl{{Group: everybody, Permission: read}, mine}, true
 	case "public-read-write":
-		return acl{mine, {Group: everybody, Permission: read}, {Group: everybody, Permission: write}}, true
+		return acl{{Group: everybody, Permission: read}, {Group: everybody, Permission: write}, mine}, true
 	case "authenticated-read":
-		return acl{mine, {Group: everyKey, Permission: read}}, true
+		return acl{{Group: everyKey, Permission: read}, mine}, true
 	case "log-delivery-write":
-		return acl{mine, {Group: logWriters, Permission: write}, {Group: logWriters, Permission: readACP}}, true
+		return acl{{Group: logWriters, Permission: write}, {Group: logWriters, Permission: readACP}, mine}, true
 	}
 	return nil, false
 }
@@ -117,7 +117,7 @@ var aclHeaders = []struct {
 }
 
 // headerACL reads the list that headers give, as it is kept; "" is private.
-func headerACL(h http.Header, owner string) (string, error) {
+func (c *call) headerACL(h http.Header, owner string) (string, error) {
 	name := h.Get("X-Amz-Acl")
 	var list acl
 	for _, kind := range aclHeaders {
@@ -125,7 +125,7 @@ func headerACL(h http.Header, owner string) (string, error) {
 			if strings.TrimSpace(part) == "" {
 				continue
 			}
-			g, err := headerGrant(part, kind.p)
+			g, err := c.headerGrant(part, kind.p)
 			if err != nil {
 				return "", err
 			}
@@ -149,26 +149,45 @@ func headerACL(h http.Header, owner string) (string, error) {
 	return name, nil
 }
 
-func headerGrant(text string, p permission) (grant, error) {
+func (c *call) headerGrant(text string, p permission) (grant, error) {
 	kind, value, ok := strings.Cut(strings.TrimSpace(text), "=")
 	value = strings.Trim(strings.TrimSpace(value), `"`)
 	switch {
 	case !ok:
 	case kind == "id":
-		return grant{ID: value, Permission: p}, checkID(value)
+		return grant{ID: value, Permission: p}, c.checkID(value)
 	case kind == "uri":
 		return grant{Group: value, Permission: p}, checkGroup(value)
 	case kind == "emailAddress":
-		return grant{}, failf("InvalidArgument", "Grants by e-mail address are not supported")
+		return grant{}, fail("UnresolvableGrantByEmailAddress")
 	}
 	return grant{}, badArgument("x-amz-grant", text, "Argument format not recognized")
 }
 
-func checkID(id string) error {
-	if id == "" {
-		return badArgument("CanonicalUser/ID", id, "Invalid id")
+// checkID refuses the id of nobody.
+func (c *call) checkID(id string) error {
+	_, isApp, err := c.appOf(id)
+	if err != nil || isApp {
+		return err
 	}
-	return nil
+	if v := c.d.o.Verifier; v != nil {
+		if _, err := v.Keys(c.ctx, id); err == nil {
+			return nil
+		} else if !errors.Is(err, ErrUnknownKey) {
+			return err
+		}
+	}
+	return badArgument("CanonicalUser/ID", id, "Invalid id")
+}
+
+// appOf finds the app that has an id.
+func (c *call) appOf(id string) (app string, ok bool, err error) {
+	apps, err := c.d.o.Apps(c.ctx)
+	i := slices.IndexFunc(apps, func(app string) bool { return canonicalID(app) == id })
+	if err != nil || i < 0 {
+		return "", false, err
+	}
+	return apps[i], true, nil
 }
 
 func checkGroup(uri string) error {
@@ -180,7 +199,7 @@ func checkGroup(uri string) error {
 
 // readACL reads the list of a request: from headers or the body.
 func (c *call) readACL() (string, error) {
-	text, err := headerACL(c.r.Header, c.owner)
+	text, err := c.headerACL(c.r.Header, c.owner)
 	if err != nil {
 		return "", err
 	}
@@ -197,10 +216,10 @@ func (c *call) readACL() (string, error) {
 	if text != "" || c.r.Header.Get("X-Amz-Acl") != "" {
 		return "", failf("InvalidRequest", "This request does not support content")
 	}
-	return parseXMLACL(body, c.owner)
+	return c.parseXMLACL(body, c.owner)
 }
 
-func parseXMLACL(body []byte, owner string) (string, error) {
+func (c *call) parseXMLACL(body []byte, owner string) (string, error) {
 	var in struct {
 		Owner *struct{ ID string }
 		List  *struct {
@@ -229,13 +248,13 @@ func parseXMLACL(body []byte, owner string) (string, error) {
 		switch out := (grant{ID: g.Grantee.ID, Group: g.Grantee.URI, Permission: g.Permission}); {
 		case out.ID != "":
 			out.Group = ""
-			err = checkID(out.ID)
+			err = c.checkID(out.ID)
 			list = append(list, out)
 		case out.Group != "":
 			err = checkGroup(out.Group)
 			list = append(list, out)
 		case g.Grantee.EmailAddress != "":
-			err = failf("InvalidArgument", "Grants by e-mail address are not supported")
+			err = fail("UnresolvableGrantByEmailAddress")
 		default:
 			err = fail("MalformedACLError")
 		}
@@ -332,8 +351,12 @@ func (c *call) replyACL(list acl) error {
 		} else {
 			d.grantee("CanonicalUser")
 			d.put("ID", g.ID)
-			if g.ID == canonicalID(c.owner) {
-				d.put("DisplayName", displayName(c.owner))
+			app, ok, err := c.appOf(g.ID)
+			if err != nil {
+				return err
+			}
+			if ok {
+				d.put("DisplayName", displayName(app))
 			}
 		}
 		d.out()

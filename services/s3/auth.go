@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cloudbevy/bevy/services/internal/sigv4"
 	"github.com/cloudbevy/bevy/services/s3/objects"
 	"github.com/cloudbevy/bevy/services/s3/policy"
 )
@@ -62,16 +63,29 @@ func (c *call) authenticate() error {
 		c.who, c.body = caller{anonymous: true}, body
 		return err
 	}
-	if c.query.Has("AWSAccessKeyId") || strings.HasPrefix(c.r.Header.Get("Authorization"), "AWS ") {
-		return badRequest("The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.")
-	}
-	s, err := v.Verify(c.r)
+	s, err := c.verify(v)
 	if err != nil {
 		return err
 	}
 	c.who = caller{app: c.d.o.App(s.AccessKey), key: s.AccessKey, presigned: s.Presigned, at: s.Time}
 	c.body = s.Body
 	return nil
+}
+
+// verify verifies the signature, whatever its version is.
+func (c *call) verify(v *Verifier) (*sigv4.Signed, error) {
+	if sigv4.IsV2(c.r) {
+		path := c.r.URL.EscapedPath()
+		if plain := locate("", c.r.URL.Path, nil); plain != c.address {
+			path = "/" + c.bucket + path
+		}
+		return v.VerifyV2(c.r, path)
+	}
+	s, err := v.Verify(c.r)
+	if e := new(sigv4.Error); c.query.Has("X-Amz-Algorithm") && errors.As(err, &e) && e.Kind == sigv4.BadScope {
+		return nil, failf("AuthorizationQueryParametersError", "Error parsing the X-Amz-Credential parameter; %s", e.Message)
+	}
+	return s, err
 }
 
 // authorize refuses what the caller may not do.

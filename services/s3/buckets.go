@@ -95,7 +95,7 @@ func (c *call) createBucket() error {
 	if ownership != "" && !goodOwnership(ownership) {
 		return badArgument("x-amz-object-ownership", ownership, "Invalid x-amz-object-ownership header: %s", ownership)
 	}
-	list, err := headerACL(c.r.Header, c.owner)
+	list, err := c.headerACL(c.r.Header, c.owner)
 	if err != nil {
 		return err
 	}

@@ -121,6 +121,7 @@ var codes = map[string]code{
 	"ServiceUnavailable":                             {503, "Please reduce your request rate."},
 	"SignatureDoesNotMatch":                          {403, "The request signature we calculated does not match the signature you provided. Check your key and signing method."},
 	"TooManyBuckets":                                 {400, "You have attempted to create more buckets than allowed"},
+	"UnresolvableGrantByEmailAddress":                {400, "The e-mail address you provided does not match any account on record."},
 	"UserKeyMustBeSpecified":                         {400, "The bucket POST must contain the specified field name. If it is specified, check the order of the fields."},
 	"XAmzContentSHA256Mismatch":                      {400, "The provided 'x-amz-content-sha256' header does not match what was computed."},
 }
@@ -206,7 +207,7 @@ func signatureError(s *sigv4.Error) *Error {
 	case sigv4.Missing:
 		return failf("InvalidRequest", "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.")
 	case sigv4.Incomplete, sigv4.Malformed, sigv4.BadScope:
-		return say("AuthorizationHeaderMalformed")
+		return failf("AuthorizationHeaderMalformed", "The authorization header is malformed; %s", s.Message)
 	case sigv4.BadQuery:
 		return say("AuthorizationQueryParametersError")
 	case sigv4.Unsigned, sigv4.Expired, sigv4.Denied:

@@ -77,15 +77,13 @@ func (c *call) postObject() error {
 	}
 	limits := sigv4.Posted{MaxLength: maxPut}
 	c.who = caller{anonymous: true}
-	if v := c.d.o.Verifier; v != nil && (f.fields["policy"] != "" || f.fields["x-amz-signature"] != "" || f.fields["x-amz-credential"] != "") {
+	if v := c.d.o.Verifier; v != nil && (f.fields["policy"] != "" || f.fields["x-amz-signature"] != "" || f.fields["x-amz-credential"] != "" || f.fields["awsaccesskeyid"] != "") {
 		posted, err := v.VerifyForm(c.ctx, f.fields, c.bucket)
 		if err != nil {
 			return formSignature(err)
 		}
 		limits = *posted
 		c.who = caller{app: c.d.o.App(posted.AccessKey), key: posted.AccessKey}
-	} else if f.fields["policy"] != "" || f.fields["awsaccesskeyid"] != "" {
-		return badArgument("x-amz-algorithm", "", "Bucket POST must contain a field named 'X-Amz-Algorithm'.")
 	}
 	if err := c.openBucket(); err != nil {
 		return err

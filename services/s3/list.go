@@ -20,10 +20,10 @@ func (c *call) encoder() (func(string) string, error) {
 	}
 }
 
-// encodeKey writes a key as S3 does: like a form, with slashes and stars as they are.
-func encodeKey(key string) string {
-	return strings.NewReplacer("%2F", "/", "%2A", "*").Replace(url.QueryEscape(key))
-}
+var keyEncoding = strings.NewReplacer("%2F", "/", "%2A", "*", "+", "%20")
+
+// encodeKey writes a key as it is in a URL, with slashes and stars as they are.
+func encodeKey(key string) string { return keyEncoding.Replace(url.QueryEscape(key)) }
 
 // page reads what all lists have in common.
 func (c *call) page(limitName string) (o objects.ListOptions, encode func(string) string, err error) {
@@ -80,9 +80,9 @@ func (c *call) listV2() error {
 	}
 	o.After = c.query.Get("start-after")
 	token := c.query.Get("continuation-token")
-	if c.query.Has("continuation-token") {
+	if token != "" {
 		after, err := base64.URLEncoding.DecodeString(token)
-		if err != nil || token == "" {
+		if err != nil {
 			return badArgument("continuation-token", token, "The continuation token provided is incorrect")
 		}
 		o.After = string(after)
@@ -95,7 +95,9 @@ func (c *call) listV2() error {
 	d.put("Name", c.bucket)
 	d.put("Prefix", encode(o.Prefix))
 	d.some("StartAfter", encode(c.query.Get("start-after")))
-	d.some("ContinuationToken", token)
+	if c.query.Has("continuation-token") {
+		d.put("ContinuationToken", token)
+	}
 	d.number("KeyCount", int64(len(p.Objects)+len(p.Prefixes)))
 	d.number("MaxKeys", int64(o.Limit))
 	d.some("Delimiter", encode(o.Delimiter))
@@ -169,7 +171,9 @@ func (c *call) listVersions() error {
 	d.truth("IsTruncated", p.More)
 	if p.More {
 		d.put("NextKeyMarker", encode(p.Next))
-		d.some("NextVersionIdMarker", p.NextVersion)
+		if n := len(p.Objects); n > 0 && p.Objects[n-1].Key == p.Next {
+			d.put("NextVersionIdMarker", versionID(p.NextVersion))
+		}
 	}
 	for i := range p.Objects {
 		o := &p.Objects[i]
@@ -235,7 +239,7 @@ func (c *call) listUploads() error {
 		d.in("Upload")
 		d.put("Key", encode(u.Key))
 		d.put("UploadId", u.ID)
-		d.owner("Initiator", c.owner)
+		d.owner("Initiator", c.initiator(u))
 		d.owner("Owner", c.owner)
 		d.put("StorageClass", storageClass(u.Meta))
 		d.time("Initiated", u.Created)
@@ -247,4 +251,12 @@ func (c *call) listUploads() error {
 	}
 	prefixes(d, p.Prefixes, encode)
 	return c.reply(d)
+}
+
+// initiator is the app that began an upload.
+func (c *call) initiator(u objects.Upload) string {
+	if u.By == "" {
+		return c.owner
+	}
+	return c.d.o.App(u.By)
 }

@@ -203,7 +203,7 @@ func (c *call) listParts() error {
 	d.put("Bucket", c.bucket)
 	d.put("Key", encode(c.key))
 	d.put("UploadId", u.ID)
-	d.owner("Initiator", c.owner)
+	d.owner("Initiator", c.initiator(u))
 	d.owner("Owner", c.owner)
 	d.put("StorageClass", storageClass(u.Meta))
 	d.number("PartNumberMarker", int64(after))
@@ -262,7 +262,11 @@ func (c *call) completeUpload() error {
 		c.r.Header.Del(algorithms[i].header())
 	}
 	c.r.Header.Del("X-Amz-Sdk-Checksum-Algorithm")
-	if err := c.xml("CompleteMultipartUpload", &in); err != nil {
+	body, err := c.text(maxBody)
+	if err != nil {
+		return err
+	}
+	if err := decode(body, "CompleteMultipartUpload", &in); err != nil {
 		return err
 	}
 	if len(in.Part) == 0 || len(in.Part) > objects.MaxPart {

@@ -61,7 +61,7 @@ func contentEncoding(values []string) string {
 			}
 		}
 	}
-	return strings.Join(out, ",")
+	return strings.Join(out, ", ")
 }
 
 // noEncryption refuses encryption that there is not. All is encrypted on the disk
@@ -105,7 +105,7 @@ func (c *call) putOptions() (o objects.PutOptions, err error) {
 	if o.Tags, err = parseTagHeader(h.Get("X-Amz-Tagging")); err != nil {
 		return o, err
 	}
-	if o.ACL, err = headerACL(h, c.owner); err != nil {
+	if o.ACL, err = c.headerACL(h, c.owner); err != nil {
 		return o, err
 	}
 	if o.ACL != "" {

@@ -31,6 +31,13 @@ func (v *Verifier) VerifyForm(ctx context.Context, fields map[string]string, buc
 	if len(policy) > maxPolicy {
 		return nil, fail(BadPolicy, "The policy is too long")
 	}
+	if fields["x-amz-algorithm"] == "" && fields["awsaccesskeyid"] != "" {
+		key, err := v.key(ctx, fields["awsaccesskeyid"])
+		if err != nil {
+			return nil, err
+		}
+		return v.verifyFormV2(fields, key, bucket)
+	}
 	if fields["x-amz-algorithm"] != algorithm {
 		return nil, fail(Malformed, "x-amz-algorithm only supports \"AWS4-HMAC-SHA256\"")
 	}
@@ -82,7 +89,7 @@ func (v *Verifier) checkPolicy(encoded string, fields map[string]string, bucket 
 			return err
 		}
 	}
-	free := []string{"policy", "x-amz-signature", "file", "bucket", "awsaccesskeyid"}
+	free := []string{"policy", "x-amz-signature", "signature", "file", "bucket", "awsaccesskeyid"}
 	for name := range fields {
 		if !spoken[name] && !slices.Contains(free, name) && !strings.HasPrefix(name, "x-ignore-") {
 			return fail(Denied, "Invalid according to Policy: Extra input fields: %s", name)

@@ -293,6 +293,9 @@ func (v *Verifier) setCredential(s *signature, credential string, kind Kind) err
 		return fail(kind, "Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term, got '%.80s'", credential)
 	}
 	n := len(parts) - 4
+	if v.Service == "s3" {
+		return v.setScope(s, parts[:n], parts[n:], kind)
+	}
 	s.accessKey = strings.Join(parts[:n], "/")
 	s.date, s.region, s.service = parts[n], parts[n+1], parts[n+2]
 	switch {
@@ -305,6 +308,26 @@ func (v *Verifier) setCredential(s *signature, credential string, kind Kind) err
 	case s.date != s.at.Format("20060102"):
 		return fail(BadScope, "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: '%.20s' != '%s'.",
 			s.date, s.at.Format("20060102"))
+	}
+	return nil
+}
+
+// setScope is setCredential in the words of S3.
+func (v *Verifier) setScope(s *signature, key, scope []string, kind Kind) error {
+	s.accessKey = strings.Join(key, "/")
+	s.date, s.region, s.service = scope[0], scope[1], scope[2]
+	_, err := time.Parse("20060102", s.date)
+	switch {
+	case err != nil:
+		return fail(kind, "incorrect date format %q. This date in the credential must be in the format \"yyyyMMdd\".", s.date)
+	case s.service != v.Service:
+		return fail(BadScope, "incorrect service %q. This endpoint belongs to \"s3\".", s.service)
+	case v.Region != "" && s.region != v.Region:
+		return fail(BadScope, "the region %q is wrong; expecting %q", s.region, v.Region)
+	case scope[3] != terminator:
+		return fail(BadScope, "incorrect terminal %q. This endpoint uses \"aws4_request\".", scope[3])
+	case s.date != s.at.Format("20060102"):
+		return fail(BadScope, "Invalid credential date. Date is not the same as X-Amz-Date.")
 	}
 	return nil
 }
