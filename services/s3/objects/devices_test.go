@@ -255,7 +255,7 @@ func FuzzAttributes(f *testing.F) {
 		}
 		must(t, brief.decode(b, true))
 		_ = a.etag(&folder.Entry{})
-		_ = (*Bucket)(nil).PartsOf(Object{Size: 100, v: version{a: a}})
+		_ = (*Bucket)(nil).PartsOf(Object{Size: 100, v: &version{a: a}})
 	})
 }
 

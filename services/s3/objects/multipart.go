@@ -180,7 +180,7 @@ func (b *Bucket) CopyPart(ctx context.Context, key, id string, number int, from 
 	}
 	var base content.Ref // what it shares with the source is not stored again
 	if from.shared == b.shared {
-		base = source.v.Content
+		base = source.stored().Content
 	}
 	body, err := b.receive(ctx, io.LimitReader(r, n), base)
 	defer body.release()

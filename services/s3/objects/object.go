@@ -39,7 +39,15 @@ type Object struct {
 	// ACL is what SetACL or Put were given.
 	ACL string
 
-	v version
+	v *version // what it was read from; nil if it was not
+}
+
+// stored returns what the object was read from.
+func (o *Object) stored() *version {
+	if o.v == nil {
+		return &version{}
+	}
+	return o.v
 }
 
 // Meta is what a client says of an object, and gets back with it.
@@ -120,7 +128,7 @@ type State struct {
 func (v *version) object(key string, s State, latest bool) Object {
 	o := Object{
 		Key: key, Size: v.Content.Size, Modified: v.modified(), Latest: latest, Marker: v.a.marker,
-		Meta: v.a.meta, Checksum: v.a.checksum, Parts: v.a.parts(), Tags: v.a.tags, Lock: v.a.lock, ACL: v.a.acl, v: *v,
+		Meta: v.a.meta, Checksum: v.a.checksum, Parts: v.a.parts(), Tags: v.a.tags, Lock: v.a.lock, ACL: v.a.acl, v: v,
 	}
 	if !o.Marker {
 		o.ETag = v.a.etag(&v.Entry)
@@ -142,7 +150,7 @@ func (v *version) modified() time.Time {
 
 // typed fills in the type of a file that nobody said anything of.
 func (o Object) typed() Object {
-	if o.v.plain && o.Meta.ContentType == "" {
+	if o.v != nil && o.v.plain && o.Meta.ContentType == "" {
 		o.Meta.ContentType = mime.TypeByExtension(path.Ext(o.Key))
 	}
 	return o
@@ -365,7 +373,7 @@ func (v *version) when() time.Time {
 // Open returns a reader of an object that Head or a list returned, also if another
 // one has its key by now. It must be closed.
 func (b *Bucket) Open(ctx context.Context, o Object) (*content.Reader, error) {
-	r, err := b.f.Contents().NewReader(ctx, o.v.Content)
+	r, err := b.f.Contents().NewReader(ctx, o.stored().Content)
 	if err != nil {
 		return nil, fmt.Errorf("open object %q: %w", o.Key, err)
 	}
@@ -374,7 +382,7 @@ func (b *Bucket) Open(ctx context.Context, o Object) (*content.Reader, error) {
 
 // Read returns an object of up to limit bytes, as Open does.
 func (b *Bucket) Read(ctx context.Context, o Object, limit int64) ([]byte, error) {
-	data, err := b.f.Contents().Get(ctx, o.v.Content, limit)
+	data, err := b.f.Contents().Get(ctx, o.stored().Content, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read object %q: %w", o.Key, err)
 	}
@@ -384,7 +392,7 @@ func (b *Bucket) Read(ctx context.Context, o Object, limit int64) ([]byte, error
 // PartsOf returns the parts of an object that was put in parts; none where their sizes
 // are not known.
 func (b *Bucket) PartsOf(o Object) []PartInfo {
-	a := &o.v.a
+	a := &o.stored().a
 	n := a.parts()
 	if n == 0 {
 		return nil

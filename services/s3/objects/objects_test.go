@@ -33,7 +33,7 @@ func TestObjectsComeBack(t *testing.T) {
 		must(t, err)
 		head, err := r.Head(ctx, key, "")
 		must(t, err)
-		o.v, head.v = version{}, version{}
+		o.v, head.v = nil, nil
 		want(t, key, o, head)
 		want(t, key+" etag", head.ETag, fmt.Sprintf("%x", md5.Sum(data)))
 		want(t, key+" meta", fmt.Sprintf("%v %v %v %v", head.Meta, head.Tags, head.ACL, head.Checksum), "{a/b c d e l x /w GLACIER map[a:1 b:]} [{k v}] public-read {CRC32 [1 2 3 4] false}")

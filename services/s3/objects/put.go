@@ -257,15 +257,18 @@ func (b *Bucket) Copy(ctx context.Context, key string, from *Bucket, source Obje
 	if err := checkKey(key); err != nil {
 		return fail(err)
 	}
-	a, old := o.attributes(CreatedCopy), &source.v.a
+	if source.v == nil || source.Marker {
+		return fail(ErrNoKey)
+	}
+	a, old := o.attributes(CreatedCopy), &source.stored().a
 	a.md5, a.sizes, a.checksum, a.checksums = old.md5, old.sizes, old.checksum, old.checksums
-	j := &job{ref: source.v.Content}
+	j := &job{ref: source.stored().Content}
 	r := Read{Size: source.Size}
 	copy(r.MD5[:], old.md5)
 	if from.shared == b.shared {
 		hold := b.f.Contents().Hold()
 		defer hold.Release()
-		hold.Keep(source.v.Content)
+		hold.Keep(source.stored().Content)
 	} else {
 		in, err := from.Open(ctx, source)
 		if err != nil {
