@@ -124,7 +124,7 @@ func (d *Door) getItem(ctx context.Context, r *request) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var o object
+	o := newObject()
 	if b != nil {
 		text, err := pick(b, r.paths())
 		if err != nil {

@@ -5,12 +5,26 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"sync"
 
 	"github.com/cloudbevy/bevy/services/dynamodb/item"
 )
 
 // An object is a JSON object that is being written.
 type object []byte
+
+// buffers are for bodies and answers.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// newObject begins an object in a buffer, which goes back when it was sent.
+func newObject() object { return (*buffers.Get().(*[]byte))[:0] }
+
+// recycle takes a buffer that nobody uses any more.
+func recycle(b []byte) {
+	if cap(b) > 0 && cap(b) <= maxPage*2 {
+		buffers.Put(&b)
+	}
+}
 
 func (o *object) name(name string) {
 	if len(*o) == 0 {

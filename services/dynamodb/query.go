@@ -677,7 +677,7 @@ func (w *walk) take(p *page, b stored, key []byte) error {
 
 // result is the answer of a walk.
 func (w *walk) result(p *page) ([]byte, error) {
-	o := make(object, 0, len(p.items)+256)
+	o := newObject()
 	if !p.counted {
 		o.name("Items")
 		o = append(append(append(o, '['), p.items...), ']')

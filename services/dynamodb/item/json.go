@@ -38,7 +38,7 @@ const maxNesting = 200
 
 // Parse reads JSON.
 func Parse(text []byte) (*Node, bool) {
-	p := parser{text: text}
+	p := parser{text: string(text)} // the one copy that all strings are parts of
 	n, ok := p.value(0)
 	if p.space(); !ok || p.at != len(text) {
 		return nil, false
@@ -87,14 +87,28 @@ func (n *Node) set(key string, v *Node, index map[string]int) {
 }
 
 type parser struct {
-	text  []byte
-	at    int
-	nodes []Node // to be handed out
+	text string
+	at   int
+	// To be handed out: what most objects need.
+	nodes []Node
+	more  int // how many come next
+	names []string
+	ptrs  []*Node
+}
+
+// room gives an object room for so many members, after which it takes its own.
+func (p *parser) room(n *Node, members int) {
+	if len(p.names) < members {
+		p.names, p.ptrs = make([]string, 16), make([]*Node, 16)
+	}
+	n.Keys, n.List = p.names[:0:members], p.ptrs[:0:members]
+	p.names, p.ptrs = p.names[members:], p.ptrs[members:]
 }
 
 func (p *parser) node(k Kind) *Node {
 	if len(p.nodes) == 0 {
-		p.nodes = make([]Node, 16)
+		p.nodes = make([]Node, max(8, p.more))
+		p.more = 16
 	}
 	n := &p.nodes[0]
 	p.nodes = p.nodes[1:]
@@ -124,7 +138,7 @@ func (p *parser) next(c byte) bool {
 }
 
 func (p *parser) word(w string) bool {
-	if len(p.text)-p.at < len(w) || string(p.text[p.at:p.at+len(w)]) != w {
+	if len(p.text)-p.at < len(w) || p.text[p.at:p.at+len(w)] != w {
 		return false
 	}
 	p.at += len(w)
@@ -163,6 +177,11 @@ func (p *parser) object(depth int) (*Node, bool) {
 	n := p.node(Object)
 	if p.next('}') {
 		return n, true
+	}
+	if depth < 2 {
+		p.room(n, 4)
+	} else {
+		p.room(n, 1) // it is a value, most of the time
 	}
 	var index map[string]int
 	for {
@@ -238,7 +257,7 @@ func (p *parser) number() (*Node, bool) {
 		}
 	}
 	n := p.node(Number64)
-	n.Num, _ = strconv.ParseFloat(string(p.text[start:p.at]), 64) // out of range is infinite
+	n.Num, _ = strconv.ParseFloat(p.text[start:p.at], 64) // out of range is infinite
 	return n, true
 }
 
@@ -253,16 +272,18 @@ func (p *parser) run() (n int) {
 
 func (p *parser) str() (string, bool) {
 	p.at++
-	start := p.at
+	start, ascii := p.at, byte(0)
 	for p.at < len(p.text) {
-		switch c := p.text[p.at]; {
+		c := p.text[p.at]
+		ascii |= c
+		switch {
 		case c == '"':
 			s := p.text[start:p.at]
 			p.at++
-			if !utf8.Valid(s) {
-				return string([]rune(string(s))), true
+			if ascii >= utf8.RuneSelf && !utf8.ValidString(s) {
+				return string([]rune(s)), true
 			}
-			return string(s), true
+			return s, true
 		case c == '\\':
 			return p.escaped(start)
 		case c < 0x20:
@@ -340,7 +361,7 @@ func (p *parser) hex() (rune, bool) {
 	if len(p.text)-p.at < 4 {
 		return 0, false
 	}
-	n, err := strconv.ParseUint(string(p.text[p.at:p.at+4]), 16, 16)
+	n, err := strconv.ParseUint(p.text[p.at:p.at+4], 16, 16)
 	p.at += 4
 	return rune(n), err == nil
 }
