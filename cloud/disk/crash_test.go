@@ -193,6 +193,41 @@ func crashAt(t *testing.T, n int, index string, late bool) (done bool) {
 	return false
 }
 
+// TestACrashAfterAPutMakesNoConflict: what was put, and changed before the next
+// start, is an edit of what was put, and what was removed is gone.
+func TestACrashAfterAPutMakesNoConflict(t *testing.T) {
+	for _, said := range []bool{true, false} {
+		a := newDevice(t, "a")
+		a.write("/edited", "1")
+		a.write("/moved", "moved")
+		a.write("/stays", "stays")
+		a.sync()
+		a.write("/edited", "22")
+		a.write("/removed", "removed")
+		a.rename("/moved", "/to")
+		a.cloud.bomb = &bomb{left: 0}
+		if said {
+			a.cloud.bomb.left = 1
+		}
+		if err := a.k.Sync(t.Context()); !errors.Is(err, errCrash) {
+			t.Fatal(err)
+		}
+		a.cloud.bomb = nil
+		if is := strings.Contains(a.cloud.tree(), "/removed"); is != said {
+			t.Fatalf("said is %v", is)
+		}
+		a.write("/edited", "333")
+		a.remove("/removed")
+		a.remove("/to")
+		a.again()
+		a.sync()
+		a.sync()
+		want := "/edited \"333\"\n/stays \"stays\"\n"
+		same(t, "disk", a.tree(), want)
+		same(t, "cloud", a.cloud.tree(), want)
+	}
+}
+
 // TestTheFolderIsOlderThanTheIndex: what the index and the disk have of others is not
 // in the logs any more, as when these were put back to an older state.
 func TestTheFolderIsOlderThanTheIndex(t *testing.T) {

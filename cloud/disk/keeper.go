@@ -85,6 +85,7 @@ type Keeper struct {
 		n, of int64
 	}
 	noted   int64 // how many paths the notices of later are about, without those missing
+	unsure  bool  // the index may not know what was put last
 	confirm bool  // what is gone may be removed
 	restore bool  // what is gone is to be written again
 
@@ -133,7 +134,7 @@ func newKeeper(c config) (*Keeper, error) {
 	if c.changed == nil {
 		c.changed = func() {}
 	}
-	k := &Keeper{c: c, x: x, full: true, dirty: map[string]bool{}, unstable: map[string]unstable{}, scan: notices{}, apply: notices{}, signal: make(chan struct{}, 1)}
+	k := &Keeper{c: c, x: x, full: true, unsure: true, dirty: map[string]bool{}, unstable: map[string]unstable{}, scan: notices{}, apply: notices{}, signal: make(chan struct{}, 1)}
 	return k, nil
 }
 
@@ -752,6 +753,9 @@ func (r *round) run(ctx context.Context) (err error) {
 		return err
 	}
 	if err := r.checkMended(ctx); err != nil {
+		return err
+	}
+	if err := r.recover(ctx); err != nil {
 		return err
 	}
 	if err := r.local(ctx); err != nil {

@@ -389,31 +389,88 @@ func (r *round) unstate(ctx context.Context, path string, old *row) error {
 }
 
 // flushOut makes the batch durable, and only then the index say so: else after a
-// crash what was not put would look like what is to be overwritten.
+// crash what was not put would look like what is to be overwritten. What is about
+// to be said is noted before, so that a crash in between makes no conflict of a
+// device with itself: see recover.
 func (r *round) flushOut(ctx context.Context) error {
 	defer r.out.close()
-	durable := r.out.b != nil
-	if durable {
-		stated, err := r.out.b.flush(ctx)
-		if err != nil {
-			if isFull(err) {
-				return errors.Join(r.stop(CodeDiskFull), err)
-			}
-			return fmt.Errorf("put: %w", err)
-		}
-		if len(stated) != len(r.out.todo) {
-			return fmt.Errorf("put: %d statements, not %d", len(stated), len(r.out.todo))
-		}
-		for i, t := range r.out.todo {
-			if t.now != nil {
-				t.now.stamp, t.now.hash = stated[i].stamp, stated[i].hash
-			} else {
-				r.x.unset(spaceGone, t.path)
-			}
-			r.x.put(t.path, t.now)
+	if r.out.b == nil {
+		return r.x.commit(false)
+	}
+	for _, t := range r.out.todo {
+		if t.now != nil {
+			r.x.set(spaceOut, t.path, appendRow(nil, t.now))
 		}
 	}
-	return r.x.commit(durable)
+	r.k.unsure = true
+	if err := r.x.commit(true); err != nil {
+		return err
+	}
+	stated, err := r.out.b.flush(ctx)
+	if err != nil {
+		if isFull(err) {
+			return errors.Join(r.stop(CodeDiskFull), err)
+		}
+		return fmt.Errorf("put: %w", err)
+	}
+	if len(stated) != len(r.out.todo) {
+		return fmt.Errorf("put: %d statements, not %d", len(stated), len(r.out.todo))
+	}
+	for i, t := range r.out.todo {
+		if t.now != nil {
+			t.now.stamp, t.now.hash = stated[i].stamp, stated[i].hash
+			r.x.unset(spaceOut, t.path)
+		} else {
+			r.x.unset(spaceGone, t.path)
+		}
+		r.x.put(t.path, t.now)
+	}
+	if err := r.x.commit(false); err != nil {
+		return err
+	}
+	r.k.unsure = false
+	return nil
+}
+
+// recover finds out what of the last batch was said, if the index does not know:
+// what is in the folder and was about to be said was on the disk then, also if the
+// disk has changed since.
+func (r *round) recover(ctx context.Context) error {
+	if !r.k.unsure {
+		return nil
+	}
+	for path, value := range r.x.scan(spaceOut, "", "") {
+		r.x.unset(spaceOut, path)
+		said, err := readRow(value)
+		if err != nil {
+			continue
+		}
+		e, err := r.source.stat(ctx, path)
+		if err != nil {
+			return err
+		}
+		if e != nil && said.isIn(e) {
+			said.stamp, said.hash = e.stamp, e.hash
+			r.x.put(path, said)
+		}
+		if err := r.commitSome(); err != nil {
+			return err
+		}
+	}
+	if err := r.x.commit(false); err != nil {
+		return err
+	}
+	r.k.unsure = false
+	return nil
+}
+
+// isIn tells whether an entry is what was said of what is on the disk. The time of
+// a file is that of its content.
+func (r *row) isIn(e *entry) bool {
+	if e.conflict || r.kind != e.kind || r.link != e.link || r.kind != kindLink && r.mode != e.mode {
+		return false
+	}
+	return r.kind != kindFile || r.size == e.size && r.mtime == e.mtime
 }
 
 // put states in the folder what is on the disk.
