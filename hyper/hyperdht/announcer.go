@@ -45,6 +45,7 @@ type announcer struct {
 	closest   []netip.AddrPort           // where to begin the next
 	ticks     int
 	timer     clock.Timer
+	stopFind  func()        // ends the search of the update under way
 	updating  chan struct{} // closed at the end of the update under way; nil is none
 	again     bool          // announce again after it
 	stopped   bool
@@ -137,6 +138,9 @@ func (a *announcer) halt(ctx context.Context, set func()) {
 		a.timer.Stop()
 	}
 	updating := a.updating
+	if a.stopFind != nil {
+		a.stopFind() // nothing was announced by that yet
+	}
 	a.mu.Unlock()
 	if updating != nil {
 		<-updating
@@ -282,7 +286,15 @@ func (a *announcer) announce(ctx context.Context) {
 	a.at[0], a.at[1], a.at[2] = a.at[1], a.at[2], map[netip.AddrPort]bool{}
 	closest := a.closest
 	a.mu.Unlock()
-	q := a.d.node.Query(ctx, a.target, dhtrpc.QueryOptions{Call: dhtrpc.Call{Command: cmdFindPeer}, Nodes: closest})
+	find, stop := context.WithCancel(ctx)
+	defer stop()
+	a.mu.Lock()
+	a.stopFind = stop
+	a.mu.Unlock()
+	if a.halted() {
+		return
+	}
+	q := a.d.node.Query(find, a.target, dhtrpc.QueryOptions{Call: dhtrpc.Call{Command: cmdFindPeer}, Nodes: closest})
 	q.Wait() // what has answered counts
 	if a.halted() {
 		return

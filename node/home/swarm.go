@@ -157,13 +157,21 @@ func (s *session) left(key noise.Key) {
 	s.poke()
 }
 
-// leaving is how long it may take to tell others that this device leaves. Those
-// who don't hear of it find out: what was announced ends by itself.
-const leaving = time.Second
+// leaving is how long it may take to tell others that this device leaves, and alone
+// how long when nobody is known who would hear it. Those who don't hear of it find
+// out: what was announced ends by itself.
+const (
+	leaving = time.Second
+	alone   = 100 * time.Millisecond
+)
 
 // close leaves the network.
 func (w *swarm) close() error {
-	timer := w.clock.AfterFunc(leaving, func() { _ = w.dht.Close() }) // which ends what the swarm waits for
+	patience := leaving
+	if n := w.dht.Node(); !n.Online() || len(n.Nodes(1)) == 0 {
+		patience = alone
+	}
+	timer := w.clock.AfterFunc(patience, func() { _ = w.dht.Close() }) // which ends what the swarm waits for
 	defer timer.Stop()
 	_ = w.Swarm.Close()
 	return w.dht.Close()
