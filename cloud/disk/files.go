@@ -314,7 +314,7 @@ func (f *rooted) open(path string) (out file, s stat, err error) {
 			opened.Close()
 			return err
 		}
-		out, s = osFile{opened}, statOf(info)
+		out, s = &osFile{File: opened}, statOf(info)
 		return nil
 	})
 	return out, s, err
@@ -323,7 +323,7 @@ func (f *rooted) open(path string) (out file, s stat, err error) {
 func (f *rooted) create(path string) (out file, err error) {
 	err = f.in(path, func(dir *os.Root, name string) error {
 		created, err := dir.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
-		out = osFile{created}
+		out = &osFile{File: created}
 		return err
 	})
 	return out, err
@@ -415,9 +415,26 @@ func (f *rooted) syncDir(path string) error {
 
 func (f *rooted) check(path string) error { return checkPath(path, windows) }
 
-type osFile struct{ *os.File }
+type osFile struct {
+	*os.File
+	wrote, hurried int64
+}
 
-func (f osFile) stat() (stat, error) {
+// hurryBytes is how much of a file is written before the disk is told to begin.
+const hurryBytes = 4 << 20
+
+// Write has the disk begin with what is written of a large file, so that there is
+// less left for the sync at its end.
+func (f *osFile) Write(p []byte) (int, error) {
+	n, err := f.File.Write(p)
+	if f.wrote += int64(n); f.wrote-f.hurried >= hurryBytes {
+		hurry(f.File, f.hurried, f.wrote)
+		f.hurried = f.wrote
+	}
+	return n, err
+}
+
+func (f *osFile) stat() (stat, error) {
 	info, err := f.File.Stat()
 	if err != nil {
 		return stat{}, err
