@@ -330,3 +330,27 @@ func TestForgedAnswersDoNotEndAnAttempt(t *testing.T) {
 		c.Close()
 	})
 }
+
+func TestServerThatNobodyAnswersEndsAtOnce(t *testing.T) {
+	inWorld(t, 6, func(t *testing.T, w *world) {
+		d := w.peer(behind(packet.PortRestricted)(w), Options{})
+		s := w.listen(d, ServerOptions{})
+		for _, n := range w.nodes {
+			n.Close()
+		}
+		s.ann.refresh() // which looks for nodes
+		time.Sleep(10 * time.Millisecond)
+		began := time.Now()
+		late, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := d.Suspend(late); err != nil && !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took > 200*time.Millisecond {
+			t.Errorf("it took %v", took)
+		}
+	})
+}

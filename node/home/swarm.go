@@ -171,7 +171,11 @@ func (w *swarm) close() error {
 	if n := w.dht.Node(); !n.Online() || len(n.Nodes(1)) == 0 {
 		patience = alone
 	}
-	timer := w.clock.AfterFunc(patience, func() { _ = w.dht.Close() }) // which ends what the swarm waits for
+	timer := w.clock.AfterFunc(patience, func() { // which ends what the swarm waits for
+		late, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = errors.Join(w.dht.Suspend(late), w.dht.Close()) // nobody is told any more
+	})
 	defer timer.Stop()
 	_ = w.Swarm.Close()
 	return w.dht.Close()
