@@ -112,8 +112,8 @@ var aclHeaders = []struct {
 	name string
 	p    permission
 }{
-	{"X-Amz-Grant-Full-Control", full}, {"X-Amz-Grant-Read", read}, {"X-Amz-Grant-Read-Acp", readACP},
-	{"X-Amz-Grant-Write", write}, {"X-Amz-Grant-Write-Acp", writeACP},
+	{"X-Amz-Grant-Read", read}, {"X-Amz-Grant-Write", write}, {"X-Amz-Grant-Read-Acp", readACP},
+	{"X-Amz-Grant-Write-Acp", writeACP}, {"X-Amz-Grant-Full-Control", full},
 }
 
 // headerACL reads the list that headers give, as it is kept; "" is private.
@@ -339,7 +339,9 @@ func (c *call) getObjectACL() error {
 	return c.replyACL(parseACL(o.ACL, c.owner))
 }
 
+// replyACL answers with a list, groups first.
 func (c *call) replyACL(list acl) error {
+	slices.SortStableFunc(list, func(a, b grant) int { return min(len(b.Group), 1) - min(len(a.Group), 1) })
 	d := newDocument("AccessControlPolicy")
 	d.owner("Owner", c.owner)
 	d.in("AccessControlList")

@@ -105,6 +105,10 @@ func (c *call) createBucket() error {
 	locks := strings.EqualFold(c.r.Header.Get("X-Amz-Bucket-Object-Lock-Enabled"), "true")
 	if c.b, err = c.d.store.Make(c.ctx, c.owner, c.bucket, locks); err != nil {
 		if errors.Is(err, objects.ErrBucketExists) {
+			if c.d.o.Region == "us-east-1" && list == "" && ownership == "" && !locks {
+				c.h.Set("Location", "/"+c.bucket)
+				return c.done(http.StatusOK) // as there, for clients that are used to it
+			}
 			return fail("BucketAlreadyOwnedByYou").with("BucketName", c.bucket)
 		}
 		return err

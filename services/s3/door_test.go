@@ -193,7 +193,8 @@ func (a answer) has(t testing.TB, name, value string) answer {
 func TestObjectsComeBackAsTheyWerePut(t *testing.T) {
 	w := newWorld(t)
 	w.do("PUT", "/pictures", "").want(t, "make bucket", 200).has(t, "Location", "/pictures")
-	w.do("PUT", "/pictures", "").want(t, "make it again", 409, "<Code>BucketAlreadyOwnedByYou</Code>")
+	w.do("PUT", "/pictures", "").want(t, "make it again", 200)
+	w.do("PUT", "/pictures", "", "X-Amz-Acl", "public-read").want(t, "make it again, otherwise", 409, "<Code>BucketAlreadyOwnedByYou</Code>")
 	w.do("PUT", "/pictures/a/b%20c.txt", "hello world", "Content-Type", "text/plain", "X-Amz-Meta-Who", "ann").want(t, "put", 200).has(t, "ETag", `"5eb63bbbe01eeed093cb22bb8f5acdc3"`)
 	a := w.do("GET", "/pictures/a/b%20c.txt", "").want(t, "get", 200).has(t, "Content-Type", "text/plain").has(t, "Content-Length", "11").has(t, "Accept-Ranges", "bytes")
 	if a.body != "hello world" || a.get("X-Amz-Meta-Who") != "ann" {

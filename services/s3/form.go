@@ -75,6 +75,7 @@ func (c *call) postObject() error {
 	if err != nil {
 		return err
 	}
+	f.fields["key"] = strings.ReplaceAll(f.fields["key"], "${filename}", f.name)
 	limits := sigv4.Posted{MaxLength: maxPut}
 	c.who = caller{anonymous: true}
 	if v := c.d.o.Verifier; v != nil && (f.fields["policy"] != "" || f.fields["x-amz-signature"] != "" || f.fields["x-amz-credential"] != "" || f.fields["awsaccesskeyid"] != "") {
@@ -89,11 +90,9 @@ func (c *call) postObject() error {
 		return err
 	}
 	c.allowOrigin()
-	key, ok := f.fields["key"]
-	if !ok || key == "" {
+	if c.key = f.fields["key"]; c.key == "" {
 		return badArgument("key", "", "Bucket POST must contain a field named 'key'.  If it is specified, please check the order of the fields.")
 	}
-	c.key = strings.ReplaceAll(key, "${filename}", f.name)
 	if len(c.key) > objects.MaxKey {
 		return keyTooLong(c.key)
 	}
@@ -203,11 +202,10 @@ func (c *call) formDone(f *form, put objects.Object) error {
 		to = f.fields["redirect"]
 	}
 	if u, err := url.Parse(to); to != "" && err == nil && (u.Scheme == "http" || u.Scheme == "https") {
-		q := u.Query()
-		q.Set("bucket", c.bucket)
-		q.Set("key", c.key)
-		q.Set("etag", quote(put.ETag))
-		u.RawQuery = strings.ReplaceAll(q.Encode(), "+", "%20")
+		if u.RawQuery != "" {
+			u.RawQuery += "&"
+		}
+		u.RawQuery += "bucket=" + c.bucket + "&key=" + encodeKey(c.key) + "&etag=" + url.QueryEscape(quote(put.ETag))
 		c.h.Set("Location", u.String())
 		return c.done(http.StatusSeeOther)
 	}

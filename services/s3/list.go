@@ -240,7 +240,7 @@ func (c *call) listUploads() error {
 		d.put("Key", encode(u.Key))
 		d.put("UploadId", u.ID)
 		d.owner("Initiator", c.initiator(u))
-		d.owner("Owner", c.owner)
+		d.owner("Owner", c.initiator(u))
 		d.put("StorageClass", storageClass(u.Meta))
 		d.time("Initiated", u.Created)
 		if u.Algorithm != "" {

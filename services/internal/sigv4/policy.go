@@ -63,16 +63,22 @@ func (v *Verifier) VerifyForm(ctx context.Context, fields map[string]string, buc
 // checkPolicy looks whether a form is as its policy says.
 func (v *Verifier) checkPolicy(encoded string, fields map[string]string, bucket string, out *Posted) error {
 	text, err := base64.StdEncoding.DecodeString(encoded)
-	var policy struct {
-		Expiration string            `json:"expiration"`
-		Conditions []json.RawMessage `json:"conditions"`
+	// The names count as they are written, other than encoding/json sees it in structs.
+	var parts map[string]json.RawMessage
+	var expiration string
+	var conditions []json.RawMessage
+	if err != nil || json.Unmarshal(text, &parts) != nil {
+		return fail(BadPolicy, "Invalid Policy: Invalid JSON.")
 	}
-	if err != nil || json.Unmarshal(text, &policy) != nil {
-		return fail(BadPolicy, "The policy can't be read")
+	if json.Unmarshal(parts["conditions"], &conditions) != nil || len(conditions) == 0 {
+		return fail(BadPolicy, "Invalid Policy: Policy missing conditions.")
 	}
-	end, err := time.Parse(time.RFC3339, policy.Expiration)
+	if json.Unmarshal(parts["expiration"], &expiration) != nil {
+		return fail(BadPolicy, "Invalid Policy: Policy missing expiration.")
+	}
+	end, err := time.Parse(time.RFC3339, expiration)
 	if err != nil {
-		return fail(BadPolicy, "The policy does not say when it expires")
+		return fail(BadPolicy, "Invalid Policy: Invalid 'expiration' value: '%.40s'", expiration)
 	}
 	if v.now().After(end) {
 		return fail(Denied, "Invalid according to Policy: Policy expired.")
@@ -84,14 +90,14 @@ func (v *Verifier) checkPolicy(encoded string, fields map[string]string, bucket 
 		return fields[name]
 	}
 	spoken := map[string]bool{}
-	for _, raw := range policy.Conditions {
+	for _, raw := range conditions {
 		if err := checkCondition(raw, value, spoken, out); err != nil {
 			return err
 		}
 	}
 	free := []string{"policy", "x-amz-signature", "signature", "file", "bucket", "awsaccesskeyid"}
 	for name := range fields {
-		if !spoken[name] && !slices.Contains(free, name) && !strings.HasPrefix(name, "x-ignore-") {
+		if !spoken[name] && !slices.Contains(free, name) && !strings.HasPrefix(name, "x-ignore-") && !strings.HasPrefix(name, "x-amz-checksum-") {
 			return fail(Denied, "Invalid according to Policy: Extra input fields: %s", name)
 		}
 	}
@@ -104,6 +110,9 @@ func checkCondition(raw json.RawMessage, value func(string) string, spoken map[s
 	failed := fail(Denied, "Invalid according to Policy: Policy Condition failed: %.200s", raw)
 	var exact map[string]string
 	if json.Unmarshal(raw, &exact) == nil {
+		if len(exact) == 0 {
+			return fail(BadPolicy, "Invalid Policy: Invalid Simple-Condition: Simple-Conditions must have exactly one property specified.")
+		}
 		for name, want := range exact {
 			name = strings.ToLower(name)
 			spoken[name] = true

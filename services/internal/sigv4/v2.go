@@ -56,8 +56,10 @@ func (v *Verifier) VerifyV2(r *http.Request, path string) (*Signed, error) {
 	if err != nil {
 		return nil, err
 	}
-	text := r.Method + "\n" + r.Header.Get("Content-MD5") + "\n" + r.Header.Get("Content-Type") + "\n" + date + "\n" + amzHeaders(r.Header) + path + subresources(query)
-	if !sameV2(key.Secret, text, got) {
+	before, after := r.Method+"\n"+r.Header.Get("Content-MD5")+"\n"+r.Header.Get("Content-Type")+"\n"+date+"\n"+amzHeaders(r.Header), subresources(query)
+	text := before + path + after
+	// Some sign the name of a bucket with a slash that the address has not.
+	if !sameV2(key.Secret, text, got) && !sameV2(key.Secret, before+path+"/"+after, got) {
 		return nil, &Error{Kind: Mismatch, Message: "The request signature we calculated does not match the signature you provided. Check your key and signing method.", ToSign: text}
 	}
 	s.Principal = key.Principal
@@ -127,6 +129,9 @@ func subresources(query url.Values) string {
 
 // verifyFormV2 verifies a form that was signed as it was before version 4.
 func (v *Verifier) verifyFormV2(fields map[string]string, key Key, bucket string) (*Posted, error) {
+	if fields["signature"] == "" {
+		return nil, fail(Malformed, "Bucket POST must contain a field named 'Signature'.")
+	}
 	if !sameV2(key.Secret, fields["policy"], fields["signature"]) {
 		return nil, fail(Mismatch, "The request signature we calculated does not match the signature you provided. Check your key and signing method.")
 	}
