@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/cloudbevy/bevy/client"
 	"github.com/cloudbevy/bevy/cloud"
+	"github.com/cloudbevy/bevy/services/dynamodb"
 	"github.com/cloudbevy/bevy/services/s3/objects"
 )
 
@@ -53,7 +55,11 @@ func (a appBuckets) Open(ctx context.Context, app, name string) (*objects.Space,
 	if err != nil {
 		return nil, fmt.Errorf("open bucket %q: %w", name, err)
 	}
-	return &objects.Space{Folder: k.folder, Created: created(info)}, nil
+	gone := func() bool {
+		now := k.space.Info()
+		return now.Removed || now.Name != name
+	}
+	return &objects.Space{Folder: k.folder, Created: created(info), Gone: gone}, nil
 }
 
 func (a appBuckets) find(app, name string) (cloud.SpaceInfo, error) {
@@ -127,4 +133,80 @@ func (h *Home) getBuckets(ctx context.Context, in client.OfApp) (out client.Buck
 		return nil
 	})
 	return out, err
+}
+
+// tableBuckets are where the tables of an app are exported to and imported from:
+// the buckets of the app.
+type tableBuckets struct {
+	doors *doors
+	app   string
+}
+
+var _ dynamodb.Buckets = tableBuckets{}
+
+// Allow implements dynamodb.Buckets.
+func (b tableBuckets) Allow(key, bucket string, write bool) bool {
+	k, err := b.doors.session.cloud.FindAppKey(key)
+	return err == nil && k.May("s3", bucket, write)
+}
+
+// with calls f with a bucket.
+func (b tableBuckets) with(ctx context.Context, name string, f func(*objects.Bucket) error) (err error) {
+	door, err := b.doors.buckets(ctx)
+	if err != nil {
+		return err
+	}
+	bucket, err := door.Store().Open(ctx, b.app, name)
+	if errors.Is(err, objects.ErrNoBucket) {
+		return fmt.Errorf("open bucket %q: %w", name, dynamodb.ErrNotFound)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, bucket.Close()) }()
+	return f(bucket)
+}
+
+// Put implements dynamodb.Buckets.
+func (b tableBuckets) Put(ctx context.Context, bucket, key string, r io.Reader) error {
+	return b.with(ctx, bucket, func(bucket *objects.Bucket) error {
+		_, err := bucket.Put(ctx, key, r, objects.PutOptions{})
+		return err
+	})
+}
+
+// Get implements dynamodb.Buckets. The bucket may be closed before the content is.
+func (b tableBuckets) Get(ctx context.Context, bucket, key string) (out io.ReadCloser, err error) {
+	err = b.with(ctx, bucket, func(bucket *objects.Bucket) error {
+		o, err := bucket.Head(ctx, key, "")
+		if err != nil {
+			return err
+		}
+		r, err := bucket.Open(ctx, o)
+		if err == nil {
+			out = io.NopCloser(r)
+		}
+		return err
+	})
+	return out, err
+}
+
+// List implements dynamodb.Buckets.
+func (b tableBuckets) List(ctx context.Context, bucket, prefix string, limit int) (keys []string, err error) {
+	err = b.with(ctx, bucket, func(bucket *objects.Bucket) error {
+		o := objects.ListOptions{Prefix: prefix}
+		for more := true; more && len(keys) < limit; {
+			o.Limit = limit - len(keys)
+			page, err := bucket.List(ctx, o)
+			if err != nil {
+				return err
+			}
+			for _, object := range page.Objects {
+				keys = append(keys, object.Key)
+			}
+			o.After, more = page.Next, page.More
+		}
+		return nil
+	})
+	return keys, err
 }

@@ -105,7 +105,7 @@ func (d *doors) tables(ctx context.Context, app string) (*dynamodb.Door, error) 
 	}
 	h := d.session.home
 	door, err := dynamodb.New(ctx, dynamodb.Options{
-		Trees: appTrees{d.session.cloud, app}, Clock: h.node.Clock(), Log: h.node.Log, Region: region,
+		Trees: appTrees{d.session.cloud, app}, Clock: h.node.Clock(), Log: h.node.Log, Region: region, Buckets: tableBuckets{d, app},
 		Authorize: dynamodb.Authorize(d.verifier("dynamodb", &app)),
 		Allow: func(key, table string, write bool) bool {
 			k, err := d.session.cloud.FindAppKey(key)

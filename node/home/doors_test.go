@@ -3,6 +3,7 @@ package home
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/cloudbevy/bevy/client"
 )
@@ -109,6 +111,114 @@ func TestTablesAreOnTwoMachines(t *testing.T) {
 	})
 	if again := a.environment(""); again.AccessKey == e.AccessKey {
 		t.Error("it is given out again")
+	}
+}
+
+// buckets is a program for S3.
+func buckets(e client.Environment) *s3.Client {
+	return s3.NewFromConfig(sdk(e), func(o *s3.Options) { o.UsePathStyle = true })
+}
+
+func putObject(t *testing.T, c *s3.Client, bucket, key, text string) {
+	t.Helper()
+	if _, err := c.PutObject(t.Context(), &s3.PutObjectInput{Bucket: &bucket, Key: &key, Body: strings.NewReader(text)}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// object reads an object, "" if there is none.
+func object(t *testing.T, c *s3.Client, bucket, key string) string {
+	t.Helper()
+	out, err := c.GetObject(t.Context(), &s3.GetObjectInput{Bucket: &bucket, Key: &key})
+	if code := codeOfAWS(err); code == "NoSuchKey" || code == "NoSuchBucket" {
+		return ""
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Body.Close()
+	b, err := io.ReadAll(out.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestBucketsAreFoldersOfTheCloud(t *testing.T) {
+	net := network(t)
+	a, b := newMachine(t, net, "laptop"), newMachine(t, net, "attic")
+	here := buckets(a.environment(""))
+	name := aws.String("docs")
+	if _, err := here.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: name}); err != nil {
+		t.Fatal(err)
+	}
+	putObject(t, here, "docs", "a/one.txt", "one")
+	putObject(t, here, "docs", "no//path", "odd")
+	a.pair(b)
+	e := a.environment("")
+	b.until("the key", func() bool { return b.environment("").AccessKey == e.AccessKey })
+	there := buckets(b.environment(""))
+	b.wait("the object", func() bool {
+		return object(t, there, "docs", "a/one.txt") == "one" && object(t, there, "docs", "no//path") == "odd"
+	})
+	// It is on the disk of who keeps the folder, and what is saved there is an object.
+	b.add("mine", "docs")
+	b.until("the file", func() bool { return b.reads("mine/a/one.txt") == "one" })
+	b.write("mine/two.txt", "two")
+	a.wait("the other's file", func() bool { return object(t, here, "docs", "two.txt") == "two" })
+	// So it is not for programs to remove.
+	for _, key := range []string{"a/one.txt", "two.txt", "no//path"} {
+		if _, err := here.DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: name, Key: &key}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := here.DeleteBucket(t.Context(), &s3.DeleteBucketInput{Bucket: name}); codeOfAWS(err) != "BucketNotEmpty" {
+		t.Errorf("a bucket that is kept on a disk was removed: %v", err)
+	}
+	b.do("DELETE", "/folders/docs?everywhere=true", nil, nil)
+	a.wait("the bucket is gone", func() bool {
+		_, err := here.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: name})
+		return codeOfAWS(err) == "NoSuchBucket"
+	})
+	// One of the same name is another, on both.
+	if _, err := there.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: name}); err != nil {
+		t.Fatal(err)
+	}
+	putObject(t, there, "docs", "new", "new")
+	a.wait("the new bucket", func() bool { return object(t, here, "docs", "new") == "new" })
+	if got := object(t, here, "docs", "a/one.txt"); got != "" {
+		t.Errorf("it has %q of the old one", got)
+	}
+}
+
+func TestATableIsExportedToABucket(t *testing.T) {
+	m := newMachine(t, "", "solo")
+	e := m.environment("")
+	db, store := dynamodb.NewFromConfig(sdk(e)), buckets(e)
+	makeTable(t, db, "things")
+	putID(t, db, "things", "one")
+	if _, err := db.UpdateContinuousBackups(t.Context(), &dynamodb.UpdateContinuousBackupsInput{TableName: aws.String("things"),
+		PointInTimeRecoverySpecification: &types.PointInTimeRecoverySpecification{PointInTimeRecoveryEnabled: aws.Bool(true)}}); err != nil {
+		t.Fatal(err)
+	}
+	in := &dynamodb.ExportTableToPointInTimeInput{TableArn: aws.String("arn:aws:dynamodb:us-east-1:000000000000:table/things"), S3Bucket: aws.String("out"), S3Prefix: aws.String("all")}
+	if _, err := store.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: in.S3Bucket}); err != nil {
+		t.Fatal(err)
+	}
+	made, err := db.ExportTableToPointInTime(t.Context(), in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.wait("the export", func() bool {
+		out, err := db.DescribeExport(t.Context(), &dynamodb.DescribeExportInput{ExportArn: made.ExportDescription.ExportArn})
+		if err != nil || out.ExportDescription.ExportStatus == types.ExportStatusFailed {
+			t.Fatal(err, aws.ToString(out.ExportDescription.FailureMessage))
+		}
+		return out.ExportDescription.ExportStatus == types.ExportStatusCompleted
+	})
+	list, err := store.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: in.S3Bucket, Prefix: aws.String("all/")})
+	if err != nil || len(list.Contents) < 3 {
+		t.Errorf("it has %d objects: %v", len(list.Contents), err)
 	}
 }
 
