@@ -121,7 +121,7 @@ func same(t testing.TB, got, want string) {
 }
 
 func TestAWSCommand(t *testing.T) {
-	s := start(t)
+	s := up(t)
 	name := bucketName()
 	t.Cleanup(func() { dropBucket(t, s, name) })
 	at := "s3://" + name
@@ -172,7 +172,7 @@ func TestAWSCommand(t *testing.T) {
 }
 
 func TestS3cmd(t *testing.T) {
-	s := start(t)
+	s := up(t)
 	u, err := url.Parse(s.URL)
 	ok(t, err)
 	name := bucketName()
@@ -219,7 +219,7 @@ func TestS3cmd(t *testing.T) {
 }
 
 func TestRclone(t *testing.T) {
-	s := start(t)
+	s := up(t)
 	name := bucketName()
 	t.Cleanup(func() { dropBucket(t, s, name) })
 	// The provider "Other" is what there is for servers that rclone does not know.
@@ -255,7 +255,7 @@ func TestRclone(t *testing.T) {
 }
 
 func TestRestic(t *testing.T) {
-	s := start(t)
+	s := up(t)
 	name := bucketName()
 	t.Cleanup(func() { dropBucket(t, s, name) })
 	r := have(t, s, "restic", "--quiet", "--no-cache", "--repo=s3:"+s.URL+"/"+name+"/repo")
@@ -281,7 +281,7 @@ func TestRestic(t *testing.T) {
 }
 
 func TestSDKForJavaScript(t *testing.T) {
-	s := start(t)
+	s := up(t)
 	root, err := nodepeer.Root()
 	ok(t, err)
 	dir := filepath.Join(root, "interop", "node-doors")
@@ -291,6 +291,6 @@ func TestSDKForJavaScript(t *testing.T) {
 		}
 		t.Skipf("the packages of interop/node-doors are missing: %v; run `npm ci` there", err)
 	}
-	node := program{t: t, path: "node", args: []string{"s3-sdk.js"}, env: append(os.Environ(), "NODE_NO_WARNINGS=1", fmt.Sprint("BEVY_S3_OTHER=", s.Other)), dir: dir}
-	node.run(s.URL, s.Key, s.Secret)
+	script := program{t: t, path: "node", args: []string{"s3-sdk.js"}, env: append(os.Environ(), "NODE_NO_WARNINGS=1", fmt.Sprint("BEVY_S3_OTHER=", s.Other)), dir: dir}
+	script.run(s.URL, s.Key, s.Secret)
 }

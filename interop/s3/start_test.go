@@ -29,9 +29,12 @@ func TestMain(m *testing.M) {
 	dir := os.Getenv(folderOfServer)
 	if dir == "" {
 		code := m.Run()
-		if ours.close != nil {
-			if err := ours.close(); err != nil {
-				fmt.Fprintln(os.Stderr, "close the server:", err)
+		for _, end := range []func() error{ours.close, node.close} {
+			if end == nil {
+				continue
+			}
+			if err := end(); err != nil {
+				fmt.Fprintln(os.Stderr, "close a server:", err)
 				code = 1
 			}
 		}

@@ -240,14 +240,14 @@ func TestABucketIsAWebsite(t *testing.T) {
 }
 
 func TestBucketsAreKnownByTheirHosts(t *testing.T) {
-	s := start(t)
+	s := up(t)
 	u, err := url.Parse(s.URL)
 	ok(t, err)
 	s.URL = "http://s3.localhost:" + u.Port()
 	if s.Other {
 		t.Skip("others must be told their names")
 	}
-	here := start(t)
+	here := up(t)
 	b := bucket(t, here)
 	config := here.config()
 	config.BaseEndpoint = &s.URL
