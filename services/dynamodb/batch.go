@@ -100,7 +100,7 @@ func (d *Door) batchGetItem(ctx context.Context, r *request) ([]byte, error) {
 		}
 		t := tables[name]
 		var found []byte
-		var cost float64
+		var units float64
 		var unread []*item.Node
 		before := size
 		for _, key := range part.Get("Keys").List {
@@ -110,11 +110,11 @@ func (d *Door) batchGetItem(ctx context.Context, r *request) ([]byte, error) {
 			}
 			if now := size + b.size(); now-before > maxTableGet || now > maxBatchGet {
 				unread = append(unread, key)
-				cost++
+				units++
 				continue
 			}
 			size += b.size()
-			cost += readUnits(b.size(), part.flag("ConsistentRead"))
+			units += readUnits(b.size(), part.flag("ConsistentRead"))
 			if b == nil {
 				continue
 			}
@@ -131,7 +131,7 @@ func (d *Door) batchGetItem(ctx context.Context, r *request) ([]byte, error) {
 		if unread != nil {
 			left.raw2(name, part.unprocessed(unread))
 		}
-		if c := consumed(r, name, cost); c != nil {
+		if c := consumed(r, name, cost{table: units}); c != nil {
 			if costs != nil {
 				costs = append(costs, ',')
 			}
@@ -207,7 +207,7 @@ type batchPart struct {
 	t       *table
 	items   []item.Item // nil to delete
 	keys    []item.Item
-	cost    float64
+	cost    cost
 	metrics []byte
 }
 
@@ -295,18 +295,20 @@ func (p *batchPart) write(ctx context.Context, r *request) error {
 			if err != nil {
 				return err
 			}
-			size := 0
-			if now != nil {
-				size = now.Size()
+			c := change{key: at, old: old, now: now}
+			u, err := x.s.cost(r, c)
+			if err != nil {
+				x.err = err
+				return err
 			}
-			p.cost += writeUnits(old.size(), size)
+			p.cost.add(u, 1)
 			if m := collection(r, x.s, p.keys[i]); m != nil {
 				if p.metrics != nil {
 					p.metrics = append(p.metrics, ',')
 				}
 				p.metrics = append(p.metrics, m...)
 			}
-			if err := x.apply(change{key: at, old: old, now: now}); err != nil {
+			if err := x.apply(c); err != nil {
 				return err
 			}
 		}

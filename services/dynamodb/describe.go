@@ -144,7 +144,7 @@ func (d *Door) describe(s *schema, counts state, status string) tableDescription
 			mode = "PAY_PER_REQUEST"
 		}
 		out.BillingModeSummary, out.TableThroughputModeSummary = &billingSummary{BillingMode: mode}, &modeSummary{TableThroughputMode: mode}
-		if s.OnDemandAt != 0 && status == "ACTIVE" {
+		if s.OnDemandAt != 0 && (status == "ACTIVE" || status == "DELETING") {
 			out.BillingModeSummary.LastUpdateToPayPerRequestDateTime = seconds(s.OnDemandAt)
 			out.TableThroughputModeSummary.LastUpdateToPayPerRequestDateTime = seconds(s.OnDemandAt)
 		}

@@ -132,7 +132,7 @@ func (d *Door) getItem(ctx context.Context, r *request) ([]byte, error) {
 		}
 		o.raw("Item", text)
 	}
-	o.consumed(r, s.Name, readUnits(b.size(), r.flag("ConsistentRead")))
+	o.consumed(r, s.Name, cost{table: readUnits(b.size(), r.flag("ConsistentRead"))})
 	return o.end(), nil
 }
 
@@ -218,13 +218,11 @@ func (d *Door) change(ctx context.Context, r *request, i item.Item) ([]byte, err
 		if old != nil && r.str("ReturnValues") == "ALL_OLD" {
 			o.raw("Attributes", old.json())
 		}
-		size := 0
-		if i != nil && r.has("ReturnConsumedCapacity") {
-			size = i.Size()
+		c := change{key: at, old: old, now: i}
+		if err := x.tell(&o, r, c, key); err != nil {
+			return err
 		}
-		o.consumed(r, x.s.Name, writeUnits(old.size(), size))
-		o.metrics(r, x.s, key)
-		return x.apply(change{key: at, old: old, now: i})
+		return x.apply(c)
 	})
 	if err != nil {
 		return nil, err
@@ -258,14 +256,27 @@ func (d *Door) updateItem(ctx context.Context, r *request) ([]byte, error) {
 		case "UPDATED_NEW":
 			o.some("Attributes", expr.Pick(c.now, r.updated()))
 		}
-		o.consumed(r, x.s.Name, writeUnits(c.old.size(), c.now.Size()))
-		o.metrics(r, x.s, r.item("Key"))
+		if err := x.tell(&o, r, c, r.item("Key")); err != nil {
+			return err
+		}
 		return x.apply(c)
 	})
 	if err != nil {
 		return nil, err
 	}
 	return o.end(), nil
+}
+
+// tell writes what a change costs, and of its item collection.
+func (x *tx) tell(o *object, r *request, c change, key item.Item) error {
+	u, err := x.s.cost(r, c)
+	if err != nil {
+		x.err = err
+		return err
+	}
+	o.consumed(r, x.s.Name, u)
+	o.metrics(r, x.s, key)
+	return nil
 }
 
 // updated are the paths that an update changes.

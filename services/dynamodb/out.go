@@ -2,6 +2,7 @@ package dynamodb
 
 import (
 	"encoding/json"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -103,27 +104,108 @@ func units(unit int, sizes ...int) float64 {
 	return math.Max(1, math.Ceil(float64(slices.Max(sizes))/float64(unit)))
 }
 
+// A cost is what something has cost, of a table and of its indexes by name.
+type cost struct {
+	table         float64
+	global, local map[string]float64
+}
+
+// counted reports whether a request asks what it costs.
+func (r *request) counted() bool {
+	asked := r.str("ReturnConsumedCapacity")
+	return asked == "TOTAL" || asked == "INDEXES"
+}
+
+// add adds a cost, so many times.
+func (c *cost) add(o cost, times float64) {
+	c.table += times * o.table
+	for _, m := range []struct {
+		to   *map[string]float64
+		from map[string]float64
+	}{{&c.global, o.global}, {&c.local, o.local}} {
+		for name, u := range m.from {
+			if *m.to == nil {
+				*m.to = map[string]float64{}
+			}
+			(*m.to)[name] += times * u
+		}
+	}
+}
+
+func sum(m map[string]float64) (all float64) {
+	for _, u := range m {
+		all += u
+	}
+	return all
+}
+
+// cost is what a change costs, if the request asks for it.
+func (s *schema) cost(r *request, c change) (out cost, err error) {
+	if !r.counted() {
+		return out, nil
+	}
+	out.table = writeUnits(c.old.size(), c.now.Size())
+	if len(s.Global)+len(s.Local) == 0 {
+		return out, nil
+	}
+	old, err := c.old.item()
+	if err != nil {
+		return out, err
+	}
+	for _, x := range s.indexes() {
+		was, is := x.size(s, old), x.size(s, c.now)
+		if was == 0 && is == 0 {
+			continue
+		}
+		one := cost{global: map[string]float64{x.Name: writeUnits(was, is)}}
+		if x.local {
+			one = cost{local: one.global}
+		}
+		out.add(one, 1)
+	}
+	return out, nil
+}
+
+// size is how many bytes an item has in an index; none is 0.
+func (x *index) size(s *schema, i item.Item) int {
+	if i == nil || !x.hasKey(s, i) {
+		return 0
+	}
+	return x.project(s, i).Size()
+}
+
 // consumed writes what a request has cost, if that was asked for.
-func (o *object) consumed(r *request, table string, u float64) {
-	if b := consumed(r, table, u); b != nil {
+func (o *object) consumed(r *request, table string, c cost) {
+	if b := consumed(r, table, c); b != nil {
 		o.raw("ConsumedCapacity", b)
 	}
 }
 
-func consumed(r *request, table string, u float64) []byte {
-	asked := r.str("ReturnConsumedCapacity")
-	if asked != "TOTAL" && asked != "INDEXES" {
+func consumed(r *request, table string, u cost) []byte {
+	if !r.counted() {
 		return nil
 	}
 	var c object
-	c.units("CapacityUnits", u)
+	c.units("CapacityUnits", u.table+sum(u.global)+sum(u.local))
 	c.str("TableName", table)
-	if asked == "INDEXES" {
-		var t object
-		t.units("CapacityUnits", u)
-		c.raw("Table", t.end())
+	if r.str("ReturnConsumedCapacity") == "INDEXES" {
+		c.raw("Table", unitsObject(u.table))
+		c.indexUnits("GlobalSecondaryIndexes", u.global)
+		c.indexUnits("LocalSecondaryIndexes", u.local)
 	}
 	return c.end()
+}
+
+func (o *object) indexUnits(name string, units map[string]float64) {
+	if len(units) == 0 {
+		return
+	}
+	var all object
+	for _, x := range slices.Sorted(maps.Keys(units)) {
+		all.name(x)
+		all = append(all, unitsObject(units[x])...)
+	}
+	o.raw(name, all.end())
 }
 
 // metrics writes those of an item collection, if they were asked for.

@@ -701,35 +701,25 @@ func (w *walk) result(p *page) ([]byte, error) {
 
 // consumed writes what a walk has cost.
 func (w *walk) consumed(o *object, p *page) {
-	asked := w.r.str("ReturnConsumedCapacity")
-	if asked != "TOTAL" && asked != "INDEXES" {
-		return
-	}
-	cost := func(bytes int) float64 {
+	units := func(bytes int) float64 {
 		u := math.Ceil(float64(bytes) / 4096)
 		if !w.r.flag("ConsistentRead") {
 			u /= 2
 		}
 		return u
 	}
-	table, index := cost(p.table), cost(p.index)
-	var c object
-	c.units("CapacityUnits", table+index)
-	c.str("TableName", w.s.Name)
-	if asked == "INDEXES" {
-		c.raw("Table", unitsObject(table))
-		if w.x != nil {
-			var byName object
-			byName.name(w.x.Name)
-			byName = append(byName, unitsObject(index)...)
-			kind := "GlobalSecondaryIndexes"
-			if w.x.local {
-				kind = "LocalSecondaryIndexes"
-			}
-			c.raw(kind, byName.end())
-		}
+	c := cost{table: units(p.table)}
+	switch {
+	case w.x == nil:
+	case w.x.local:
+		c.local = map[string]float64{w.x.Name: units(p.index)}
+	default:
+		c.global = map[string]float64{w.x.Name: units(p.index)}
 	}
-	o.raw("ConsumedCapacity", c.end())
+	if w.r.counted() && c.table+sum(c.global)+sum(c.local) == 0 { // looking costs as much as finding a little
+		c.table = units(1)
+	}
+	o.consumed(w.r, w.s.Name, c)
 }
 
 func unitsObject(u float64) []byte {

@@ -454,7 +454,7 @@ func (d *Door) transactWriteItems(ctx context.Context, r *request) ([]byte, erro
 		return nil, err
 	}
 	defer release()
-	costs := map[string]float64{}
+	costs := map[string]*cost{}
 	var metrics map[string][]byte
 	slices.Sort(used)
 	if err := d.together(ctx, tables, func(txs map[string]*tx) error {
@@ -482,11 +482,26 @@ func (d *Door) transactWriteItems(ctx context.Context, r *request) ([]byte, erro
 	return o.end(), nil
 }
 
+// value is the cost; none is nothing.
+func (c *cost) value() cost {
+	if c == nil {
+		return cost{}
+	}
+	return *c
+}
+
+func addCost(costs map[string]*cost, name string, c cost, times float64) {
+	if costs[name] == nil {
+		costs[name] = new(cost)
+	}
+	costs[name].add(c, times)
+}
+
 // costs writes what a request has cost by tables, if that was asked for.
-func (o *object) costs(r *request, order []string, costs map[string]float64) {
+func (o *object) costs(r *request, order []string, costs map[string]*cost) {
 	var list []byte
 	for _, name := range order {
-		if c := consumed(r, name, costs[name]); c != nil {
+		if c := consumed(r, name, costs[name].value()); c != nil {
 			if list != nil {
 				list = append(list, ',')
 			}
@@ -572,7 +587,7 @@ func alone(reasons []reason, i int) []reason {
 }
 
 // transact does the parts of a transaction, if all can be done.
-func transact(r *request, all []action, txs map[string]*tx, note func(), costs map[string]float64, metrics map[string][]byte) error {
+func transact(r *request, all []action, txs map[string]*tx, note func(), costs map[string]*cost, metrics map[string][]byte) error {
 	reasons := make([]reason, len(all))
 	changes := make([]change, len(all))
 	seen := map[string]bool{}
@@ -606,11 +621,15 @@ func transact(r *request, all []action, txs map[string]*tx, note func(), costs m
 			}
 			continue
 		}
-		if size += max(c.old.size(), c.now.Size()); size > maxTransact {
+		if size += c.now.Size(); size > maxTransact {
 			return errTransactSize
 		}
 		changes[i] = c
-		costs[name] += 2 * writeUnits(c.old.size(), c.now.Size())
+		u, err := x.s.cost(r, c)
+		if err != nil {
+			return err
+		}
+		addCost(costs, name, u, 2)
 		if m := collection(r, x.s, a.item("Key")); m != nil && a.kind != "Put" {
 			metrics[name] = append(metrics[name], m...)
 		}
@@ -677,7 +696,7 @@ func (d *Door) transactGetItems(ctx context.Context, r *request) ([]byte, error)
 			return nil, err
 		}
 	}
-	costs := map[string]float64{}
+	costs := map[string]*cost{}
 	seen, size := map[string]bool{}, 0
 	list := []byte{'['}
 	for i, n := range parts {
@@ -706,7 +725,7 @@ func (d *Door) transactGetItems(ctx context.Context, r *request) ([]byte, error)
 		if size += b.size(); size > maxTransact {
 			return nil, errTransactSize
 		}
-		costs[s.Name] += 2 * readUnits(b.size(), true)
+		addCost(costs, s.Name, cost{table: readUnits(b.size(), true)}, 2)
 		if i > 0 {
 			list = append(list, ',')
 		}
