@@ -9,6 +9,7 @@ import (
 
 	"github.com/cloudbevy/bevy/cloud/identity"
 	"github.com/cloudbevy/bevy/hyper/hypercore"
+	"github.com/cloudbevy/bevy/hyper/noise"
 )
 
 // A Log is one of the logs that a cloud is made of.
@@ -17,11 +18,13 @@ type Log struct {
 	Space string // its id
 	// Content says that it has contents of files, which other logs name.
 	Content bool
+	// Removed says that its space was.
+	Removed bool
 }
 
-// Logs returns the logs of the cloud, but of spaces that were removed: those
-// that name contents before those with the contents. Whoever copies them in this
-// order, each as it is when its turn comes, has all that is named in the copy.
+// Logs returns the logs of the cloud: those that name contents before those with
+// the contents. Whoever copies them in this order, each as it is when its turn
+// comes, has all that is named in the copy.
 func (c *Cloud) Logs(ctx context.Context) (list []Log, err error) {
 	if err := c.refresh(ctx); err != nil {
 		return nil, err
@@ -31,17 +34,15 @@ func (c *Cloud) Logs(ctx context.Context) (list []Log, err error) {
 	seen := map[hypercore.Key]bool{{}: true} // no content
 	var contents []Log
 	for id, records := range c.records {
-		if c.infos[id].Removed {
-			continue
-		}
+		removed := c.infos[id].Removed
 		for _, r := range records {
 			if !seen[r.Tree] {
 				seen[r.Tree] = true
-				list = append(list, Log{Key: r.Tree, Space: id})
+				list = append(list, Log{Key: r.Tree, Space: id, Removed: removed})
 			}
 			if !seen[r.Content] {
 				seen[r.Content] = true
-				contents = append(contents, Log{Key: r.Content, Space: id, Content: true})
+				contents = append(contents, Log{Key: r.Content, Space: id, Content: true, Removed: removed})
 			}
 		}
 	}
@@ -52,26 +53,63 @@ func (c *Cloud) Logs(ctx context.Context) (list []Log, err error) {
 
 func byKey(a, b Log) int { return slices.Compare(a.Key[:], b.Key[:]) }
 
-// Root returns what Recover needs, beside the logs and the owner's seed. It is
-// no secret to who has these.
+// Root returns what leads to everything in the logs, for Learn. It is no secret
+// to who has these.
 func (c *Cloud) Root() ([]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return json.Marshal(welcome{Control: c.someControl()})
+	r := root{Control: c.someControl()}
+	seen := map[string]bool{}
+	for _, w := range r.Control {
+		for _, cert := range c.roster.Chain(noise.Key(w.Device)) {
+			if b := cert.Encode(); !seen[string(b)] {
+				seen[string(b)] = true
+				r.Certificates = append(r.Certificates, b)
+			}
+		}
+	}
+	return json.Marshal(r)
 }
 
-// Recover makes a device of an owner's cloud where no other one may be left: the
-// cloud's logs are in the store, and a device that had them gave the root. The
-// logs are read as those of others.
-func Recover(ctx context.Context, o Options, seed identity.Seed, root []byte) (*Cloud, error) {
-	var w welcome
-	if err := json.Unmarshal(root, &w); err != nil {
-		return nil, fmt.Errorf("read the root of the cloud: %w", err)
+// root is what Root returns: some control logs, and why their writers are in.
+type root struct {
+	Control      []writerRecord `json:"control"`
+	Certificates [][]byte       `json:"certificates"`
+}
+
+// Learn has the device read what other devices of the cloud have said, from logs
+// that came into its store by another way than from them. With them and its
+// owner's seed a cloud is back where no other device is left.
+func (c *Cloud) Learn(ctx context.Context, b []byte) error {
+	var w root
+	if err := json.Unmarshal(b, &w); err != nil {
+		return fmt.Errorf("read the root of the cloud: %w", err)
 	}
-	if len(w.Control) == 0 || len(w.Control) > maxControl {
-		return nil, errors.New("read the root of the cloud: it names no logs")
+	if len(w.Control) == 0 || len(w.Control) > maxControl || len(w.Certificates) > maxControl*identity.MaxDepth {
+		return errors.New("read the root of the cloud: it names no logs")
 	}
-	return create(ctx, o, &seed, w.Control)
+	entries := map[string][]byte{}
+	for _, b := range w.Certificates {
+		cert, err := identity.DecodeCertificate(b)
+		if err != nil {
+			return fmt.Errorf("read the root of the cloud: %w", err)
+		}
+		entries[certKey(cert)] = b
+	}
+	for _, r := range w.Control {
+		if err := r.check(controlSpace, r.Tree); err != nil {
+			return fmt.Errorf("read the root of the cloud: %w", err)
+		}
+		b, err := json.Marshal(r)
+		if err != nil {
+			return err
+		}
+		entries[writerKeys+controlSpace+"/"+r.Tree.String()] = b
+	}
+	if err := c.putAll(ctx, entries); err != nil {
+		return fmt.Errorf("learn of the logs of a cloud: %w", err)
+	}
+	return c.refresh(ctx)
 }
 
 // SealForOwner encrypts a message that the owner's seed opens.

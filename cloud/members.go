@@ -30,10 +30,6 @@ func firstKey(o identity.Owner) secret {
 // With a seed it may be that of a cloud there is: this device then is one more
 // in it, and gets the rest from the others once it reaches one.
 func Create(ctx context.Context, o Options, seed *identity.Seed) (*Cloud, error) {
-	return create(ctx, o, seed, nil)
-}
-
-func create(ctx context.Context, o Options, seed *identity.Seed, known []writerRecord) (*Cloud, error) {
 	o.fill()
 	if _, err := loadSecrets(o.Vault); !errors.Is(err, ErrNoCloud) {
 		if err == nil {
@@ -51,7 +47,7 @@ func create(ctx context.Context, o Options, seed *identity.Seed, known []writerR
 	}
 	owner := identity.NewOwner(*seed)
 	id := owner.Cloud()
-	s := &secrets{Version: secretsVersion, Seed: seed[:], SeedShown: shown, Cloud: id[:], Epoch: firstEpoch, Keys: map[string]secret{firstEpoch: firstKey(owner)}, Before: known}
+	s := &secrets{Version: secretsVersion, Seed: seed[:], SeedShown: shown, Cloud: id[:], Epoch: firstEpoch, Keys: map[string]secret{firstEpoch: firstKey(owner)}}
 	if err := s.renew(&o, owner.KeyPair(), nil); err != nil {
 		return nil, err
 	}
@@ -439,10 +435,22 @@ func (c *Cloud) Devices() []identity.Device {
 // writes from now on does not count, and the others go on with another key. What
 // it has said until now stays.
 func (c *Cloud) Revoke(ctx context.Context, device noise.Key) error {
-	issuer := c.KeyPair()
 	if seed, here, _ := c.Seed(); here {
-		issuer = identity.NewOwner(seed).KeyPair()
+		return c.RevokeBy(ctx, device, identity.NewOwner(seed))
 	}
+	return c.revoke(ctx, device, c.KeyPair())
+}
+
+// RevokeBy is Revoke by the word of the owner, who can take out any device. The
+// owner is not kept here.
+func (c *Cloud) RevokeBy(ctx context.Context, device noise.Key, owner identity.Owner) error {
+	if owner.Cloud() != c.ID() {
+		return fmt.Errorf("revoke %s: %w", hypercore.Key(device), ErrOwner)
+	}
+	return c.revoke(ctx, device, owner.KeyPair())
+}
+
+func (c *Cloud) revoke(ctx context.Context, device noise.Key, issuer noise.KeyPair) error {
 	v := identity.Revocation{Cloud: c.ID(), Device: device, Time: c.clock.Now()}
 	c.mu.Lock()
 	r := c.roster
@@ -492,7 +500,7 @@ func (c *Cloud) Revoke(ctx context.Context, device noise.Key) error {
 		return fmt.Errorf("revoke %s: %w", hypercore.Key(device), err)
 	}
 	if !after.Has(c.Self()) && c.Self() != device {
-		return fmt.Errorf("revoke %s: this device is in by its word alone: %w", hypercore.Key(device), identity.ErrDenied)
+		return fmt.Errorf("revoke %s: %w", hypercore.Key(device), ErrLeans)
 	}
 	if err := c.newEpoch(entries, func(k noise.Key) bool { return k != device }); err != nil {
 		return err
@@ -503,8 +511,15 @@ func (c *Cloud) Revoke(ctx context.Context, device noise.Key) error {
 	return c.refresh(ctx)
 }
 
-// ErrNoDevice: there is no such device in the cloud.
-var ErrNoDevice = errors.New("no such device in the cloud")
+// Errors about devices, which come wrapped.
+var (
+	// ErrNoDevice: there is no such device in the cloud.
+	ErrNoDevice = errors.New("no such device in the cloud")
+	// ErrLeans: this device is in by the word of the one that it would revoke.
+	ErrLeans = fmt.Errorf("this device is in by its word alone: %w", identity.ErrDenied)
+	// ErrOwner: who is asked for is the owner of another cloud.
+	ErrOwner = fmt.Errorf("the owner is another one's: %w", identity.ErrDenied)
+)
 
 // newEpoch adds a new key of the cloud to entries, sealed for the owner and for
 // each device that stays.
