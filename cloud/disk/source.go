@@ -150,9 +150,7 @@ func ours(e folder.Entry) *entry {
 	if !e.ModTime.IsZero() {
 		out.mtime = e.ModTime.UnixNano()
 	}
-	for _, other := range e.Others {
-		out.conflict = out.conflict || !other.Deleted
-	}
+	out.conflict = e.Conflicts() > 0
 	return out
 }
 

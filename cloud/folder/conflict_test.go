@@ -54,6 +54,31 @@ func TestConcurrentEditsAreBothKept(t *testing.T) {
 	}
 }
 
+// What was deleted, or is the same, stands beside for ever and is nobody's worry.
+func TestOnlyWhatDiffersIsAConflict(t *testing.T) {
+	list := newDevices(t, 2, 0)
+	a, b := list[0], list[1]
+	for _, p := range []string{"/same", "/deleted", "/differs"} {
+		a.write(p, "first")
+	}
+	meet(a, b)
+	a.write("/same", "equal")
+	b.write("/same", "equal")
+	a.write("/deleted", "edited")
+	must(t, b.Remove(t.Context(), "/deleted", RemoveOptions{}))
+	a.write("/differs", "of a")
+	b.write("/differs", "of b")
+	meet(a, b)
+	for p, n := range map[string]int{"/same": 0, "/deleted": 0, "/differs": 1} {
+		e, err := a.Stat(t.Context(), p)
+		must(t, err)
+		if len(e.Others) == 0 {
+			t.Errorf("nothing stands beside %s: this proves nothing", p)
+		}
+		want(t, p, e.Conflicts(), n)
+	}
+}
+
 // A third edit that meets a resolved conflict makes no second copy of the others.
 func TestResolvedConflictsMeetFurtherEdits(t *testing.T) {
 	list := newDevices(t, 3, 0)

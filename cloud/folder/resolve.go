@@ -101,6 +101,13 @@ func (s *finder) look(ctx context.Context, e *Entry, paths []string) ([]string, 
 	return paths, nil
 }
 
+// Conflicts returns how many of an entry and its Others have to get names of their
+// own. What was deleted, or is the same, has not.
+func (e Entry) Conflicts() int {
+	_, others := e.sides()
+	return len(others)
+}
+
 // sides returns what stays at an entry's path, and what stands beside it and has to
 // go elsewhere.
 func (e *Entry) sides() (stays *Entry, others []*Entry) {

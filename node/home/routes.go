@@ -57,7 +57,6 @@ func (h *Home) routes() {
 		onFolder(h, "DELETE", "/folders/{folder}/publication", "Have nobody else read a folder any more", h.unpublishFolder),
 		node.Call("GET", "/machines", "List the machines of the cloud", h.getMachines),
 		node.Call("POST", "/machines/{machine}/pings", "Measure how long it takes to a machine and back", h.ping),
-		node.Call("DELETE", "/machines/{machine}", "Take a machine out of the cloud", h.removeMachine),
 		node.Call("POST", "/invitation", "Show words, for one machine to join by", h.makeInvitation),
 		node.Call("GET", "/invitation", "Say whether the words were used", h.getInvitation),
 		node.Call("DELETE", "/invitation", "Show the words no longer", h.dropInvitation),
@@ -251,7 +250,7 @@ func rooted(p string) string {
 
 // entryOf is an entry as it is told.
 func (k *kept) entryOf(e folder.Entry) client.Entry {
-	out := client.Entry{Path: e.Path, Size: e.Size, ModTime: e.ModTime, Link: e.Link, Time: e.Time, Deleted: e.Deleted, Conflicts: len(e.Others)}
+	out := client.Entry{Path: e.Path, Size: e.Size, ModTime: e.ModTime, Link: e.Link, Time: e.Time, Deleted: e.Deleted, Conflicts: e.Conflicts()}
 	switch e.Kind {
 	case folder.File:
 		out.Kind = "file"
@@ -560,20 +559,6 @@ func (h *Home) ping(ctx context.Context, in client.MachineRequest) (out client.P
 
 func noMachine(word string) error {
 	return &client.Error{Code: client.CodeNotFound, Message: fmt.Sprintf("there is no machine %q", word), Cause: "none that is in the cloud has that name or key", Try: "bevy machines ls"}
-}
-
-func (h *Home) removeMachine(ctx context.Context, in client.MachineRequest) (node.None, error) {
-	return node.None{}, h.use(ctx, func(s *session) error {
-		d, err := s.cloud.Device(in.Machine)
-		if err != nil {
-			return noMachine(in.Machine)
-		}
-		if err := s.cloud.Revoke(ctx, d.Key); err != nil {
-			return err
-		}
-		h.node.Say("%s was taken out of the cloud", d.Name)
-		return nil
-	})
 }
 
 func (h *Home) makeInvitation(ctx context.Context, _ node.None) (out client.Invitation, err error) {
