@@ -1,3 +1,5 @@
+//go:build !purego
+
 #include "textflag.h"
 
 // The state of BLAKE2b (RFC 7693) has 16 words, and that of Salsa20 too: each is a vector register here, with a word of
