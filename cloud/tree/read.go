@@ -241,3 +241,16 @@ func (t *Tree) Version(ctx context.Context) (Version, error) {
 	}
 	return v.version(), nil
 }
+
+// A Moment is a state of a tree, to be compared: while it is the same, so is all that
+// is read.
+type Moment struct{ v *view }
+
+// Moment returns what the tree is now. It costs next to nothing.
+func (t *Tree) Moment(ctx context.Context) (Moment, error) {
+	v, err := t.now(ctx)
+	if err != nil {
+		return Moment{}, fmt.Errorf("moment: %w", err)
+	}
+	return Moment{v}, nil
+}

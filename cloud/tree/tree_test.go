@@ -489,3 +489,26 @@ func TestManyGoroutines(t *testing.T) {
 		t.Errorf("%d entries", got)
 	}
 }
+
+func TestAMomentIsTheSameWhileNothingIsSaid(t *testing.T) {
+	ctx := context.Background()
+	a, b := newPeer(t, 1), newPeer(t, 2)
+	must(t, a.tree.Add(b.bee(2), 0))
+	last, err := a.tree.Moment(ctx)
+	must(t, err)
+	for _, say := range []func(){func() { a.put("k", "1") }, func() { b.put("k", "2") }, func() { a.del("k") }} {
+		say()
+		now, err := a.tree.Moment(ctx)
+		must(t, err)
+		if now == last {
+			t.Error("it is the same though something was said")
+		}
+		_, err = a.tree.Get(ctx, []byte("k"))
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			t.Fatal(err)
+		}
+		if last, err = a.tree.Moment(ctx); err != nil || last != now {
+			t.Errorf("it is another one though nothing was said: %v", err)
+		}
+	}
+}

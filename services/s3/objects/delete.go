@@ -130,11 +130,11 @@ func (o *DeleteOptions) expected(v *version, ok bool) bool {
 
 // deleteVersion removes a version for good.
 func (x *tx) deleteVersion(key string, old version, current bool, o DeleteOptions) (Deleted, error) {
+	out := Deleted{Version: o.Version}
 	id, ok := readVersion(o.Version)
 	if !ok {
-		return Deleted{}, ErrNoVersion
+		return out, nil
 	}
-	out := Deleted{Version: o.Version}
 	name := rowOf(rowVersion, key, id)
 	row, there, err := x.now().row(x.ctx, name)
 	if err != nil {

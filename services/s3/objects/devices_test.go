@@ -117,6 +117,30 @@ func TestDevicesThatMeetHaveTheSameBucket(t *testing.T) {
 		must(t, err)
 		want(t, "config", string(config), "of 2")
 	}
+	// What is remembered of a bucket is what it is.
+	for i := range 3 {
+		for _, r := range []*rig{a, b} {
+			must(t, r.SetConfig(ctx, "cors", []byte{byte(i)}))
+			for _, r := range []*rig{a, b, a, b} {
+				config, err := r.Config(ctx, "cors")
+				must(t, err)
+				want(t, "config", config[0], byte(i))
+			}
+			must(t, r.SetConfig(ctx, "cors", nil))
+			for _, r := range []*rig{a, b, a, b} {
+				_, err := r.Config(ctx, "cors")
+				wantErr(t, "no config", err, ErrNoConfig)
+			}
+		}
+		for _, v := range []Versioning{Suspended, Enabled} {
+			a.state(func(s *State) { s.Versioning = v })
+			for _, r := range []*rig{a, b, a, b} {
+				s, err := r.State(ctx)
+				must(t, err)
+				want(t, "versioning", s.Versioning, v)
+			}
+		}
+	}
 	// Either goes on from what both said, and the other hears of it.
 	cursor, err := b.Cursor(ctx)
 	must(t, err)

@@ -1,6 +1,7 @@
 package objects
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"iter"
@@ -8,10 +9,12 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/cloudbevy/bevy/cloud/content"
 	"github.com/cloudbevy/bevy/cloud/folder"
+	"github.com/cloudbevy/bevy/cloud/tree"
 	"github.com/cloudbevy/bevy/hyper/hyperbee"
 )
 
@@ -158,12 +161,58 @@ func (o Object) typed() Object {
 
 // State returns the bucket's state.
 func (b *Bucket) State(ctx context.Context) (State, error) {
-	e, err := b.f.Aside(ctx, rowState)
-	s, err := stateOf(e, err)
+	at, err := b.f.Tree().Moment(ctx)
 	if err != nil {
+		return State{}, fmt.Errorf("state of bucket %q: %w", b.Name(), err)
+	}
+	var s State
+	if b.known.get(at, func(k *facts) bool {
+		s = k.state
+		return k.stated
+	}) {
+		return s, nil
+	}
+	e, err := b.f.Aside(ctx, rowState)
+	if s, err = stateOf(e, err); err != nil {
 		return s, fmt.Errorf("state of bucket %q: %w", b.Name(), err)
 	}
+	b.known.set(at, func(k *facts) { k.state, k.stated = s, true })
 	return s, nil
+}
+
+// A memory is what is known of a bucket, as long as nothing at all is written there:
+// every request asks for it.
+type memory struct {
+	mu    sync.Mutex
+	at    tree.Moment // guarded by mu
+	facts             // guarded by mu: at that moment
+}
+
+type facts struct {
+	state   State
+	stated  bool
+	configs map[string][]byte // nil where there is none
+}
+
+// maxKnownConfig is the size up to which a configuration is kept in memory.
+const maxKnownConfig = 32 << 10
+
+// get looks something up that was known at a moment.
+func (m *memory) get(at tree.Moment, look func(*facts) bool) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.at == at && look(&m.facts)
+}
+
+// set notes what was read after a moment. It may be of a later one; then the moment is
+// never asked for again.
+func (m *memory) set(at tree.Moment, note func(*facts)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.at != at {
+		m.at, m.facts = at, facts{configs: map[string][]byte{}}
+	}
+	note(&m.facts)
 }
 
 // SetState changes the bucket's state, or returns ErrState: versions can't be
@@ -200,6 +249,7 @@ func (b *Bucket) SetState(ctx context.Context, change func(*State)) error {
 const (
 	maxConfig     = 1 << 20
 	maxConfigName = 64
+	maxConfigs    = 32 // kept in memory
 )
 
 // Config returns a configuration of the bucket by its name ("policy", "cors", …), as
@@ -208,17 +258,37 @@ func (b *Bucket) Config(ctx context.Context, name string) ([]byte, error) {
 	fail := func(err error) ([]byte, error) {
 		return nil, fmt.Errorf("%s of bucket %q: %w", name, b.Name(), err)
 	}
-	e, err := b.f.Aside(ctx, rowConfig+name)
-	v, ok, err := read(e, err, true)
+	at, err := b.f.Tree().Moment(ctx)
 	if err != nil {
 		return fail(err)
+	}
+	var data []byte
+	if b.known.get(at, func(k *facts) (ok bool) {
+		data, ok = k.configs[name]
+		return ok
+	}) {
+		if data == nil {
+			return fail(ErrNoConfig)
+		}
+		return bytes.Clone(data), nil
+	}
+	e, err := b.f.Aside(ctx, rowConfig+name)
+	v, ok, err := read(e, err, true)
+	if err == nil && ok {
+		data, err = b.f.Contents().Get(ctx, v.Content, maxConfig)
+	}
+	if err != nil {
+		return fail(err)
+	}
+	if len(data) <= maxKnownConfig && len(name) <= maxConfigName {
+		b.known.set(at, func(k *facts) {
+			if len(k.configs) < maxConfigs {
+				k.configs[name] = bytes.Clone(data)
+			}
+		})
 	}
 	if !ok {
 		return fail(ErrNoConfig)
-	}
-	data, err := b.f.Contents().Get(ctx, v.Content, maxConfig)
-	if err != nil {
-		return fail(err)
 	}
 	return data, nil
 }

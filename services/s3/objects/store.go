@@ -34,6 +34,7 @@ type shared struct {
 	space *Space
 	f     *folder.Folder
 	queue queue
+	known memory
 
 	ready chan struct{} // closed when it is open, or could not be opened
 	err   error

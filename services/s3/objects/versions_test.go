@@ -1,6 +1,7 @@
 package objects
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -37,6 +38,10 @@ func TestVersionsAreKept(t *testing.T) {
 	// A marker where nothing was.
 	r.remove("none", "")
 	want(t, "versions", fmt.Sprint(r.shown(ListOptions{Prefix: "n"})), "[none=marker!]")
+	for _, id := range []string{"x", strings.Repeat("0", 32), "0"} {
+		want(t, "removed what is not there", r.remove("k", id), Deleted{Key: "k", Version: id})
+		want(t, "other version", func() error { _, err := r.Head(ctx, "k", id); return errors.Unwrap(err) }(), ErrNoVersion)
+	}
 	r.remove("k", Null)
 	want(t, "null gone", r.get("k", ""), "no key")
 }
