@@ -3,6 +3,7 @@ package objects
 import (
 	"bytes"
 	"crypto/md5"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"strings"
@@ -24,7 +25,7 @@ func TestObjectsComeBack(t *testing.T) {
 			Tags: []Tag{{"k", "v"}},
 			ACL:  "public-read",
 			Finish: func(read Read) (Checksum, error) {
-				if read.Size != int64(n) || read.MD5 != md5.Sum(data) {
+				if read.Size != int64(n) || read.MD5 != md5.Sum(data) || read.SHA256() != sha256.Sum256(data) {
 					t.Errorf("of %d bytes %d were read, or other ones", n, read.Size)
 				}
 				return Checksum{Algorithm: "CRC32", Value: []byte{1, 2, 3, 4}}, nil

@@ -3,6 +3,7 @@ package objects
 import (
 	"context"
 	"crypto/md5"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"math"
@@ -33,6 +34,17 @@ type PutOptions struct {
 type Read struct {
 	Size int64
 	MD5  [16]byte
+
+	hash func() [32]byte
+}
+
+// SHA256 returns the SHA-256 of what was read, which is known anyhow if that is large.
+// It may be called by Finish only.
+func (r Read) SHA256() [32]byte {
+	if r.hash == nil {
+		return [32]byte{}
+	}
+	return r.hash()
 }
 
 // smallBytes is the size of a content that waits in memory to be stored with others.
@@ -64,7 +76,8 @@ func (sh *shared) receive(ctx context.Context, r io.Reader, base content.Ref) (b
 	}
 	if end {
 		b.data = b.small[:n]
-		b.Read = Read{int64(n), md5.Sum(b.data)}
+		b.Read = Read{Size: int64(n), MD5: md5.Sum(b.data)}
+		b.hash = func() [32]byte { return sha256.Sum256(b.small[:n]) }
 		return b, nil
 	}
 	b.hold = sh.f.Contents().Hold()
@@ -97,6 +110,7 @@ func (sh *shared) receive(ctx context.Context, r io.Reader, base content.Ref) (b
 		return b, err
 	}
 	b.ref = w.Ref()
+	b.hash = func() [32]byte { return b.ref.Hash }
 	sum.Sum(b.MD5[:0])
 	return b, nil
 }
@@ -263,7 +277,7 @@ func (b *Bucket) Copy(ctx context.Context, key string, from *Bucket, source Obje
 	a, old := o.attributes(CreatedCopy), &source.stored().a
 	a.md5, a.sizes, a.checksum, a.checksums = old.md5, old.sizes, old.checksum, old.checksums
 	j := &job{ref: source.stored().Content}
-	r := Read{Size: source.Size}
+	r := Read{Size: source.Size, hash: func() [32]byte { return source.v.Content.Hash }}
 	copy(r.MD5[:], old.md5)
 	if from.shared == b.shared {
 		hold := b.f.Contents().Hold()
