@@ -12,10 +12,35 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
+
+// TestCommandsInTheDocsOfAWSAreThere: docs/aws.md calls no command that there is not.
+func TestCommandsInTheDocsOfAWSAreThere(t *testing.T) {
+	n := 0
+	for _, m := range regexp.MustCompile("(?:`|\n|\\()(bevy [a-z][^`)\n]*)").FindAllStringSubmatch(readDoc(t, "docs/aws.md"), -1) {
+		n++
+		words := strings.Fields(m[1])[1:]
+		root := newApp(nil, io.Discard, io.Discard, nil).rootCommand()
+		found, rest, err := root.Find(words)
+		if err == nil && !found.HasSubCommands() {
+			err = found.ParseFlags(rest)
+		}
+		if err != nil || !found.HasParent() {
+			t.Errorf("%q: %v", m[1], err)
+		}
+	}
+	if n < 25 {
+		t.Errorf("it has %d commands only", n)
+	}
+	services := strings.Count(readDoc(t, "docs/aws.md"), "\n| ")
+	if services < 25 {
+		t.Errorf("it maps %d services only", services)
+	}
+}
 
 // signRequest signs a request with AWS Signature Version 4, as programs for AWS do.
 func signRequest(r *http.Request, service, region, key, secret string, body []byte) {
