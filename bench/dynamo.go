@@ -144,17 +144,23 @@ func cpuOf(cmd *exec.Cmd) float64 {
 	return (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
 }
 
-// A dynamoClient asks over one connection.
+// A dynamoClient asks over one connection. It does as little as it can: it has the machine with whom it asks.
 type dynamoClient struct {
-	conn net.Conn
-	in   *bufio.Reader
-	out  []byte
+	conn      net.Conn
+	in        *bufio.Reader
+	body, out []byte
 }
+
+const (
+	dynamoHead = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-amz-json-1.0\r\nX-Amz-Date: 20261123T120000Z\r\n" +
+		"Authorization: AWS4-HMAC-SHA256 Credential=a/b/c/d/e, SignedHeaders=f, Signature=g\r\nX-Amz-Target: DynamoDB_20120810."
+	dynamoLength = "\r\nContent-Length: "
+)
 
 // ask sends a request and reads the answer to its end.
 func (c *dynamoClient) ask(target string, body []byte) error {
-	c.out = fmt.Appendf(c.out[:0], "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-amz-json-1.0\r\nX-Amz-Target: DynamoDB_20120810.%s\r\n"+
-		"X-Amz-Date: 20261123T120000Z\r\nAuthorization: AWS4-HMAC-SHA256 Credential=a/b/c/d/e, SignedHeaders=f, Signature=g\r\nContent-Length: %d\r\n\r\n", target, len(body))
+	c.out = append(append(append(c.out[:0], dynamoHead...), target...), dynamoLength...)
+	c.out = append(strconv.AppendInt(c.out, int64(len(body)), 10), "\r\n\r\n"...)
 	c.out = append(c.out, body...)
 	if _, err := c.conn.Write(c.out); err != nil {
 		return err
@@ -211,12 +217,16 @@ func loadDynamo(ctx context.Context, name string, w work, port int) (r result, e
 			return r, err // dynalite makes tables a little later
 		}
 	}
-	key := func(i int) string {
-		return fmt.Sprintf(`"a":{"S":"key-%06d"},"b":{"N":"%d"}`, i/25, i%25)
+	key := func(b []byte, i int) []byte {
+		b = strconv.AppendInt(append(b, `"a":{"S":"key-`...), int64(1_000_000+i/25), 10)
+		b = strconv.AppendInt(append(b, `"},"b":{"N":"`...), int64(i%25), 10)
+		return append(b, `"}`...)
 	}
 	text := strings.Repeat("0123456789abcdef", w.block/16)
+	end := `,"text":{"S":"` + text[:max(0, len(text)-40)] + `"}}}`
 	put := func(c *dynamoClient, i int) error {
-		return c.ask("PutItem", fmt.Appendf(nil, `{"TableName":"bench","Item":{%s,"text":{"S":%q}}}`, key(i), text[:max(0, len(text)-40)]))
+		c.body = append(key(append(c.body[:0], `{"TableName":"bench","Item":{`...), i), end...)
+		return c.ask("PutItem", c.body)
 	}
 	all := func(n int, f func(c *dynamoClient, i int) error) error {
 		var next atomic.Int64
@@ -242,10 +252,12 @@ func loadDynamo(ctx context.Context, name string, w work, port int) (r result, e
 	work := map[string]func(c *dynamoClient, i int) error{
 		"dynamo/put": func(c *dynamoClient, i int) error { return put(c, shuffled(i, w.gets)) },
 		"dynamo/get": func(c *dynamoClient, i int) error {
-			return c.ask("GetItem", fmt.Appendf(nil, `{"TableName":"bench","Key":{%s}}`, key(shuffled(i%w.count, w.count))))
+			c.body = append(key(append(c.body[:0], `{"TableName":"bench","Key":{`...), shuffled(i%w.count, w.count)), "}}"...)
+			return c.ask("GetItem", c.body)
 		},
 		"dynamo/query": func(c *dynamoClient, i int) error {
-			return c.ask("Query", fmt.Appendf(nil, `{"TableName":"bench","KeyConditionExpression":"a = :a","ExpressionAttributeValues":{":a":{"S":"key-%06d"}}}`, shuffled(i%w.count, w.count)/25))
+			return c.ask("Query", fmt.Appendf(nil, `{"TableName":"bench","KeyConditionExpression":"a = :a","ExpressionAttributeValues":{":a":{"S":"key-%d"}}}`,
+				1_000_000+shuffled(i%w.count, w.count)/25))
 		},
 	}[name]
 	took, err := timed(func() error { return all(w.gets, work) })

@@ -77,7 +77,10 @@ func (r *request) checkAttributeUpdates() error {
 	if n == nil {
 		return nil
 	}
-	for _, u := range n.List {
+	for i, u := range n.List {
+		if err := checkName(n.Keys[i]); err != nil {
+			return err
+		}
 		value, action := u.Get("Value"), u.Get("Action")
 		do := "PUT"
 		if action != nil {

@@ -138,6 +138,9 @@ func (r *request) names() (*expr.Names, error) {
 				return nil, invalid(`ExpressionAttributeNames contains invalid key: Syntax error; key: "` + key + `"`)
 			}
 			nameMap[key] = names.List[i].Str
+			if err := checkName(nameMap[key]); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if values != nil {
@@ -170,8 +173,28 @@ func valueOf(n *item.Node) *item.Value {
 
 // checkValues looks at the values of a map.
 func (r *request) checkValues(name string) error {
-	if n := r.Get(name); n != nil {
-		return refuse(n.Check())
+	n := r.Get(name)
+	if n == nil {
+		return nil
+	}
+	for _, name := range n.Keys {
+		if err := checkName(name); err != nil {
+			return err
+		}
+	}
+	return refuse(n.Check())
+}
+
+// maxName is how many bytes the name of an attribute may have.
+const maxName = 65535
+
+// checkName looks at the name of an attribute.
+func checkName(name string) error {
+	switch {
+	case name == "":
+		return invalid(badValues + "Empty attribute name")
+	case len(name) > maxName:
+		return invalid(badValues + "Attribute name is too large, must be less than 65536 bytes")
 	}
 	return nil
 }
@@ -180,6 +203,9 @@ func (r *request) checkValues(name string) error {
 func (r *request) checkToGet() error {
 	list := r.strings("AttributesToGet")
 	for i, name := range list {
+		if err := checkName(name); err != nil {
+			return err
+		}
 		if slices.Contains(list[:i], name) {
 			return invalid(badValues + "Duplicate value in attribute name: " + name)
 		}
