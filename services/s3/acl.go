@@ -214,7 +214,7 @@ func (c *call) readACL() (string, error) {
 		return text, nil
 	}
 	if text != "" || c.r.Header.Get("X-Amz-Acl") != "" {
-		return "", failf("InvalidRequest", "This request does not support content")
+		return "", fail("UnexpectedContent")
 	}
 	return c.parseXMLACL(body, c.owner)
 }
@@ -233,11 +233,8 @@ func (c *call) parseXMLACL(body []byte, owner string) (string, error) {
 			}
 		} `xml:"AccessControlList"`
 	}
-	if decode(body, "AccessControlPolicy", &in) != nil || in.Owner == nil || in.List == nil || len(in.List.Grant) > maxGrants {
+	if decode(body, "AccessControlPolicy", &in) != nil || in.Owner == nil || in.Owner.ID == "" || in.List == nil || len(in.List.Grant) > maxGrants {
 		return "", fail("MalformedACLError")
-	}
-	if in.Owner.ID != "" && in.Owner.ID != canonicalID(owner) {
-		return "", fail("AccessDenied")
 	}
 	list := acl{}
 	for _, g := range in.List.Grant {
@@ -261,6 +258,9 @@ func (c *call) parseXMLACL(body []byte, owner string) (string, error) {
 		if err != nil {
 			return "", err
 		}
+	}
+	if in.Owner.ID != canonicalID(owner) {
+		return "", fail("AccessDenied")
 	}
 	return list.text(), nil
 }

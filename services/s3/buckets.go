@@ -87,7 +87,8 @@ func (c *call) createBucket() error {
 	if err != nil {
 		return err
 	}
-	if err := c.checkLocation(body); err != nil {
+	tags, err := c.readCreate(body)
+	if err != nil {
 		return err
 	}
 	c.owner = c.who.app
@@ -123,28 +124,36 @@ func (c *call) createBucket() error {
 			return err
 		}
 	}
+	if len(tags) > 0 {
+		text, err := encode("Tagging", tagging{TagSet: &tagSet{tags}})
+		if err != nil {
+			return err
+		}
+		if err := c.b.SetConfig(c.ctx, "tagging", append([]byte{configVersion}, text...)); err != nil {
+			return err
+		}
+	}
 	c.h.Set("Location", "/"+c.bucket)
+	c.h.Set("x-amz-bucket-arn", "arn:aws:s3:::"+c.bucket)
 	return c.done(http.StatusOK)
 }
 
-// checkLocation refuses a bucket in a region that this is not.
-func (c *call) checkLocation(body []byte) error {
+// readCreate reads which tags a new bucket gets. A region that this is not is refused.
+func (c *call) readCreate(body []byte) ([]xmlTag, error) {
 	if len(body) == 0 {
-		return nil
+		return nil, nil
 	}
 	var in struct {
 		LocationConstraint string
+		Tags               tagSet
 	}
 	if err := decode(body, "CreateBucketConfiguration", &in); err != nil {
-		return err
+		return nil, err
 	}
-	switch in.LocationConstraint {
-	case "", c.d.o.Region:
-		return nil
-	case "us-east-1":
-		return fail("InvalidLocationConstraint").with("LocationConstraint", in.LocationConstraint)
+	if at := in.LocationConstraint; at != "" && at != c.d.o.Region {
+		return nil, fail("InvalidLocationConstraint").with("LocationConstraint", at)
 	}
-	return failf("IllegalLocationConstraintException", "The %s location constraint is incompatible for the region specific endpoint this request was sent to.", in.LocationConstraint)
+	return in.Tags.Tag, checkTags(in.Tags.tags(), maxBucketTags)
 }
 
 func (c *call) headBucket() error {

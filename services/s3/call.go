@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/md5"
+	"encoding/hex"
 	"errors"
 	"io"
 	"net/http"
@@ -266,6 +267,7 @@ func (c *call) fail(e *Error) {
 		c.head(e.Status)
 		return
 	}
+	c.drain()
 	d := errorDocument(e, c.r.URL.Path, c.id)
 	c.h.Set("Content-Type", "application/xml")
 	for _, name := range []string{"ETag", "Last-Modified", "Content-Encoding", "Content-Disposition", "Content-Language", "Cache-Control", "Expires"} {
@@ -277,6 +279,23 @@ func (c *call) fail(e *Error) {
 		return
 	}
 	_ = c.send(e.Status, d.bytes())
+}
+
+// drain reads what a client is still sending, for a while, so that it gets to read
+// the answer. One that waits for it (Expect: 100-continue) sends nothing.
+func (c *call) drain() {
+	if c.r.Body == nil || c.r.Header.Get("Expect") != "" || c.d.o.Clock != clock.System {
+		return
+	}
+	control := http.NewResponseController(c.w)
+	_ = control.SetReadDeadline(c.d.o.Clock.Now().Add(drainTime))
+	if b, ok := c.r.Body.(*impatient); ok {
+		c.r.Body = b.ReadCloser
+	}
+	_, err := io.CopyN(io.Discard, c.r.Body, drainSize)
+	if errors.Is(err, io.EOF) {
+		_ = control.SetReadDeadline(time.Time{})
+	}
 }
 
 func errorDocument(e *Error, resource, id string) *document {
@@ -309,7 +328,16 @@ func (c *call) version() (string, error) {
 	if c.query.Has("versionId") && c.query.Get("versionId") == "" {
 		return "", badArgument("versionId", "", "Version id cannot be the empty string")
 	}
-	return c.query.Get("versionId"), nil
+	v := c.query.Get("versionId")
+	return v, checkVersion(v)
+}
+
+// checkVersion refuses what can be no version.
+func checkVersion(v string) error {
+	if _, err := hex.DecodeString(v); v != "" && v != objects.Null && (err != nil || len(v) != versionSize) {
+		return badArgument("versionId", v, "Invalid version id specified")
+	}
+	return nil
 }
 
 // versionError says of what there is no version.

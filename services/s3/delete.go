@@ -37,6 +37,10 @@ func (c *call) deleteObject() error {
 		return err
 	}
 	gone, err := c.b.Delete(c.ctx, c.key, o)
+	if errors.Is(err, objects.ErrNoVersion) {
+		c.setVersion(version)
+		return c.done(http.StatusNoContent) // what is gone is gone
+	}
 	if err != nil {
 		return c.versionError(err, version)
 	}
@@ -107,6 +111,8 @@ func (c *call) deleteObjects() error {
 			return fail("MalformedXML")
 		case len(o.Key) > objects.MaxKey:
 			err = keyTooLong(o.Key)
+		case checkVersion(o.VersionId) != nil:
+			err = failf("NoSuchVersion", "Invalid version id specified")
 		default:
 			if err = c.may(ask{bucket: c.b, owner: c.owner, action: "DeleteObject", key: o.Key, version: o.VersionId, write: true, onBucket: write}); err == nil {
 				one.Bypass, err = c.bypass(o.Key, o.VersionId)
@@ -137,7 +143,7 @@ func (c *call) deleteObjects() error {
 
 // deleted writes what became of one of many.
 func (c *call) deleted(d *document, key, version string, r objects.Deleted, quiet bool) {
-	if r.Err != nil {
+	if r.Err != nil && !errors.Is(r.Err, objects.ErrNoVersion) {
 		e, known := told(r.Err)
 		if !known {
 			c.d.o.Log.Error("delete object", "bucket", c.bucket, "key", key, "err", r.Err)

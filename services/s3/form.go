@@ -214,7 +214,7 @@ func (c *call) formDone(f *form, put objects.Object) error {
 	case "200":
 		return c.done(http.StatusOK)
 	case "201":
-		d := bare("PostResponse")
+		d := newDocument("PostResponse")
 		d.put("Location", location)
 		d.put("Bucket", c.bucket)
 		d.put("Key", c.key)

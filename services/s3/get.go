@@ -31,6 +31,11 @@ func (c *call) getObject() error {
 	if c.r.Header.Get("X-Amz-Server-Side-Encryption-Customer-Algorithm") != "" {
 		return notImplemented("Encryption with keys of clients is not implemented")
 	}
+	if c.query.Has("partNumber") {
+		if _, err := c.part(); err != nil {
+			return err
+		}
+	}
 	o, err := c.b.Head(c.ctx, c.key, version)
 	if err != nil {
 		return c.readError(o, err, version)
@@ -126,9 +131,9 @@ func (c *call) ifRange(o objects.Object) bool {
 // partSpan is the part of an object that was put in parts.
 func (c *call) partSpan(o objects.Object) (span, bool, error) {
 	text := c.query.Get("partNumber")
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 || n > objects.MaxPart {
-		return span{}, false, badArgument("partNumber", text, "Part number must be an integer between 1 and 10000, inclusive")
+	n, err := c.part()
+	if err != nil {
+		return span{}, false, err
 	}
 	parts := c.b.PartsOf(o)
 	if len(parts) == 0 {

@@ -141,8 +141,8 @@ func (c *call) getLocks() error {
 
 // locked looks for an object of a bucket that has locks.
 func (c *call) locked() (objects.Object, string, error) {
-	version, err := c.version()
-	if err != nil {
+	version := c.query.Get("versionId") // which some clients send without a value
+	if err := checkVersion(version); err != nil {
 		return objects.Object{}, "", err
 	}
 	s, err := c.b.State(c.ctx)
@@ -164,10 +164,6 @@ func (c *call) putRetention() error {
 	if err != nil {
 		return err
 	}
-	_, version, err := c.locked()
-	if err != nil {
-		return err
-	}
 	var in struct{ Mode, RetainUntilDate string }
 	if err := decode(body, "Retention", &in); err != nil {
 		return err
@@ -183,6 +179,10 @@ func (c *call) putRetention() error {
 		if !until.After(c.d.o.Clock.Now()) {
 			return failf("InvalidArgument", "The retain until date must be in the future!")
 		}
+	}
+	_, version, err := c.locked()
+	if err != nil {
+		return err
 	}
 	bypass, err := c.bypass(c.key, version)
 	if err != nil {
@@ -222,16 +222,16 @@ func (c *call) putHold() error {
 	if err != nil {
 		return err
 	}
-	_, version, err := c.locked()
-	if err != nil {
-		return err
-	}
 	var in struct{ Status string }
 	if err := decode(body, "LegalHold", &in); err != nil {
 		return err
 	}
 	if in.Status != "ON" && in.Status != "OFF" {
 		return fail("MalformedXML")
+	}
+	_, version, err := c.locked()
+	if err != nil {
+		return err
 	}
 	o, err := c.b.SetHold(c.ctx, c.key, version, in.Status == "ON")
 	if err != nil {

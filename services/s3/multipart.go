@@ -3,6 +3,7 @@ package s3
 import (
 	"encoding/base64"
 	"errors"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -71,7 +72,7 @@ func (c *call) part() (int, error) {
 	text := c.query.Get("partNumber")
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 || n > objects.MaxPart {
-		return 0, badArgument("partNumber", text, "Part number must be an integer between 1 and 10000, inclusive")
+		return 0, badArgument("partNumber", text, "Part number must be an integer between 1 and 10000, inclusive.")
 	}
 	return n, nil
 }
@@ -126,9 +127,12 @@ func (d *digest) forUpload(u objects.Upload) error {
 		return nil
 	}
 	if d.algo != nil && d.algo.name != u.Algorithm {
-		return badRequest("Checksum Type mismatch occurred, expected checksum Type: %s, actual checksum Type: %s", strings.ToLower(u.Algorithm), strings.ToLower(d.algo.name))
+		return badRequest("Checksum Type mismatch occurred, expected checksum Type: %s, actual checksum Type: %s", u.Algorithm, d.algo.name)
 	}
 	if d.algo == nil {
+		if u.Composite {
+			return badRequest("Checksum Type mismatch occurred, expected checksum Type: %s, actual checksum Type: null", u.Algorithm)
+		}
 		if d.algo = byName(u.Algorithm); d.algo != nil {
 			d.hash = d.algo.new()
 		}
@@ -162,7 +166,7 @@ func (c *call) copyPart() error {
 	if err != nil {
 		return err
 	}
-	p, err := c.b.CopyPart(c.ctx, c.key, u.ID, n, from, src, s.start, s.n)
+	p, err := c.copyInto(u, n, from, src, s)
 	if err != nil {
 		return c.putError(err)
 	}
@@ -173,6 +177,27 @@ func (c *call) copyPart() error {
 		d.put(element(p.Checksum.Algorithm), checksumText(p.Checksum, 0))
 	}
 	return c.reply(d)
+}
+
+// copyInto makes a part of a span of an object. Where the upload wants checksums, it
+// is read for that.
+func (c *call) copyInto(u objects.Upload, n int, from *objects.Bucket, src objects.Object, s span) (objects.Part, error) {
+	a := byName(u.Algorithm)
+	if a == nil {
+		return c.b.CopyPart(c.ctx, c.key, u.ID, n, from, src, s.start, s.n)
+	}
+	r, err := from.Open(c.ctx, src)
+	if err != nil {
+		return objects.Part{}, err
+	}
+	defer r.Close()
+	if _, err := r.Seek(s.start, io.SeekStart); err != nil {
+		return objects.Part{}, err
+	}
+	h := a.new()
+	return c.b.PutPart(c.ctx, c.key, u.ID, n, io.TeeReader(io.LimitReader(r, s.n), h), func(objects.Read) (objects.Checksum, error) {
+		return objects.Checksum{Algorithm: a.name, Value: h.Sum(nil)}, nil
+	})
 }
 
 func (c *call) listParts() error {
@@ -332,9 +357,15 @@ func completeParts(in []xmlPart, u objects.Upload) ([]objects.CompletePart, erro
 			return nil, fail("InvalidPartOrder")
 		}
 		last = p.PartNumber
+		if p.ETag == "" {
+			return nil, fail("MalformedXML")
+		}
 		out[i] = objects.CompletePart{Number: p.PartNumber, ETag: unquote(p.ETag)}
 		a, text := p.checksum()
 		if a == nil {
+			if u.Composite {
+				return nil, badRequest("The upload was created using a %s checksum. The complete request must include the checksum for each part. It was missing for part %d in the request.", strings.ToLower(u.Algorithm), p.PartNumber)
+			}
 			continue
 		}
 		if u.Algorithm != "" && a.name != u.Algorithm {
@@ -365,12 +396,11 @@ func (c *call) completeChecksum(u objects.Upload, h http.Header, o *objects.Comp
 		size = n
 	}
 	a := byName(u.Algorithm)
-	if a == nil {
-		// A checksum of the whole can be asked for at the end.
-		for i := range algorithms {
-			if algorithms[i].full && h.Get(algorithms[i].header()) != "" {
-				a = &algorithms[i]
-			}
+	want := ""
+	if a != nil {
+		want, _, _ = strings.Cut(h.Get(a.header()), "-")
+		if _, ok := a.parse(want); want != "" && !ok {
+			return badRequest("Value for %s header is invalid.", a.header())
 		}
 	}
 	if a != nil && !u.Composite {
@@ -392,9 +422,8 @@ func (c *call) completeChecksum(u objects.Upload, h http.Header, o *objects.Comp
 		} else {
 			sum.Value = o.Hash.Sum(nil)
 		}
-		want := strings.TrimSuffix(h.Get(a.header()), "-"+strconv.Itoa(len(parts)))
 		if want != "" && want != base64.StdEncoding.EncodeToString(sum.Value) {
-			return sum, failf("BadDigest", "The %s you specified did not match the calculated checksum.", strings.ToLower(a.name))
+			return sum, failf("BadDigest", "The %s you specified did not match the calculated checksum.", a.name)
 		}
 		return sum, nil
 	}

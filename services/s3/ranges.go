@@ -20,7 +20,7 @@ func (s span) header(size int64) string {
 // as if there were none (RFC 9110 §14.2), as S3 does.
 func parseRange(text string, size int64) (s span, ok bool, err error) {
 	list, isBytes := strings.CutPrefix(text, "bytes=")
-	first, last, isRange := strings.Cut(strings.TrimSpace(list), "-")
+	first, last, isRange := strings.Cut(list, "-")
 	if !isBytes || !isRange || strings.Contains(list, ",") {
 		return span{}, false, nil
 	}
@@ -152,7 +152,7 @@ func unquote(etag string) string {
 func writeConditions(h http.Header) (objects.Conditions, error) {
 	c := objects.Conditions{IfMatch: etags(h.Get("If-Match")), IfNoneMatch: etags(h.Get("If-None-Match"))}
 	if len(c.IfMatch) > 0 && len(c.IfNoneMatch) > 0 {
-		return c, notImplemented("A header you provided implies functionality that is not implemented").with("Header", "If-Match,If-None-Match")
+		return c, fail("NotImplemented").with("Header", "If-Match,If-None-Match")
 	}
 	return c, nil
 }

@@ -3,6 +3,7 @@ package s3
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -20,9 +21,17 @@ const (
 
 // tagging is tags as they are in XML.
 type tagging struct {
-	TagSet *struct {
-		Tag []xmlTag
+	TagSet *tagSet
+}
+
+type tagSet struct{ Tag []xmlTag }
+
+func (s tagSet) tags() []objects.Tag {
+	out := make([]objects.Tag, len(s.Tag))
+	for i, t := range s.Tag {
+		out[i] = objects.Tag(t)
 	}
+	return out
 }
 
 type xmlTag struct{ Key, Value string }
@@ -36,10 +45,7 @@ func parseTags(body []byte, limit int) (tagging, []objects.Tag, error) {
 	if in.TagSet == nil {
 		return in, nil, fail("MalformedXML")
 	}
-	tags := make([]objects.Tag, len(in.TagSet.Tag))
-	for i, t := range in.TagSet.Tag {
-		tags[i] = objects.Tag(t)
-	}
+	tags := in.TagSet.tags()
 	return in, tags, checkTags(tags, limit)
 }
 
@@ -50,15 +56,25 @@ func parseTagHeader(text string) ([]objects.Tag, error) {
 	}
 	var tags []objects.Tag
 	for pair := range strings.SplitSeq(text, "&") {
+		if pair == "" {
+			continue
+		}
 		key, value, _ := strings.Cut(pair, "=")
 		key, err1 := url.QueryUnescape(key)
 		value, err2 := url.QueryUnescape(value)
 		if err1 != nil || err2 != nil || key == "" {
-			return nil, badArgument("x-amz-tagging", text, "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters without tag name duplicates.")
+			return nil, badTagging(text)
+		}
+		if slices.ContainsFunc(tags, func(t objects.Tag) bool { return t.Key == key }) {
+			return nil, badTagging(text)
 		}
 		tags = append(tags, objects.Tag{Key: key, Value: value})
 	}
 	return tags, checkTags(tags, maxTags)
+}
+
+func badTagging(text string) *Error {
+	return badArgument("x-amz-tagging", text, "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters without tag name duplicates.")
 }
 
 func checkTags(tags []objects.Tag, limit int) error {

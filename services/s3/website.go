@@ -84,7 +84,7 @@ func (r *redirect) check() error {
 		return badRequest("You can only define ReplaceKeyPrefix or ReplaceKey but not both.")
 	}
 	if code := r.HTTPRedirectCode; code != "" {
-		if n, err := strconv.Atoi(code); err != nil || n < 300 || n > 399 {
+		if n, err := strconv.Atoi(code); err != nil || n < 301 || n > 308 {
 			return badRequest("The provided HTTP redirect code (%s) is not valid. Valid codes are 3XX except 300.", code)
 		}
 	}

@@ -80,7 +80,7 @@ func newBody(r *http.Request, payload string, sig *chain) (*Body, error) {
 		text := r.Header.Get("X-Amz-Decoded-Content-Length")
 		n, err := strconv.ParseInt(text, 10, 64)
 		if err != nil || n < 0 {
-			return nil, fail(Malformed, "X-Amz-Decoded-Content-Length must say how long the data is")
+			return nil, fail(NoLength, "X-Amz-Decoded-Content-Length must say how long the data is")
 		}
 		b.Length = n
 		c := &chunks{r: bufio.NewReaderSize(body, maxLine), trailer: b.Trailer, wants: payload != signedChunks}

@@ -49,6 +49,7 @@ const (
 	BadPayload Kind = "XAmzContentSHA256Mismatch"
 	BadChunk   Kind = "InvalidChunk"
 	Short      Kind = "IncompleteBody"
+	NoLength   Kind = "MissingContentLength"
 	BadPolicy  Kind = "InvalidPolicyDocument"
 	Denied     Kind = "AccessDenied" // by a policy
 )

@@ -75,7 +75,7 @@ type problem string
 func (p problem) Error() string { return string(p) }
 
 // ErrSyntax says that a policy is no JSON object.
-var ErrSyntax error = problem("Policies must be valid JSON and the first byte must be '{'")
+var ErrSyntax error = problem("This policy contains invalid Json")
 
 // Problem returns the words of S3 for an error of Parse.
 func Problem(err error) string {
@@ -138,7 +138,7 @@ func strict(b []byte, into any) error {
 		return err
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return problem("Policies must be valid JSON and the first byte must be '{'")
+		return ErrSyntax
 	}
 	return nil
 }
@@ -159,7 +159,7 @@ func Parse(text []byte, bucket string) (*Policy, error) {
 		return nil, problem("The policy must contain a valid version string")
 	}
 	if len(in.Statement) == 0 {
-		return nil, problem("Could not parse the policy: Statement is empty!")
+		return nil, problem("Missing required field Statement")
 	}
 	p := &Policy{}
 	for _, r := range in.Statement {
@@ -228,12 +228,12 @@ func principals(b []byte) ([]string, error) {
 	if b == nil {
 		return nil, problem("Missing required field Principal")
 	}
-	var all string
-	if json.Unmarshal(b, &all) == nil {
-		if all != "*" {
+	var list words
+	if json.Unmarshal(b, &list) == nil {
+		if len(list) == 0 || slices.Contains(list, "") {
 			return nil, invalid
 		}
-		return []string{all}, nil
+		return list, nil
 	}
 	var kinds map[string]words
 	if json.Unmarshal(b, &kinds) != nil || len(kinds) == 0 {

@@ -94,15 +94,15 @@ func TestPoliciesSayWhatTheySay(t *testing.T) {
 
 func TestBadPoliciesAreRefused(t *testing.T) {
 	for name, c := range map[string]struct{ policy, want string }{
-		"no JSON":           {`hello`, "first byte"},
-		"a list":            {`[]`, "first byte"},
-		"empty":             {``, "first byte"},
+		"no JSON":           {`hello`, "invalid Json"},
+		"a list":            {`[]`, "invalid Json"},
+		"empty":             {``, "invalid Json"},
 		"unknown element":   {`{"Statement":[],"X":1}`, "invalid syntax"},
-		"no statement":      {`{"Version":"2012-10-17"}`, "Statement is empty"},
+		"no statement":      {`{"Version":"2012-10-17"}`, "required field Statement"},
 		"version":           {`{"Version":"2020-01-01","Statement":[{}]}`, "valid version"},
 		"effect":            {`{"Statement":[{"Effect":"allow"}]}`, "Invalid effect"},
 		"principal":         {`{"Statement":[{"Effect":"Allow","Action":"s3:*","Resource":"*"}]}`, "Principal"},
-		"text principal":    {`{"Statement":[{"Effect":"Allow","Principal":"ann","Action":"s3:*","Resource":"*"}]}`, "Invalid principal"},
+		"text principal":    {`{"Statement":[{"Effect":"Allow","Principal":"","Action":"s3:*","Resource":"*"}]}`, "Invalid principal"},
 		"not principal":     {`{"Statement":[{"Effect":"Allow","NotPrincipal":"*","Action":"s3:*","Resource":"*"}]}`, "NotPrincipal"},
 		"action":            {`{"Statement":[{"Effect":"Allow","Principal":"*","Action":"s3:Fly","Resource":"*"}]}`, "invalid action"},
 		"another service":   {`{"Statement":[{"Effect":"Allow","Principal":"*","Action":"ec2:*","Resource":"*"}]}`, "invalid action"},
@@ -114,7 +114,7 @@ func TestBadPoliciesAreRefused(t *testing.T) {
 		"condition key":     {statementOf(`,"Condition":{"StringEquals":{"prefix":"a"}}`), "condition key"},
 		"address":           {statementOf(`,"Condition":{"IpAddress":{"aws:SourceIp":"everywhere"}}`), "Invalid value"},
 		"value":             {statementOf(`,"Condition":{"StringEquals":{"s3:prefix":{"a":1}}}`), "invalid syntax"},
-		"more after it":     {`{"Statement":[]}{}`, "first byte"},
+		"more after it":     {`{"Statement":[]}{}`, "invalid Json"},
 		"too long":          {`{"Id":"` + strings.Repeat("x", MaxSize) + `"}`, "maximum allowed"},
 		"action, notaction": {`{"Statement":[{"Effect":"Allow","Principal":"*","Action":"s3:*","NotAction":"s3:*","Resource":"*"}]}`, "invalid syntax"},
 	} {
