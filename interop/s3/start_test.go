@@ -60,7 +60,7 @@ func serveFolder(dir string) error {
 	if err != nil {
 		return errors.Join(err, spaces.Close(), logs.Close())
 	}
-	end, err := serve(listener, spaces)
+	end, err := serve(listener, spaces, true)
 	if err != nil {
 		return errors.Join(err, listener.Close(), spaces.Close(), logs.Close())
 	}
@@ -69,10 +69,10 @@ func serveFolder(dir string) error {
 	return errors.Join(err, end(), spaces.Close(), logs.Close())
 }
 
-// serve opens a door to spaces. It returns what closes it.
-func serve(listener net.Listener, spaces objects.Spaces) (end func() error, err error) {
+// serve opens a door to spaces, maybe with parts that are small for S3. It returns what closes it.
+func serve(listener net.Listener, spaces objects.Spaces, smallParts bool) (end func() error, err error) {
 	secrets := map[string]string{ourKey: ourSecret, otherKey: otherSecret}
-	d, err := door.New(context.Background(), door.Options{Spaces: spaces, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	d, err := door.New(context.Background(), door.Options{Spaces: spaces, SmallParts: smallParts, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		App: func(key string) string {
 			if key == otherKey {
 				return "other"
@@ -125,7 +125,7 @@ func start(t testing.TB) server {
 			return
 		}
 		var end func() error
-		if end, ours.err = serve(listener, spaces); ours.err == nil {
+		if end, ours.err = serve(listener, spaces, false); ours.err == nil {
 			ours.url = "http://" + listener.Addr().String()
 			ours.close = func() error { return errors.Join(end(), spaces.Close()) }
 		}
