@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"github.com/cloudbevy/bevy/hyper/clock"
 	"github.com/cloudbevy/bevy/services/dynamodb/item"
 )
 
@@ -30,6 +32,14 @@ type table struct {
 
 	mu    sync.Mutex
 	queue []*job // guarded by mu
+	want  int    // how many of them who writes next is waiting for; guarded by mu
+
+	// enough tells who writes next to wait no longer. Who has the writer's place has
+	// what is below, too: how many writers there seem to be, and how long the last
+	// batch took.
+	enough chan struct{}
+	crowd  int
+	took   time.Duration
 
 	// owed is what a transaction has done but not written here yet.
 	owed atomic.Pointer[debt]
@@ -64,7 +74,7 @@ const (
 
 // openTable reads what a tree has of a table.
 func openTable(ctx context.Context, d *Door, id string, tree Tree) (*table, error) {
-	t := &table{door: d, id: id, tree: tree, writer: make(chan struct{}, 1)}
+	t := &table{door: d, id: id, tree: tree, writer: make(chan struct{}, 1), enough: make(chan struct{}, 1)}
 	t.seen.Store(changes(tree))
 	t.seenCatalog.Store(changes(d.catalog.tree))
 	s, err := readSchema(ctx, tree)
@@ -107,9 +117,7 @@ func (s *state) read(b []byte) error {
 // write does a change, together with others that wait.
 func (t *table) write(ctx context.Context, run func(*tx) error) error {
 	j := &job{run: run, done: make(chan struct{})}
-	t.mu.Lock()
-	t.queue = append(t.queue, j)
-	t.mu.Unlock()
+	t.enqueue(j)
 	select {
 	case <-j.done:
 		return j.err
@@ -122,13 +130,65 @@ func (t *table) write(ctx context.Context, run func(*tx) error) error {
 			return j.err
 		default:
 		}
+		t.gather()
 		t.mu.Lock()
 		jobs := t.queue[:min(len(t.queue), maxJobs)]
 		t.queue = t.queue[len(jobs):]
 		t.mu.Unlock()
+		began := t.door.o.Clock.Now()
 		// What is written for others goes on when this one is gone.
 		t.commit(context.WithoutCancel(ctx), jobs)
+		t.took = t.door.o.Clock.Now().Sub(began)
+		t.mu.Lock()
+		t.crowd = len(jobs) + len(t.queue)
+		t.mu.Unlock()
 	}
+}
+
+func (t *table) enqueue(j *job) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.queue = append(t.queue, j)
+	if t.want > 0 && len(t.queue) >= t.want {
+		t.stopWaiting()
+	}
+}
+
+// stopWaiting lets who writes next go on. t.mu is held.
+func (t *table) stopWaiting() {
+	t.want = 0
+	select {
+	case t.enough <- struct{}{}:
+	default:
+	}
+}
+
+// gather waits a moment for writers whose last writes were just answered: one batch
+// of all costs less than two of half of them each, one after the other. Where time
+// is made up, nobody waits.
+func (t *table) gather() {
+	wait := min(t.took/2, time.Millisecond)
+	if t.crowd < 2 || wait <= 0 || t.door.o.Clock != clock.System {
+		return
+	}
+	t.mu.Lock()
+	if len(t.queue) >= min(t.crowd, maxJobs) {
+		t.mu.Unlock()
+		return
+	}
+	select {
+	case <-t.enough: // it came too late
+	default:
+	}
+	t.want = min(t.crowd, maxJobs)
+	t.mu.Unlock()
+	timer := t.door.o.Clock.AfterFunc(wait, func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.stopWaiting()
+	})
+	<-t.enough
+	timer.Stop()
 }
 
 // commit does jobs in one batch. Those that don't fit wait for the next.
