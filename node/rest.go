@@ -24,7 +24,12 @@ type rester struct {
 	closed bool
 }
 
-func newRester(c clock.Clock) *rester { return &rester{clock: c, rest: debug.FreeOSMemory} }
+func newRester(c clock.Clock) *rester { return &rester{clock: c, rest: giveBack} }
+
+func giveBack() {
+	debug.FreeOSMemory()
+	forgetFiles()
+}
 
 // stir says that something happens.
 func (r *rester) stir() {
