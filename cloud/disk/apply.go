@@ -173,7 +173,7 @@ func (r *round) changesSince(ctx context.Context, cursor []byte, all bool) (conf
 		}
 		for ; more && path <= c.path; path, _, more = known() {
 			if path < c.path {
-				if err := r.change(ctx, path, nil); err != nil {
+				if err := r.unnamed(ctx, path); err != nil {
 					return false, err
 				}
 			}
@@ -184,7 +184,7 @@ func (r *round) changesSince(ctx context.Context, cursor []byte, all bool) (conf
 		}
 	}
 	for ; more; path, _, more = known() {
-		if err := r.change(ctx, path, nil); err != nil {
+		if err := r.unnamed(ctx, path); err != nil {
 			return false, err
 		}
 	}
@@ -192,6 +192,16 @@ func (r *round) changesSince(ctx context.Context, cursor []byte, all bool) (conf
 		return false, err
 	}
 	return conflicts, r.flushIn(ctx)
+}
+
+// unnamed handles a path that the index has, and all of the folder has not named. It
+// may have come since, so the folder is asked.
+func (r *round) unnamed(ctx context.Context, path string) error {
+	e, err := r.source.stat(ctx, path)
+	if err != nil {
+		return err
+	}
+	return r.change(ctx, path, e)
 }
 
 // otherFolder has the next round begin anew if the cursor is of another folder.
