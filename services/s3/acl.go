@@ -107,6 +107,25 @@ func bucketACL(ctx context.Context, b *objects.Bucket, owner string) (acl, error
 	return parseACL(string(text), owner), nil
 }
 
+// writersACL is the list of an object that another app puts into a bucket: it is
+// that app's, unless lists are switched off.
+func (c *call) writersACL(text string) (string, error) {
+	if c.who.anonymous || c.who.app == c.owner {
+		return text, nil
+	}
+	if enforced, err := ownerEnforced(c.ctx, c.b); err != nil || enforced {
+		return text, err
+	}
+	list := parseACL(text, c.who.app)
+	switch text {
+	case "bucket-owner-read":
+		list = append(list, grant{ID: canonicalID(c.owner), Permission: read})
+	case "bucket-owner-full-control":
+		list = append(list, grant{ID: canonicalID(c.owner), Permission: full})
+	}
+	return list.text(), nil
+}
+
 // aclHeaders are the headers that grant something.
 var aclHeaders = []struct {
 	name string

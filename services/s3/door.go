@@ -232,5 +232,8 @@ func (d *Door) newCall(w http.ResponseWriter, r *http.Request) *call {
 	h.Set("x-amz-id-2", base64.StdEncoding.EncodeToString([]byte(id+id)))
 	h.Set("Accept-Ranges", "bytes")
 	h.Set("Server", "Bevy")
-	return &call{d: d, w: w, r: r, ctx: r.Context(), id: id, h: h}
+	// The server looks at the request once more when it has its answer, so what is
+	// changed is a copy.
+	own := *r
+	return &call{d: d, w: w, r: &own, ctx: r.Context(), id: id, h: h}
 }

@@ -218,7 +218,10 @@ func signatureError(s *sigv4.Error) *Error {
 	case sigv4.Mismatch:
 		e := say("SignatureDoesNotMatch")
 		if s.ToSign != "" {
-			e = e.with("StringToSign", s.ToSign).with("CanonicalRequest", s.Canonical)
+			e = e.with("StringToSign", s.ToSign)
+		}
+		if s.Canonical != "" {
+			e = e.with("CanonicalRequest", s.Canonical)
 		}
 		return e
 	case sigv4.Skewed:

@@ -76,6 +76,9 @@ func (c *call) postObject() error {
 		return err
 	}
 	f.fields["key"] = strings.ReplaceAll(f.fields["key"], "${filename}", f.name)
+	if f.fields["key"] == "" {
+		return badArgument("key", "", "Bucket POST must contain a field named 'key'.  If it is specified, please check the order of the fields.")
+	}
 	limits := sigv4.Posted{MaxLength: maxPut}
 	c.who = caller{anonymous: true}
 	if v := c.d.o.Verifier; v != nil && (f.fields["policy"] != "" || f.fields["x-amz-signature"] != "" || f.fields["x-amz-credential"] != "" || f.fields["awsaccesskeyid"] != "") {
@@ -90,10 +93,7 @@ func (c *call) postObject() error {
 		return err
 	}
 	c.allowOrigin()
-	if c.key = f.fields["key"]; c.key == "" {
-		return badArgument("key", "", "Bucket POST must contain a field named 'key'.  If it is specified, please check the order of the fields.")
-	}
-	if len(c.key) > objects.MaxKey {
+	if c.key = f.fields["key"]; len(c.key) > objects.MaxKey {
 		return keyTooLong(c.key)
 	}
 	if err := c.authorize(); err != nil {

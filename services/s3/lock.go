@@ -180,13 +180,16 @@ func (c *call) putRetention() error {
 			return failf("InvalidArgument", "The retain until date must be in the future!")
 		}
 	}
-	_, version, err := c.locked()
+	was, version, err := c.locked()
 	if err != nil {
 		return err
 	}
 	bypass, err := c.bypass(c.key, version)
 	if err != nil {
 		return err
+	}
+	if was.Lock.Mode == objects.Governance && in.Mode != objects.Governance && was.Lock.Until.After(c.d.o.Clock.Now()) && !bypass {
+		return objects.ErrLocked
 	}
 	o, err := c.b.SetRetention(c.ctx, c.key, version, in.Mode, until, bypass)
 	if err != nil {

@@ -116,6 +116,9 @@ func (c *call) putOptions() (o objects.PutOptions, err error) {
 			return o, err
 		}
 	}
+	if o.ACL, err = c.writersACL(o.ACL); err != nil {
+		return o, err
+	}
 	if o.Lock, err = c.lockOf(h); err != nil {
 		return o, err
 	}

@@ -70,6 +70,7 @@ func parseTagHeader(text string) ([]objects.Tag, error) {
 		}
 		tags = append(tags, objects.Tag{Key: key, Value: value})
 	}
+	slices.SortFunc(tags, func(a, b objects.Tag) int { return strings.Compare(a.Key, b.Key) })
 	return tags, checkTags(tags, maxTags)
 }
 
