@@ -253,6 +253,24 @@ type (
 		Machine string `path:"machine" json:"-"`
 	}
 
+	// RemoveMachine takes a machine out by the owner's 24 words.
+	RemoveMachine struct {
+		Machine string `path:"machine" json:"-"`
+		Words   string `json:"words"`
+	}
+
+	// Leave takes this machine out of its cloud.
+	Leave struct {
+		// Force leaves also if nobody else has all that is here.
+		Force bool `json:"force,omitempty"`
+	}
+
+	// Left is what stays where this machine has left its cloud.
+	Left struct {
+		// Folders are the folders of the disk that are kept no longer.
+		Folders []string `json:"folders"`
+	}
+
 	// Pong is how long a message to a machine and back took.
 	Pong struct {
 		Machine string  `json:"machine"`

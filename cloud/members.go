@@ -465,9 +465,14 @@ func (c *Cloud) revoke(ctx context.Context, device noise.Key, issuer noise.KeyPa
 			return fmt.Errorf("revoke %s: %w", hypercore.Key(device), err)
 		}
 		for _, rec := range records[s.Info().ID] {
-			if rec.Device == hypercore.Key(device) && versions[rec.Tree] > 0 {
-				v.Logs = append(v.Logs, identity.LogLength{Log: rec.Tree, Length: versions[rec.Tree]})
+			length := versions[rec.Tree]
+			if length == 0 || rec.Device != hypercore.Key(device) {
+				continue
 			}
+			if s == c.control && device == c.Self() {
+				length += lastWords
+			}
+			v.Logs = append(v.Logs, identity.LogLength{Log: rec.Tree, Length: length})
 		}
 	}
 	v, err := v.Sign(issuer)
@@ -510,6 +515,10 @@ func (c *Cloud) revoke(ctx context.Context, device noise.Key, issuer noise.KeyPa
 	}
 	return c.refresh(ctx)
 }
+
+// lastWords is more than a device writes to its control log when it revokes itself:
+// that it does must count.
+const lastWords = 1 << 12
 
 // Errors about devices, which come wrapped.
 var (

@@ -96,6 +96,7 @@ var printed = map[string]any{
 	"bevy folder here":          nil, // nothing
 	"bevy publish":              client.Published{},
 	"bevy join":                 client.Invitation{},
+	"bevy leave":                client.Left{},
 	"bevy machines ls":          client.Machine{},
 	"bevy machines rm":          nil, // nothing
 	"bevy keys show":            client.SeedWords{},

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cloudbevy/bevy/client"
+	"github.com/cloudbevy/bevy/cloud/words"
 	"github.com/spf13/cobra"
 )
 
@@ -148,21 +149,36 @@ bevy machines ls --json`,
 
 func (a *app) machinesRmCommand() *cobra.Command {
 	var sure consent
+	var byWords bool
 	cmd := &cobra.Command{
 		Use:   "rm <machine> [flags]",
 		Short: "Take a machine that is lost or sold out of your cloud",
 		Long: `The machine gets nothing of the cloud any more, what it writes from now on does
 not count, and the other machines go on with a new key. What it has already, it
-keeps. It can't be taken back: the machine would have to join again.`,
+keeps. It can't be taken back: the machine would have to join again.
+
+The machine that has let this one in can only be taken out by the owner: on the
+machine that has the owner's words, or with --words, which reads them.`,
 		Example: `bevy machines rm phone
-bevy machines rm 7f3ac2 --yes`,
+bevy machines rm 7f3ac2 --yes
+bevy machines rm laptop --words`,
 		Args: wants(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withNode(cmd.Context(), func(c *client.Client) error {
 				if ok, err := a.confirm(sure, "bevy machines rm "+args[0], fmt.Sprintf("%s would be taken out of the cloud, for good", args[0])); !ok {
 					return err
 				}
-				if err := c.Do(cmd.Context(), "DELETE", "/machines/"+url.PathEscape(args[0]), nil, nil); err != nil {
+				at := "/machines/" + url.PathEscape(args[0])
+				if byWords {
+					seed, err := a.readWords("bevy machines rm " + args[0] + " --words")
+					if err != nil {
+						return err
+					}
+					err = c.Do(cmd.Context(), "POST", at+"/removals", client.RemoveMachine{Words: words.FromSeed(*seed)}, nil)
+					if err != nil {
+						return asked(err, "cannot take %s out", args[0])
+					}
+				} else if err := c.Do(cmd.Context(), "DELETE", at, nil, nil); err != nil {
 					return asked(err, "cannot take %s out", args[0])
 				}
 				a.say("%s was taken out of the cloud", args[0])
@@ -171,5 +187,6 @@ bevy machines rm 7f3ac2 --yes`,
 		},
 	}
 	sure.flags(cmd)
+	cmd.Flags().BoolVar(&byWords, "words", false, "by the owner's 24 words, which are read from stdin")
 	return cmd
 }

@@ -91,7 +91,7 @@ func (u *up) run(ctx context.Context) error {
 		return err
 	}
 	if u.restore {
-		if o.Seed, err = u.readWords(); err != nil {
+		if o.Seed, err = u.readWords("bevy up --restore"); err != nil {
 			return err
 		}
 	}
@@ -179,14 +179,14 @@ func (u *up) print(event string, st client.Status, link string, p node.Paths, to
 	return written(u.printLine(strings.TrimSuffix(b.String(), "\n")))
 }
 
-// readWords reads the owner's words.
-func (u *up) readWords() (*identity.Seed, error) {
-	if isTerminal(u.stdin) {
-		u.say("type the 24 words, then enter:")
+// readWords reads the owner's words, for a command.
+func (a *app) readWords(command string) (*identity.Seed, error) {
+	if isTerminal(a.stdin) {
+		a.say("type the 24 words, then enter:")
 	}
-	line, err := bufio.NewReaderSize(u.stdin, 4<<10).ReadString('\n')
+	line, err := bufio.NewReaderSize(a.stdin, 4<<10).ReadString('\n')
 	if err != nil && line == "" {
-		return nil, wrong("bevy up --restore < words.txt", err.Error(), "there are no words on stdin")
+		return nil, wrong(command+" < words.txt", err.Error(), "there are no words on stdin")
 	}
 	seed, err := words.ParseSeed(line)
 	if err != nil {

@@ -92,6 +92,7 @@ func (h *Home) Wire(ctx context.Context, n *node.Node) (err error) {
 	n.OnStatus(h.status)
 	h.doors()
 	h.routes()
+	h.leaveRoutes()
 	return nil
 }
 
@@ -205,6 +206,11 @@ func (h *Home) run(ctx context.Context) error {
 		h.set(nil, nil)
 		if err := s.close(); err != nil {
 			return err
+		}
+		if s.quitted {
+			if err := h.forget(s); err != nil {
+				return err
+			}
 		}
 	}
 }

@@ -173,7 +173,7 @@ func (h *Home) joinCloud(ctx context.Context, text, name string) (a pair.Admissi
 		}
 		return a, err
 	}
-	close(s.replaced)
+	s.replace(false)
 	return a, os.Remove(filepath.Join(h.dir, joiningFile))
 }
 

@@ -29,6 +29,9 @@ type session struct {
 	again    chan struct{}  // something has changed
 	replaced chan struct{}  // closed when another cloud is to be opened
 
+	replacing sync.Once // closes replaced
+	quitted   bool      // set before: this cloud was left
+
 	mu       sync.Mutex
 	folders  map[string]*kept                       // by the ids of their spaces
 	seen     map[string]time.Time                   // when devices were connected last

@@ -285,14 +285,8 @@ func (s *session) notices() {
 	} else {
 		n.Clear("words-not-written", "")
 	}
-	in := 0
-	for _, d := range s.cloud.Devices() {
-		if d.Status == identity.In {
-			in++
-		}
-	}
 	folders := s.listFolders()
-	if in < wantedCopies && len(folders) > 0 {
+	if 1+s.others() < wantedCopies && len(folders) > 0 {
 		n.Raise(client.Notice{
 			Code: "one-machine", Severity: client.Warning,
 			Text: "everything is on this machine alone", Fix: "bevy join",
@@ -312,10 +306,12 @@ func (s *session) notices() {
 	s.folderNotices()
 }
 
+// anotherMachine is the code of the notices that a machine was another one before.
+const anotherMachine = "another-machine"
+
 // formerNotices say which device this one was before, until that has been taken out
 // or turns out to live.
 func (s *session) formerNotices() {
-	const code = "another-machine"
 	n := s.home.node.Notices
 	lives := map[hypercore.Key]bool{}
 	for _, p := range s.cloud.Peers() {
@@ -328,7 +324,7 @@ func (s *session) formerNotices() {
 		}
 		id := hypercore.Key(d.Key).String()[:8]
 		if d.Status != identity.In || lives[hypercore.Key(d.Key)] {
-			n.Clear(code, id)
+			n.Clear(anotherMachine, id)
 			continue
 		}
 		var kept []string
@@ -345,7 +341,7 @@ func (s *session) formerNotices() {
 		if len(kept) > 0 {
 			text += "; it has taken over " + strings.Join(kept, ", ")
 		}
-		n.Raise(client.Notice{Code: code, Subject: id, Severity: client.Warning, Text: text, Fix: "bevy machines rm " + id + ", if that one is gone for good"})
+		n.Raise(client.Notice{Code: anotherMachine, Subject: id, Severity: client.Warning, Text: text, Fix: "bevy machines rm " + id + ", if that one is gone for good"})
 	}
 }
 

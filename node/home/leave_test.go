@@ -1,0 +1,55 @@
+package home
+
+import (
+	"errors"
+	"path/filepath"
+	"testing"
+
+	"github.com/cloudbevy/bevy/client"
+)
+
+// A machine leaves its cloud once others have all of it. Its files stay, and it
+// begins an empty cloud.
+func TestAMachineLeaves(t *testing.T) {
+	net := network(t)
+	a, b := newMachine(t, net, "laptop"), newMachine(t, net, "attic")
+	a.write("docs/a.txt", "hello")
+	a.add("docs", "")
+	a.do("GET", "/keys/words", nil, nil)
+	refused := func(m *machine, what string) {
+		t.Helper()
+		var e *client.Error
+		if err := m.Do(t.Context(), "POST", "/leave", client.Leave{}, nil); !errors.As(err, &e) || e.Code != client.CodeConflict {
+			t.Errorf("%s: leaving: %v", what, err)
+		}
+	}
+	refused(a, "nobody else has it")
+	a.pair(b)
+	b.add("mine", "docs")
+	b.until("the file", func() bool { return b.reads("mine/a.txt") == "hello" && b.folder("docs").Copies == 2 })
+	was := b.self()
+	var left client.Left
+	b.do("POST", "/leave", client.Leave{}, &left)
+	if len(left.Folders) != 1 || left.Folders[0] != filepath.Join(b.dir, "mine") {
+		t.Errorf("it kept %v", left.Folders)
+	}
+	a.until("the other is out", func() bool {
+		var all client.Machines
+		a.do("GET", "/machines", nil, &all)
+		for _, m := range all.Machines {
+			if m.ID == was {
+				return m.State == "revoked"
+			}
+		}
+		return false
+	})
+	if b.self() == was || b.folder("docs").Name != "" || b.reads("mine/a.txt") != "hello" {
+		t.Error("it has not left, or its files are gone")
+	}
+	a.write("docs/later.txt", "later")
+	a.until("it goes on", func() bool { return a.folder("docs").Files == 2 })
+	refused(a, "nobody else has it any more")
+	a.pair(b)
+	b.add("again", "docs")
+	b.until("all of it", func() bool { return b.reads("again/later.txt") == "later" })
+}
