@@ -38,9 +38,9 @@ func TestAcknowledgedObjectsOutlivePowerCuts(t *testing.T) {
 	r.versioned()
 	multi, err := r.CreateUpload(ctx, "multi", UploadOptions{})
 	must(t, err)
-	every, rounds := uint64(7), 12
+	every, rounds, most := uint64(17), 10, 40
 	if os.Getenv("BEVY_LONG") == "1" {
-		every, rounds = 1, 30
+		every, rounds, most = 1, 30, 400
 	}
 	var mu sync.Mutex
 	var crashes []crash
@@ -48,7 +48,7 @@ func TestAcknowledgedObjectsOutlivePowerCuts(t *testing.T) {
 	disk.Hook(func(p storagetest.Point) {
 		mu.Lock()
 		defer mu.Unlock()
-		if p.Number%every == 0 && len(crashes) < 400 {
+		if p.Number%every == 0 && len(crashes) < most {
 			crashes = append(crashes, crash{disk.PowerCut(p.Number), maps.Clone(acked), maps.Clone(parts), p.Number})
 		}
 	})

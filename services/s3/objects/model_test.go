@@ -105,7 +105,7 @@ func (m *model) versions(prefix string) (out []string) {
 var modelKeys = []string{"a", "a/", "a/b", "a/b/c", "a//b", "a-", "b", "b/c", "c/d/e", "c/d", "c", "..", "x\x00y", "é"}
 
 func TestBucketsAreWhatAMapIs(t *testing.T) {
-	steps, runs := 300, 3
+	steps, runs := 250, 2
 	if os.Getenv("BEVY_LONG") == "1" {
 		steps, runs = 3000, 20
 	}
