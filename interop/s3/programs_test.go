@@ -121,6 +121,7 @@ func same(t testing.TB, got, want string) {
 }
 
 func TestAWSCommand(t *testing.T) {
+	t.Parallel()
 	s := up(t)
 	name := bucketName()
 	t.Cleanup(func() { dropBucket(t, s, name) })
@@ -172,6 +173,7 @@ func TestAWSCommand(t *testing.T) {
 }
 
 func TestS3cmd(t *testing.T) {
+	t.Parallel()
 	s := up(t)
 	u, err := url.Parse(s.URL)
 	ok(t, err)
@@ -219,6 +221,7 @@ func TestS3cmd(t *testing.T) {
 }
 
 func TestRclone(t *testing.T) {
+	t.Parallel()
 	s := up(t)
 	name := bucketName()
 	t.Cleanup(func() { dropBucket(t, s, name) })
@@ -255,6 +258,7 @@ func TestRclone(t *testing.T) {
 }
 
 func TestRestic(t *testing.T) {
+	t.Parallel()
 	s := up(t)
 	name := bucketName()
 	t.Cleanup(func() { dropBucket(t, s, name) })
@@ -281,6 +285,7 @@ func TestRestic(t *testing.T) {
 }
 
 func TestSDKForJavaScript(t *testing.T) {
+	t.Parallel()
 	s := up(t)
 	root, err := nodepeer.Root()
 	ok(t, err)

@@ -48,9 +48,10 @@ func startNode() (err error) {
 	if err != nil {
 		return err
 	}
+	node.close = func() error { return os.RemoveAll(dir) }
 	bevy := filepath.Join(dir, "bevy")
-	build := exec.Command("go", "build", "-ldflags=-w", "-o", bevy, "./cmd/bevy")
-	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
+	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", bevy, "./cmd/bevy")
+	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build bevy: %w\n%s", err, out)
 	}
