@@ -140,6 +140,13 @@ var printed = map[string]any{
 	"bevy table watch":          tableChange{},
 	"bevy table export":         exported{},
 	"bevy table restore":        putItems{},
+	"bevy backup to":            madeBackup{},
+	"bevy backup ls":            client.Backup{},
+	"bevy backup run":           madeBackup{},
+	"bevy backup verify":        client.BackupChecked{},
+	"bevy backup prune":         client.BackupPruned{},
+	"bevy backup restore":       client.BackupSnapshot{},
+	"bevy backup stop":          nil, // nothing
 	"bevy s3 info":              doorInfo{},
 	"bevy dynamo info":          doorInfo{},
 }

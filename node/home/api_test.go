@@ -23,6 +23,9 @@ func TestAnswersAreAsTheDocumentSays(t *testing.T) {
 	m.do("POST", "/folders/f/tags", map[string]string{"name": "v1"}, nil)
 	m.do("POST", "/folders/f/publication", nil, nil)
 	m.do("POST", "/invitation", nil, nil)
+	var b client.Backup
+	m.do("POST", "/backups", client.AddBackup{Place: client.BackupPlace{Address: t.TempDir()}}, &b)
+	m.do("POST", "/backups/"+b.ID+"/runs", nil, nil)
 
 	var text json.RawMessage
 	m.do("GET", "/openapi.json", nil, &text)
@@ -36,7 +39,7 @@ func TestAnswersAreAsTheDocumentSays(t *testing.T) {
 		if !ok || path == client.Base+"/events" {
 			continue
 		}
-		at := strings.NewReplacer(client.Base, "", "{folder}", "f", "{machine}", "solo").Replace(path)
+		at := strings.NewReplacer(client.Base, "", "{folder}", "f", "{machine}", "solo", "{backup}", b.ID).Replace(path)
 		query := []string{}
 		for _, p := range op.Parameters {
 			if p.In == "query" && p.Name == "path" && !strings.HasSuffix(path, "/entries") {

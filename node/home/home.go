@@ -58,10 +58,13 @@ type Home struct {
 	invited  *invited
 	keying   sync.Mutex // held to make an access key where there is none
 	services *doors     // for programs of other services; nil until there is a request
+	backups  lately
 }
 
 // New returns a home that is not part of a node yet.
-func New(o Options) *Home { return &Home{options: o} }
+func New(o Options) *Home {
+	return &Home{options: o, backups: lately{running: map[string]bool{}}}
+}
 
 // Wire hangs the home into a node: for node.Options.Wire.
 func (h *Home) Wire(ctx context.Context, n *node.Node) (err error) {
@@ -92,6 +95,7 @@ func (h *Home) Wire(ctx context.Context, n *node.Node) (err error) {
 	n.OnStatus(h.status)
 	h.doors()
 	h.routes()
+	h.backupRoutes()
 	h.leaveRoutes()
 	return nil
 }

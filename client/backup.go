@@ -1,0 +1,110 @@
+package client
+
+import "time"
+
+// What a node is asked about backups.
+type (
+	// Backup is a place that the cloud is backed up to.
+	Backup struct {
+		ID       string        `json:"id"`
+		Address  string        `json:"address" doc:"s3://bucket/prefix, or the path of a folder"`
+		Endpoint string        `json:"endpoint,omitempty" doc:"the S3 server"`
+		Region   string        `json:"region,omitempty"`
+		Machine  string        `json:"machine"` // that makes it
+		Here     bool          `json:"here"`    // it is this one
+		Every    time.Duration `json:"every"`   // nanoseconds; 0 is when it is asked for
+		Created  time.Time     `json:"created"`
+		Last     time.Time     `json:"last,omitzero"` // when this machine made it last
+		Snapshot string        `json:"snapshot,omitempty"`
+		Error    string        `json:"error,omitempty"` // why it can't since then
+		Running  bool          `json:"running,omitempty"`
+	}
+
+	// Backups are all of them.
+	Backups struct {
+		Backups []Backup `json:"backups"`
+	}
+
+	// BackupPlace says where a backup is.
+	BackupPlace struct {
+		Address   string `json:"address" doc:"s3://bucket/prefix, or the absolute path of a folder"`
+		Endpoint  string `json:"endpoint,omitempty"`
+		Region    string `json:"region,omitempty"`
+		AccessKey string `json:"accessKey,omitempty"`
+		Secret    string `json:"secret,omitempty"`
+	}
+
+	// AddBackup begins one, or goes on with one of the same cloud.
+	AddBackup struct {
+		Place BackupPlace   `json:"place"`
+		Every time.Duration `json:"every,omitempty"`
+	}
+
+	// BackupName names one.
+	BackupName struct {
+		ID string `path:"backup" json:"-"`
+	}
+
+	// BackedUp is what a run did.
+	BackedUp struct {
+		Snapshot string `json:"snapshot"`
+		New      bool   `json:"new"`
+		Blocks   uint64 `json:"blocks"`
+		Bytes    int64  `json:"bytes"` // that were sent
+		// Missing blocks are not on this machine and not in the backup.
+		Missing uint64 `json:"missing,omitempty"`
+	}
+
+	// BackupSnapshot is one state of the cloud in a backup.
+	BackupSnapshot struct {
+		Name    string    `json:"name"`
+		Time    time.Time `json:"time"`
+		Machine string    `json:"machine"`
+		Logs    int       `json:"logs"`
+		Bytes   int64     `json:"bytes"` // of all that it needs
+	}
+
+	// BackupSnapshots are those of a backup, the oldest first.
+	BackupSnapshots struct {
+		Snapshots []BackupSnapshot `json:"snapshots"`
+	}
+
+	// CheckBackup looks whether a backup is whole.
+	CheckBackup struct {
+		ID   string `path:"backup" json:"-"`
+		Read bool   `json:"read,omitempty" doc:"also bring all and prove it"`
+	}
+
+	// BackupChecked is what was found.
+	BackupChecked struct {
+		Snapshot string   `json:"snapshot"`
+		Packs    int      `json:"packs"`
+		Bytes    int64    `json:"bytes"`
+		Read     bool     `json:"read"`
+		Wrong    []string `json:"wrong,omitempty"` // packs that are missing or cut off
+		Problem  string   `json:"problem,omitempty"`
+	}
+
+	// PruneBackup removes old snapshots.
+	PruneBackup struct {
+		ID     string `path:"backup" json:"-"`
+		Days   int    `json:"days" doc:"of how many days the last snapshot is kept"`
+		Weeks  int    `json:"weeks"`
+		Months int    `json:"months"`
+		Dry    bool   `json:"dry,omitempty"`
+	}
+
+	// BackupPruned is what was removed, or would be.
+	BackupPruned struct {
+		Kept    []string `json:"kept"`
+		Removed []string `json:"removed"`
+		Packs   int      `json:"packs"`
+		Bytes   int64    `json:"bytes"`
+	}
+
+	// RestoreBackup gets a cloud back.
+	RestoreBackup struct {
+		Place    BackupPlace `json:"place"`
+		Snapshot string      `json:"snapshot,omitempty" doc:"its name; the newest when empty"`
+	}
+)
