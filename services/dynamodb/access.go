@@ -48,7 +48,8 @@ func Refuse(w http.ResponseWriter, err error) {
 var readers = map[string]bool{
 	"GetItem": true, "Query": true, "Scan": true, "BatchGetItem": true, "TransactGetItems": true, "DescribeTable": true, "ListTables": true,
 	"DescribeBackup": true, "ListBackups": true, "DescribeContinuousBackups": true, "ListTagsOfResource": true, "DescribeTimeToLive": true,
-	"DescribeLimits": true, "ExportTableToPointInTime": true, "DescribeExport": true, "ListExports": true, "DescribeImport": true, "ListImports": true, "DescribeEndpoints": true, "ListStreams": true, "DescribeStream": true, "GetShardIterator": true, "GetRecords": true,
+	"DescribeLimits": true, "ExportTableToPointInTime": true, "DescribeExport": true, "ListExports": true, "DescribeImport": true, "ListImports": true,
+	"GetResourcePolicy": true, "DescribeKinesisStreamingDestination": true, "DescribeContributorInsights": true, "ListContributorInsights": true, "ListGlobalTables": true, "DescribeEndpoints": true, "ListStreams": true, "DescribeStream": true, "GetShardIterator": true, "GetRecords": true,
 }
 
 // allowed refuses what a principal has no right to. Each operation has to be known
@@ -105,6 +106,9 @@ func (d *Door) allowed(principal, operation string, root *item.Node) error {
 	case "DescribeImport":
 		name, _, _ := strings.Cut(strings.TrimPrefix(textOf(root, "ImportArn"), d.arn("")), "/")
 		names[name] = false
+	case "GetResourcePolicy", "PutResourcePolicy", "DeleteResourcePolicy":
+		name, _, _ := strings.Cut(strings.TrimPrefix(textOf(root, "ResourceArn"), d.arn("")), "/")
+		names[name] = write
 	case "TagResource", "UntagResource", "ListTagsOfResource":
 		arn := textOf(root, "ResourceArn")
 		names[arn[strings.LastIndexByte(arn, '/')+1:]] = write
@@ -116,7 +120,8 @@ func (d *Door) allowed(principal, operation string, root *item.Node) error {
 			names[d.streamTable(it.Arn)] = false
 		}
 	case "PutItem", "GetItem", "DeleteItem", "UpdateItem", "Query", "Scan", "CreateTable", "UpdateTable", "DescribeTable", "DeleteTable", "CreateBackup",
-		"DescribeContinuousBackups", "UpdateContinuousBackups", "DescribeTimeToLive", "UpdateTimeToLive", "ListStreams":
+		"DescribeContinuousBackups", "UpdateContinuousBackups", "DescribeTimeToLive", "UpdateTimeToLive", "ListStreams",
+		"DescribeKinesisStreamingDestination", "DescribeContributorInsights":
 		names[textOf(root, "TableName")] = write
 	}
 	if len(names) == 0 {

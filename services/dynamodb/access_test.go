@@ -75,8 +75,8 @@ func TestRightsToSomeTablesLetNobodyAtOthers(t *testing.T) {
 		}
 	}
 	slices.Sort(free)
-	if got := strings.Join(free, " "); got != "BatchGetItem DescribeBackup DescribeContinuousBackups DescribeEndpoints DescribeExport DescribeImport DescribeLimits DescribeStream DescribeTable "+
-		"DescribeTimeToLive ExportTableToPointInTime GetItem GetRecords GetShardIterator ListBackups ListExports ListImports ListStreams ListTables ListTagsOfResource Query Scan TransactGetItems" {
+	if got := strings.Join(free, " "); got != "BatchGetItem DescribeBackup DescribeContinuousBackups DescribeContributorInsights DescribeEndpoints DescribeExport DescribeImport DescribeKinesisStreamingDestination DescribeLimits DescribeStream DescribeTable "+
+		"DescribeTimeToLive ExportTableToPointInTime GetItem GetRecords GetResourcePolicy GetShardIterator ListBackups ListContributorInsights ListExports ListGlobalTables ListImports ListStreams ListTables ListTagsOfResource Query Scan TransactGetItems" {
 		t.Errorf("who may read all may do: %s", got)
 	}
 }

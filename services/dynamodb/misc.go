@@ -56,6 +56,14 @@ func init() {
 		"DescribeImport":           {tableSpace, oneImportShape, nil, (*Door).describeImport},
 		"ListImports":              {tableSpace, listImportsShape, nil, (*Door).listImports},
 
+		"GetResourcePolicy":                   {tableSpace, resourceShape, nil, (*Door).getResourcePolicy},
+		"PutResourcePolicy":                   {tableSpace, policyShape, nil, (*Door).putResourcePolicy},
+		"DeleteResourcePolicy":                {tableSpace, resourceShape, nil, (*Door).deleteResourcePolicy},
+		"DescribeKinesisStreamingDestination": {tableSpace, oneTableShape, nil, (*Door).describeKinesis},
+		"DescribeContributorInsights":         {tableSpace, oneTableShape, nil, (*Door).describeInsights},
+		"ListContributorInsights":             {tableSpace, pageShape, nil, (*Door).listInsights},
+		"ListGlobalTables":                    {tableSpace, pageShape, nil, (*Door).listGlobalTables},
+
 		"TagResource":        {tableSpace, tagShape, nil, (*Door).tagResource},
 		"UntagResource":      {tableSpace, untagShape, nil, (*Door).untagResource},
 		"ListTagsOfResource": {tableSpace, listTagsShape, nil, (*Door).listTags},
