@@ -76,9 +76,12 @@ type source struct {
 }
 
 // begin goes to the first entry of a key that is not before start.
-func (s *source) begin(start string) error {
+func (s *source) begin(start string) error { return s.jump(s.open(start)) }
+
+// jump goes to the first of some entries.
+func (s *source) jump(entries iter.Seq2[folder.Entry, error]) error {
 	s.end()
-	s.next, s.stop = iter.Pull2(s.open(start))
+	s.next, s.stop = iter.Pull2(entries)
 	return s.step()
 }
 
@@ -336,13 +339,13 @@ func (sh *shared) versions(ctx context.Context, o ListOptions, s State, one func
 		if key == o.After {
 			after = o.AfterVersion
 		}
-		return sh.versionsOf(ctx, key, after, s, odd, files, rows, one)
+		return sh.versionsOf(ctx, key, after, o.Prefix, s, odd, files, rows, one)
 	}, group)
 }
 
 // versionsOf goes through the versions of a key that the sources are at, and leaves it
-// behind.
-func (sh *shared) versionsOf(ctx context.Context, key, after string, s State, odd, files, rows *source, one func(Object) bool) (bool, error) {
+// behind. With after, it goes on behind that one.
+func (sh *shared) versionsOf(ctx context.Context, key, after, prefix string, s State, odd, files, rows *source, one func(Object) bool) (bool, error) {
 	var current *version
 	for _, from := range []*source{odd, files} {
 		if from.more && from.at == key {
@@ -389,8 +392,9 @@ func (sh *shared) versionsOf(ctx context.Context, key, after string, s State, od
 		case isNull && null.when().After(timeOfID(id)):
 			isNull = false // it came before
 		}
-		for rows.more && rows.at == key && rows.entry.Path <= skip {
-			if err := rows.step(); err != nil {
+		if skip != "" {
+			all := from(skip+"\x00", string(escaped([]byte(rowVersion), prefix)))
+			if err := rows.jump(sh.f.Asides(ctx, all)); err != nil {
 				return false, err
 			}
 		}

@@ -153,6 +153,16 @@ func (b *Bucket) Put(ctx context.Context, key string, r io.Reader, o PutOptions)
 	if !b.f.Writable() {
 		return fail(ErrReadOnly)
 	}
+	if len(o.If.IfMatch) > 0 || len(o.If.IfNoneMatch) > 0 {
+		// Nobody need send what is refused already.
+		v, ok, err := b.now().current(ctx, key)
+		if err == nil {
+			err = o.If.check(&v, ok)
+		}
+		if err != nil {
+			return fail(err)
+		}
+	}
 	body, err := b.receive(ctx, r, content.Ref{})
 	defer body.release()
 	if err != nil {
