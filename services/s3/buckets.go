@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/cloudbevy/bevy/services/s3/objects"
 )
@@ -44,6 +45,9 @@ func (c *call) listBuckets() error {
 	for _, i := range list {
 		d.in("Bucket")
 		d.put("Name", i.Name)
+		if i.Created.IsZero() {
+			i.Created = time.Unix(0, 0)
+		}
 		d.time("CreationDate", i.Created)
 		if c.query.Has("max-buckets") {
 			d.put("BucketRegion", c.d.o.Region)

@@ -40,6 +40,7 @@ const (
 	maxPut         = 5 << 30 // bytes of an object that is put at once, or of a part
 	maxMetadata    = 2 << 10
 	patience       = time.Minute // in which a client has to send or to take something
+	smallObject    = 64 << 10    // bytes of one that is read at once
 	drainSize      = 16 << 20    // bytes that are read of what is refused
 	drainTime      = 5 * time.Second
 	versionSize    = 32 // letters of a version's id

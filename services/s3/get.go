@@ -225,6 +225,18 @@ func (c *call) stream(status int, o objects.Object, s span) error {
 		c.head(status)
 		return nil
 	}
+	if o.Size <= smallObject {
+		all, err := c.b.Read(c.ctx, o, smallObject)
+		if err != nil {
+			return err
+		}
+		c.head(status)
+		_, err = c.writer().Write(all[s.start : s.start+s.n])
+		if err != nil {
+			return http.ErrAbortHandler
+		}
+		return nil
+	}
 	r, err := c.b.Open(c.ctx, o)
 	if err != nil {
 		return err
@@ -234,7 +246,7 @@ func (c *call) stream(status int, o objects.Object, s span) error {
 		return err
 	}
 	// Nothing is said before there is something to send.
-	first := make([]byte, min(s.n, 64<<10))
+	first := make([]byte, min(s.n, smallObject))
 	if _, err := io.ReadFull(r, first); err != nil {
 		return err
 	}

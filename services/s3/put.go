@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"encoding/hex"
 	"fmt"
 	"mime"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/cloudbevy/bevy/services/internal/sigv4"
 	"github.com/cloudbevy/bevy/services/s3/objects"
 )
 
@@ -151,9 +153,15 @@ func (c *call) checkLength() error {
 
 // finish returns what a body has to go through before it is an object.
 func (c *call) finish(d *digest) func(objects.Read) (objects.Checksum, error) {
+	signed := c.body.TakeSum()
 	return func(r objects.Read) (objects.Checksum, error) {
 		if r.Size > maxPut {
 			return objects.Checksum{}, fail("EntityTooLarge")
+		}
+		if signed != "" {
+			if sum := r.SHA256(); hex.EncodeToString(sum[:]) != signed {
+				return objects.Checksum{}, sigv4.ErrSum
+			}
 		}
 		return d.check(r.MD5, c.body.Trailer)
 	}

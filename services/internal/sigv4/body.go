@@ -40,7 +40,20 @@ type Body struct {
 	err   error
 	left  int64 // of Length
 	sized bool
+	sum   string // what the SHA-256 has to be; "" if that is not looked at here
 }
+
+// TakeSum returns the SHA-256 that the whole body has to have, "" if none was signed.
+// It is the caller's to compare then: reading does so no more. Nothing may have been
+// read.
+func (b *Body) TakeSum() string {
+	sum := b.sum
+	b.sum = ""
+	return sum
+}
+
+// ErrSum is for a body that is not what was signed.
+var ErrSum = fail(BadPayload, "The provided 'x-amz-content-sha256' header does not match what was computed.")
 
 var _ io.Reader = (*Body)(nil)
 
@@ -93,11 +106,15 @@ func newBody(r *http.Request, payload string, sig *chain) (*Body, error) {
 			return nil, fail(BadPayload, "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, STREAMING-… or a valid sha256 value.")
 		}
 		h := sha256.New()
+		b.sum = payload
 		b.read = func(p []byte) (int, error) {
 			n, err := body.Read(p)
+			if b.sum == "" {
+				return n, err
+			}
 			h.Write(p[:n])
 			if err == io.EOF && !same(h.Sum(nil), payload) {
-				err = fail(BadPayload, "The provided 'x-amz-content-sha256' header does not match what was computed.")
+				err = ErrSum
 			}
 			return n, err
 		}
