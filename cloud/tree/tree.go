@@ -152,6 +152,7 @@ type writer struct {
 	upTo  uint64  // guarded by shared.mu; 0 is no limit
 	state state   // guarded by shared.mu: what last was made from
 	last  *member // guarded by shared.mu: what was last read, or nil
+	whole uint64  // guarded by shared.mu: a version that ends a batch, whatever follows
 }
 
 // New returns a tree without writers. It must be closed.

@@ -283,6 +283,43 @@ func TestAWriterIsCut(t *testing.T) {
 }
 
 // What is half here is not read, and does not keep anybody waiting.
+// TestWhatWasWholeStaysSo: that a writer has said more is known before what it said
+// is here, and then nothing tells where its last batch that is here ends.
+func TestWhatWasWholeStaysSo(t *testing.T) {
+	list, _ := peers(t, 2)
+	a, b := list[0], list[1]
+	for _, keys := range [][]string{{"a", "b"}, {"x", "y"}} {
+		a.change(func(batch *Batch) {
+			for _, k := range keys {
+				must(t, batch.Put(t.Context(), []byte(k), []byte("here")))
+			}
+		})
+	}
+	b.pull(a, 1)
+	before, err := b.tree.Version(t.Context())
+	must(t, err)
+	a.put("z", "not here yet")
+	b.pull(a, 1, []uint64{}...) // the head only
+	if b.bees[1].Log().Length() != a.bees[1].Log().Length() {
+		t.Fatal("it has not heard of more")
+	}
+	now, err := b.tree.Version(t.Context())
+	must(t, err)
+	if !now.Covers(before) {
+		t.Errorf("version %v after %v", now, before)
+	}
+	for c, err := range b.tree.Changes(t.Context(), before, hyperbee.RangeOptions{}) {
+		t.Errorf("changes %q, %v", c.Key, err)
+	}
+	if e, err := b.tree.Get(t.Context(), []byte("y")); err != nil || string(e.Value) != "here" {
+		t.Errorf("y is %q, %v", e.Value, err)
+	}
+	b.pull(a, 1)
+	if e, err := b.tree.Get(t.Context(), []byte("z")); err != nil || string(e.Value) != "not here yet" {
+		t.Errorf("z is %q, %v", e.Value, err)
+	}
+}
+
 func TestTheNewestVersionThatIsHereWholeIsRead(t *testing.T) {
 	ctx := context.Background()
 	list, _ := peers(t, 2)

@@ -101,6 +101,16 @@ func (w *writer) refresh(ctx context.Context, s *shared) error {
 	} else if err != nil {
 		return err
 	}
+	// What was whole once stays so, also while what follows comes in without its
+	// beginning: versions that were handed out go on.
+	if w.last != nil && w.state.fork == now.fork {
+		w.whole = max(w.whole, w.last.version)
+	} else if w.last != nil {
+		w.whole = 0
+	}
+	if w.whole > version && w.whole <= now.here && (w.upTo == 0 || w.whole <= w.upTo) {
+		version = w.whole
+	}
 	if w.last != nil && w.last.version == version && w.last.upTo == w.upTo && w.state.fork == now.fork {
 		w.state = now
 		return nil
