@@ -143,7 +143,7 @@ func live(t *testing.T, seed uint64) {
 		}
 	}
 	now := l.settle(all, time.Minute)
-	for _, wrong := range m.check(now) {
+	for _, wrong := range m.check(all[0], now) {
 		t.Error(wrong)
 	}
 	l.sound(all)
@@ -229,9 +229,7 @@ func (m *machine) saysSame(tree map[string]string) string {
 	if d := differ(listed, tree); d != "" {
 		for path, line := range listed {
 			if tree[path] != line {
-				var told client.Entries
-				_ = m.call("GET", "/history?path="+escaped(path), nil, &told)
-				d += fmt.Sprintf("; the past of %s: %s", path, text(told.Entries))
+				d += m.past(path)
 				break
 			}
 		}

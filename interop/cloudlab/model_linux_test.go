@@ -235,8 +235,9 @@ func nameOf(e client.Entry) string {
 	return e.Hash
 }
 
-// check compares what there is in the end with what there must be.
-func (m *model) check(now map[string]string) (wrong []string) {
+// check compares what there is in the end with what there must be; a machine tells
+// the past of what is wrong.
+func (m *model) check(on *machine, now map[string]string) (wrong []string) {
 	there := map[string]string{}
 	for path, line := range now {
 		_, name, _ := strings.Cut(line, " ")
@@ -262,7 +263,7 @@ func (m *model) check(now map[string]string) (wrong []string) {
 		case len(t.gone) > 0 && is && strings.Contains(path, "(conflict from "):
 			copies++ // made by a machine that had not heard of it
 		case len(t.gone) > 0 && is && !others(t):
-			wrong = append(wrong, fmt.Sprintf("%q has come back at %s: it was removed on %v", t.name, path, t.gone))
+			wrong = append(wrong, fmt.Sprintf("%q has come back at %s: it was removed on %v%s", t.name, path, t.gone, on.past(path)))
 		case is:
 			wanted++
 		}
@@ -270,6 +271,15 @@ func (m *model) check(now map[string]string) (wrong []string) {
 	m.l.t.Logf("%d contents written, %d acknowledged, %d there, %d never acknowledged and not there, %d removed and still in copies", len(m.things), acked, wanted, lost, copies)
 	slices.Sort(wrong)
 	return wrong
+}
+
+// past is what the node says of what was at a path.
+func (m *machine) past(path string) string {
+	var told client.Entries
+	if err := m.call("GET", "/history?path="+escaped(path), nil, &told); err != nil {
+		return "; " + err.Error()
+	}
+	return "; the past of " + path + ": " + text(told.Entries)
 }
 
 // others tells whether a thing was moved or changed on another machine than those
