@@ -29,6 +29,7 @@ func (t *Tree) Changes(ctx context.Context, from Version, o hyperbee.RangeOption
 }
 
 func (t *Tree) changes(ctx context.Context, from Version, o hyperbee.RangeOptions, yield func(Change, error) bool) error {
+	t.s.know(from)
 	now, err := t.now(ctx)
 	if err != nil {
 		return err
@@ -73,6 +74,19 @@ func (t *Tree) changes(ctx context.Context, from Version, o hyperbee.RangeOption
 		sent++
 		if !yield(c, nil) || limit > 0 && sent >= limit {
 			return nil
+		}
+	}
+}
+
+// know takes an earlier version of the tree for one that was whole: after a start
+// nothing else may tell where the last batch of a writer ends that is here.
+func (s *shared) know(version Version) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range s.writers {
+		if upTo := version[w.key]; upTo > w.whole {
+			w.whole = upTo
+			w.state.length = unknown
 		}
 	}
 }

@@ -314,6 +314,16 @@ func TestWhatWasWholeStaysSo(t *testing.T) {
 	if e, err := b.tree.Get(t.Context(), []byte("y")); err != nil || string(e.Value) != "here" {
 		t.Errorf("y is %q, %v", e.Value, err)
 	}
+	// After a start, whoever has the version from before tells.
+	again := New(Options{})
+	defer again.Close()
+	must(t, again.Add(b.bees[1], 0))
+	for c, err := range again.Changes(t.Context(), before, hyperbee.RangeOptions{}) {
+		t.Errorf("changes after a start: %q, %v", c.Key, err)
+	}
+	if e, err := again.Get(t.Context(), []byte("y")); err != nil || string(e.Value) != "here" {
+		t.Errorf("y after a start is %q, %v", e.Value, err)
+	}
 	b.pull(a, 1)
 	if e, err := b.tree.Get(t.Context(), []byte("z")); err != nil || string(e.Value) != "not here yet" {
 		t.Errorf("z is %q, %v", e.Value, err)

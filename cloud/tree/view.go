@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"sync"
 
 	"github.com/cloudbevy/bevy/hyper/hyperbee"
@@ -44,6 +45,9 @@ type reader interface {
 type state struct {
 	length, here, fork, upTo uint64
 }
+
+// unknown is no length of a log: the state is to be made anew.
+const unknown = math.MaxUint64
 
 // now returns what the tree is made of now.
 func (t *Tree) now(ctx context.Context) (*view, error) {
