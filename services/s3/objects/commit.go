@@ -224,6 +224,17 @@ func (g getter) current(ctx context.Context, key string) (version, bool, error) 
 	return g.row(ctx, rowObject+key)
 }
 
+// latest is current of all of a bucket. What is looked for may go from one place to the
+// other meanwhile, so it is looked for twice.
+func (sh *shared) latest(ctx context.Context, key string) (v version, ok bool, err error) {
+	for range 2 {
+		if v, ok, err = sh.now().current(ctx, key); ok || err != nil {
+			break
+		}
+	}
+	return v, ok, err
+}
+
 // read reads an entry; with brief only what lists show. What makes no sense is not
 // there.
 func read(e folder.Entry, err error, brief bool) (v version, ok bool, _ error) {

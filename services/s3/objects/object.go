@@ -346,9 +346,8 @@ func (b *Bucket) head(ctx context.Context, key, name string) (Object, error) {
 	if name != "" && !known {
 		return Object{}, ErrNoVersion
 	}
-	// What is looked for may go from one place to the other while it is looked for.
-	for range 2 {
-		v, ok, err := b.now().current(ctx, key)
+	for range 2 { // as latest does
+		v, ok, err := b.latest(ctx, key)
 		if err != nil {
 			return Object{}, err
 		}
@@ -356,13 +355,13 @@ func (b *Bucket) head(ctx context.Context, key, name string) (Object, error) {
 			return v.object(key, s, true), nil
 		}
 		if name == "" {
-			continue
+			break
 		}
 		row, there, err := b.now().row(ctx, rowOf(rowVersion, key, id))
 		if err != nil {
 			return Object{}, err
 		}
-		if there {
+		if there && row.rowID(key) == row.id {
 			return b.headRow(ctx, key, s, row, ok)
 		}
 	}

@@ -155,7 +155,7 @@ func (b *Bucket) Put(ctx context.Context, key string, r io.Reader, o PutOptions)
 	}
 	if len(o.If.IfMatch) > 0 || len(o.If.IfNoneMatch) > 0 {
 		// Nobody need send what is refused already.
-		v, ok, err := b.now().current(ctx, key)
+		v, ok, err := b.latest(ctx, key)
 		if err == nil {
 			err = o.If.check(&v, ok)
 		}
