@@ -219,6 +219,9 @@ func (c *call) values(a ask) func(string) []string {
 			return one(c.d.o.Region)
 		case "s3:prefix", "s3:delimiter", "s3:max-keys":
 			name := strings.TrimPrefix(key, "s3:")
+			if name == "prefix" && c.op != nil && c.op.level == object {
+				return []string{c.key} // who may list it may know that it is not there
+			}
 			if a.action == "ListBucket" || a.action == "ListBucketVersions" {
 				if c.query.Has(name) {
 					return []string{c.query.Get(name)}

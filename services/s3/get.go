@@ -344,8 +344,7 @@ func (c *call) getAttributes() error {
 		case "Checksum":
 			if o.Checksum.Algorithm != "" {
 				d.in(name)
-				d.put(element(o.Checksum.Algorithm), strings.TrimSuffix(checksumText(o.Checksum, o.Parts), "-"+strconv.Itoa(o.Parts)))
-				d.put("ChecksumType", checksumType(o.Checksum.Composite))
+				checksumElement(d, o.Checksum, o.Parts)
 				d.out()
 			}
 		case "ObjectParts":
