@@ -66,16 +66,16 @@ func (h *Hold) Release() {
 	h.refs = nil
 }
 
-// groupBytes is about how much is appended at once. Several writers share groupsBytes,
-// as long as that is minGroup for each, so that many need not much more memory than
-// a few.
+// groupBytes is about how much a writer has at once: half of it is appended while the
+// other half is read. Several writers share groupsBytes, as long as that is minGroup
+// for each, so that many need not much more memory than a few.
 const (
-	groupBytes  = 4 << 20
+	groupBytes  = 8 << 20
 	groupsBytes = 12 << 20
 	minGroup    = 256 << 10
 )
 
-// group is how much a writer appends at once now.
+// group is how much of groupBytes a writer may have now.
 func (s *Store) group() int {
 	return max(minGroup, min(groupBytes, groupsBytes/max(1, int(s.writers.Load()))))
 }
@@ -139,7 +139,7 @@ func (h *Hold) PutAll(ctx context.Context, data ...[]byte) ([]Ref, error) {
 			refs[i] = w.Ref()
 		default:
 			group, whose = append(group, p), append(whose, i)
-			if size += len(p); size >= groupBytes {
+			if size += len(p); size >= groupBytes/2 {
 				err = flush()
 			}
 		}
@@ -272,7 +272,7 @@ func (w *Writer) room() []byte {
 	if len(w.buf) == cap(w.buf) {
 		// Small contents need little, large ones are cut rarely.
 		size := 4 * w.h.s.cutter.Max()
-		if w.h.s.group() < groupBytes/4 {
+		if w.h.s.group() < groupBytes/8 {
 			size = w.h.s.cutter.Max() * 3 / 2
 		}
 		if cap(w.buf) < w.h.s.o.ChunkSize {
