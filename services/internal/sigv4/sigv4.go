@@ -6,6 +6,8 @@
 //	signed, err := v.Verify(r)
 //	_, err = io.Copy(object, signed.Body) // the body is as signed if this ends without an error
 //
+// For S3 it also verifies signatures of version 2, which some clients still make.
+//
 // It knows nothing of what the holder of a key may do. It keeps nothing: a request
 // that is sent again within the fifteen minutes is accepted again, as AWS does.
 //

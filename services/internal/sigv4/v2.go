@@ -70,11 +70,14 @@ func (v *Verifier) VerifyV2(r *http.Request, path string) (*Signed, error) {
 // dateV2 returns the date that was signed: none where it is among the headers of AWS.
 func (v *Verifier) dateV2(h http.Header) (text string, at time.Time, err error) {
 	text = h.Get("Date")
-	at, err = http.ParseTime(text)
+	said := text
 	if amz := h.Get("X-Amz-Date"); amz != "" {
-		text = ""
-		if at, err = http.ParseTime(amz); err != nil {
-			at, err = time.Parse(timeFormat, amz)
+		said, text = amz, ""
+	}
+	at, err = http.ParseTime(said)
+	for _, layout := range []string{time.RFC1123Z, timeFormat} {
+		if err != nil {
+			at, err = time.Parse(layout, said)
 		}
 	}
 	if err != nil {
