@@ -176,7 +176,7 @@ func TestConditionalPutsOfManyClientsAreLinearizable(t *testing.T) {
 	for _, key := range []string{"k", "k//odd"} {
 		r := newRig(t)
 		ctx := t.Context()
-		const clients, ops = 6, 40
+		const clients, ops = 6, 60
 		var mu sync.Mutex
 		var history []porcupine.Operation
 		begin := time.Now()
@@ -186,7 +186,7 @@ func TestConditionalPutsOfManyClientsAreLinearizable(t *testing.T) {
 				rng := rand.New(rand.NewPCG(3, uint64(c)))
 				seen := ""
 				for i := range ops {
-					op := registerOp{kind: []string{"get", "get", "new", "swap", "swap", "put", "delete"}[rng.IntN(7)], data: fmt.Sprint(c, "-", i), if_: seen}
+					op := registerOp{kind: []string{"get", "get", "get", "new", "swap", "swap", "swap", "put", "delete"}[rng.IntN(9)], data: fmt.Sprint(c, "-", i), if_: seen}
 					if op.kind == "swap" && seen == "" {
 						op.kind = "get"
 					}
@@ -230,8 +230,8 @@ func TestConditionalPutsOfManyClientsAreLinearizable(t *testing.T) {
 				swaps++
 			}
 		}
-		if swaps < 5 {
-			t.Errorf("%d swaps were done only", swaps)
+		if swaps == 0 {
+			t.Error("nothing was swapped")
 		}
 		if res := porcupine.CheckOperationsTimeout(register, history, 20*time.Second); res != porcupine.Ok {
 			t.Errorf("%q: what clients saw is %s", key, res)
