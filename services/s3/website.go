@@ -96,7 +96,7 @@ func (r *redirect) check() error {
 func (c *call) serveWebsite() error {
 	c.who = caller{anonymous: true}
 	c.op = route(http.MethodGet, object, nil, nil)
-	err := c.website1()
+	err := c.answerSite()
 	if err == nil || c.sent {
 		return err
 	}
@@ -107,8 +107,8 @@ func (c *call) serveWebsite() error {
 	return c.errorPage(e)
 }
 
-// website1 is serveWebsite without the pages for errors.
-func (c *call) website1() error {
+// answerSite is serveWebsite without the pages for errors.
+func (c *call) answerSite() error {
 	if c.r.Method != http.MethodGet && c.r.Method != http.MethodHead {
 		return fail("MethodNotAllowed").with("Method", c.r.Method).with("ResourceType", "OBJECT")
 	}
@@ -143,7 +143,7 @@ func (c *call) website1() error {
 	if site.ErrorDocument == nil || e.Status < 400 || e.Status >= 500 {
 		return err
 	}
-	o, sent := c.page1(site.ErrorDocument.Key)
+	o, sent := c.readable(site.ErrorDocument.Key)
 	if sent != nil {
 		return err
 	}
@@ -156,10 +156,10 @@ func (c *call) sitePage(site *website, key string) error {
 	if key == "" || strings.HasSuffix(key, "/") {
 		key += index
 	}
-	o, err := c.page1(key)
+	o, err := c.readable(key)
 	if err != nil {
 		if isCode(err, "NoSuchKey") || isCode(err, "AccessDenied") {
-			if _, also := c.page1(key + "/" + index); also == nil {
+			if _, also := c.readable(key + "/" + index); also == nil {
 				c.h.Set("Location", "/"+encodeKey(key)+"/")
 				return c.done(http.StatusFound)
 			}
@@ -191,8 +191,8 @@ func (c *call) sitePage(site *website, key string) error {
 	return c.sendPage(http.StatusOK, o)
 }
 
-// page1 finds an object that the caller may read.
-func (c *call) page1(key string) (objects.Object, error) {
+// readable finds an object that the caller may read.
+func (c *call) readable(key string) (objects.Object, error) {
 	c.key = key
 	if err := c.authorize(); err != nil {
 		return objects.Object{}, err
