@@ -88,9 +88,10 @@ type Cloud struct {
 	again   sync.Once     // closes it
 	control *Space
 
-	naming     sync.Mutex // held to give a name to a space
-	writing    sync.Mutex // held to begin logs of one's own
-	refreshing sync.Mutex // held by refresh
+	naming     sync.Mutex      // held to give a name to a space
+	writing    sync.Mutex      // held to begin logs of one's own
+	refreshing sync.Mutex      // held by refresh
+	checked    map[string]bool // what was found to be signed as it must be; guarded by refreshing
 
 	mu      sync.Mutex
 	closed  bool
