@@ -366,18 +366,7 @@ func (p *patience) rest() {
 	}
 }
 
-// sleep waits, and reports whether the time has passed before ctx ended.
-func sleep(ctx context.Context, c clock.Clock, d time.Duration) bool {
-	woken := make(chan struct{})
-	timer := c.AfterFunc(d, func() { close(woken) })
-	defer timer.Stop()
-	select {
-	case <-woken:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
+var sleep = clock.Sleep
 
 // withTimeout is context.WithTimeoutCause by a clock of ours.
 func withTimeout(ctx context.Context, c clock.Clock, d time.Duration, cause error) (context.Context, func()) {

@@ -5,6 +5,7 @@ package clock
 
 import (
 	"container/heap"
+	"context"
 	"sync"
 	"time"
 )
@@ -32,6 +33,19 @@ type system struct{}
 
 func (system) Now() time.Time                            { return time.Now() }
 func (system) AfterFunc(d time.Duration, f func()) Timer { return time.AfterFunc(d, f) }
+
+// Sleep waits, and tells whether the time has passed before ctx ended.
+func Sleep(ctx context.Context, c Clock, d time.Duration) bool {
+	woken := make(chan struct{})
+	timer := c.AfterFunc(d, func() { close(woken) })
+	defer timer.Stop()
+	select {
+	case <-woken:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
 
 // A Fake is a clock that moves only when told to. Its zero value is not ready;
 // use NewFake.

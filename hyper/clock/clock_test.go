@@ -1,8 +1,10 @@
 package clock
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -94,4 +96,22 @@ func TestSystemKeepsTime(t *testing.T) {
 			t.Error("Stop did not cancel")
 		}
 	})
+}
+
+func TestSleepEndsWithItsTimeOrItsContext(t *testing.T) {
+	c := NewFake(time.Unix(0, 0))
+	slept := make(chan bool, 1)
+	go func() { slept <- Sleep(t.Context(), c, time.Second) }()
+	for c.Waiting() == 0 {
+		runtime.Gosched()
+	}
+	c.Advance(time.Second)
+	if !<-slept {
+		t.Error("the time has passed, and it says that it has not")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if Sleep(ctx, c, time.Second) || c.Waiting() != 0 {
+		t.Error("it goes on without its context")
+	}
 }

@@ -25,6 +25,7 @@ func TestAMachineLeaves(t *testing.T) {
 	}
 	refused(a, "nobody else has it")
 	a.pair(b)
+	b.until("the folder", func() bool { return b.folder("docs").Name != "" })
 	b.add("mine", "docs")
 	b.until("the file", func() bool { return b.reads("mine/a.txt") == "hello" && b.folder("docs").Copies == 2 })
 	was := b.self()
@@ -50,6 +51,7 @@ func TestAMachineLeaves(t *testing.T) {
 	a.until("it goes on", func() bool { return a.folder("docs").Files == 2 })
 	refused(a, "nobody else has it any more")
 	a.pair(b)
+	b.until("the folder", func() bool { return b.folder("docs").Name != "" })
 	b.add("again", "docs")
 	b.until("all of it", func() bool { return b.reads("again/later.txt") == "later" })
 }

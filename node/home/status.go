@@ -73,9 +73,7 @@ func (s *session) machines() []client.Machine {
 		case m.This:
 			m.State = "this"
 			for _, k := range s.all() {
-				k.mu.Lock()
-				m.Holds += uint64(max(0, k.stats.Bytes-k.stats.Missing))
-				k.mu.Unlock()
+				m.Holds += k.held()
 			}
 		case conn != nil:
 			m.State = "idle"
@@ -105,6 +103,18 @@ func (s *session) machines() []client.Machine {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
 	})
 	return list
+}
+
+// held is how many bytes of the folder are here.
+func (k *kept) held() uint64 {
+	k.mu.Lock()
+	st, keeper, sparse := k.stats, k.keeper, k.keep.Sparse
+	k.mu.Unlock()
+	bytes := st.Bytes
+	if keeper != nil && !sparse { // it knows before all is counted
+		bytes = max(bytes, keeper.Status().Bytes)
+	}
+	return uint64(max(0, bytes-st.Missing))
 }
 
 // describe says in a few words how a connection goes.
