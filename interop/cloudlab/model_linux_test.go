@@ -262,6 +262,8 @@ func (m *model) check(on *machine, now map[string]string) (wrong []string) {
 			lost++ // it did not get into the folder, or a newer file took its place before it was seen
 		case len(t.gone) > 0 && is && strings.Contains(path, "(conflict from "):
 			copies++ // made by a machine that had not heard of it
+		case len(t.gone) > 0 && is && on.saidAgain(path, name):
+			copies++ // it won a conflict that a machine resolved which had not heard of it
 		case len(t.gone) > 0 && is && !others(t):
 			wrong = append(wrong, fmt.Sprintf("%q has come back at %s: it was removed on %v%s", t.name, path, t.gone, on.past(path)))
 		case is:
@@ -271,6 +273,21 @@ func (m *model) check(on *machine, now map[string]string) (wrong []string) {
 	m.l.t.Logf("%d contents written, %d acknowledged, %d there, %d never acknowledged and not there, %d removed and still in copies", len(m.things), acked, wanted, lost, copies)
 	slices.Sort(wrong)
 	return wrong
+}
+
+// saidAgain tells whether a content was stated at a path more than once, as whoever
+// resolves a conflict does with what wins.
+func (m *machine) saidAgain(path, name string) bool {
+	var told client.Entries
+	n := 0
+	if err := m.call("GET", "/history?path="+escaped(path), nil, &told); err == nil {
+		for _, e := range told.Entries {
+			if nameOf(e) == name {
+				n++
+			}
+		}
+	}
+	return n > 1
 }
 
 // past is what the node says of what was at a path.
