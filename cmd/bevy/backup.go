@@ -399,7 +399,7 @@ func (a *app) backupRestoreCommand() *cobra.Command {
 cloud has to be that of the backup; on a new machine it is made from its owner's
 24 words first, by "bevy up --restore". What is here already stays, and what is
 newer here stays newer.`,
-		Example: `bevy up --restore < words.txt
+		Example: `bevy backup restore /media/disk/bevy
 bevy backup restore s3://my-bucket/bevy --endpoint https://s3.example.com`,
 		Args: wants(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -147,6 +147,12 @@ var printed = map[string]any{
 	"bevy backup prune":         client.BackupPruned{},
 	"bevy backup restore":       client.BackupSnapshot{},
 	"bevy backup stop":          nil, // nothing
+	"bevy feed read":            client.SourceChange{},
+	"bevy feed add":             client.Feed{},
+	"bevy feed ls":              client.Feed{},
+	"bevy feed pause":           nil, // nothing
+	"bevy feed resume":          nil, // nothing
+	"bevy feed rm":              nil, // nothing
 	"bevy s3 info":              doorInfo{},
 	"bevy dynamo info":          doorInfo{},
 }

@@ -3,6 +3,7 @@ package home
 import (
 	"encoding/json"
 	"io"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -26,6 +27,7 @@ func TestAnswersAreAsTheDocumentSays(t *testing.T) {
 	var b client.Backup
 	m.do("POST", "/backups", client.AddBackup{Place: client.BackupPlace{Address: t.TempDir()}}, &b)
 	m.do("POST", "/backups/"+b.ID+"/runs", nil, nil)
+	m.do("POST", "/feeds", client.AddFeed{Name: "log", Source: "bucket:f", To: client.FeedTarget{File: filepath.Join(t.TempDir(), "log")}}, nil)
 
 	var text json.RawMessage
 	m.do("GET", "/openapi.json", nil, &text)
@@ -44,6 +46,9 @@ func TestAnswersAreAsTheDocumentSays(t *testing.T) {
 		for _, p := range op.Parameters {
 			if p.In == "query" && p.Name == "path" && !strings.HasSuffix(path, "/entries") {
 				query = append(query, "path=/a.txt")
+			}
+			if p.In == "query" && p.Name == "source" {
+				query = append(query, "source=bucket:f")
 			}
 		}
 		answer, err := m.Stream(t.Context(), "GET", at+"?"+strings.Join(query, "&"), nil, nil)

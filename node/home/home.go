@@ -96,6 +96,7 @@ func (h *Home) Wire(ctx context.Context, n *node.Node) (err error) {
 	h.doors()
 	h.routes()
 	h.backupRoutes()
+	h.feedRoutes()
 	h.leaveRoutes()
 	return nil
 }

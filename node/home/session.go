@@ -13,6 +13,7 @@ import (
 	"github.com/cloudbevy/bevy/hyper/clock"
 	"github.com/cloudbevy/bevy/hyper/noise"
 	"github.com/cloudbevy/bevy/node/bridge"
+	"github.com/cloudbevy/bevy/services/feed"
 )
 
 // A session is a cloud while it is open, with all that depends on it.
@@ -21,6 +22,7 @@ type session struct {
 	cloud  *cloud.Cloud
 	swarm  *swarm         // nil if there is none
 	drives *bridge.Drives // of others, while they are read
+	feeds  *feed.Feeds    // of this machine
 
 	ctx      context.Context
 	stop     context.CancelFunc
@@ -63,6 +65,9 @@ func (h *Home) open(ctx context.Context) (s *session, err error) {
 		}
 	}
 	if err := s.openFolders(); err != nil {
+		return nil, err
+	}
+	if err := s.openFeeds(); err != nil {
 		return nil, err
 	}
 	s.work.Go(s.follow)
@@ -135,18 +140,7 @@ func (s *session) follow() {
 	}
 }
 
-// sleep waits, and tells whether the context has not ended meanwhile.
-func sleep(ctx context.Context, c clock.Clock, d time.Duration) bool {
-	woken := make(chan struct{})
-	timer := c.AfterFunc(d, func() { close(woken) })
-	defer timer.Stop()
-	select {
-	case <-woken:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
+var sleep = clock.Sleep
 
 // close ends the session, once nobody uses it any more.
 func (s *session) close() (err error) {

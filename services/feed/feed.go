@@ -2,7 +2,7 @@
 // web hook, a program that is run, or a file of JSON lines.
 //
 //	feeds, err := feed.Open(feed.Options{State: state, Source: open})
-//	err = feeds.Add(feed.Feed{Name: "thumbs", Source: "bucket photos", To: feed.Target{Program: []string{"make-thumbs"}}}, feed.FromStart)
+//	err = feeds.Add(feed.Feed{Name: "thumbs", Source: "bucket:photos", To: feed.Target{Program: []string{"make-thumbs"}}}, feed.FromStart)
 //
 // A feed is durable: it goes on where it was after a restart. What was taken is
 // noted after it was taken, so that each change is delivered in order and at
@@ -77,7 +77,7 @@ type Target struct {
 type Feed struct {
 	Name    string    `json:"name"`
 	App     string    `json:"app,omitempty"` // whose source it is
-	Source  string    `json:"source"`        // such as "bucket photos" or "table people"
+	Source  string    `json:"source"`        // such as "bucket:photos" or "table:people"
 	To      Target    `json:"to"`
 	Created time.Time `json:"created"`
 	Paused  bool      `json:"paused,omitempty"`

@@ -59,7 +59,7 @@ type counter struct {
 }
 
 func (c *counter) open(_ context.Context, _, name string) (Source, error) {
-	if name != "bucket numbers" {
+	if name != "bucket:numbers" {
 		return nil, fmt.Errorf("%s: %w", name, ErrNotFound)
 	}
 	c.mu.Lock()
@@ -210,7 +210,7 @@ func serve(t *testing.T, s State, c *counter, h *hookServer) *Feeds {
 
 func add(t *testing.T, f *Feeds, name, from string, to Target) {
 	t.Helper()
-	if _, err := f.Add(t.Context(), Feed{Name: name, Source: "bucket numbers", To: to}, from); err != nil {
+	if _, err := f.Add(t.Context(), Feed{Name: name, Source: "bucket:numbers", To: to}, from); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -361,7 +361,7 @@ func TestAFeedThatIsTooLateStopsAndSaysSo(t *testing.T) {
 		if len(h.got()) != 3 {
 			t.Errorf("taken: %v", h.got())
 		}
-		if _, err := f.Add(t.Context(), Feed{Name: "b", Source: "bucket numbers", To: aHook}, "5"); !errors.Is(err, ErrGone) {
+		if _, err := f.Add(t.Context(), Feed{Name: "b", Source: "bucket:numbers", To: aHook}, "5"); !errors.Is(err, ErrGone) {
 			t.Errorf("add from what is gone: %v", err)
 		}
 	})
@@ -374,22 +374,22 @@ func TestWrongFeedsAreRefused(t *testing.T) {
 		{Name: "a"}, {Name: "a", To: Target{URL: "http://x.test", File: "/x"}}, {Name: "a", To: Target{File: "x"}},
 		{Name: "a", To: Target{URL: "file:///etc/passwd"}}, {Name: "a", To: Target{URL: "http://"}}, {Name: "a", To: Target{Program: make([]string, 65)}},
 	} {
-		x.Source = "bucket numbers"
+		x.Source = "bucket:numbers"
 		if _, err := f.Add(t.Context(), x, FromNow); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%+v: %v", x, err)
 		}
 	}
-	if _, err := f.Add(t.Context(), Feed{Name: "a", Source: "bucket none", To: aHook}, FromNow); !errors.Is(err, ErrNotFound) {
+	if _, err := f.Add(t.Context(), Feed{Name: "a", Source: "bucket:none", To: aHook}, FromNow); !errors.Is(err, ErrNotFound) {
 		t.Errorf("no source: %v", err)
 	}
 	add(t, f, "a", FromNow, aHook)
-	if _, err := f.Add(t.Context(), Feed{Name: "a", Source: "bucket numbers", To: aHook}, FromNow); !errors.Is(err, ErrExists) {
+	if _, err := f.Add(t.Context(), Feed{Name: "a", Source: "bucket:numbers", To: aHook}, FromNow); !errors.Is(err, ErrExists) {
 		t.Errorf("twice: %v", err)
 	}
 	for i := range MaxFeeds - 1 {
 		add(t, f, fmt.Sprint("n", i), FromNow, aHook)
 	}
-	if _, err := f.Add(t.Context(), Feed{Name: "b", Source: "bucket numbers", To: aHook}, FromNow); !errors.Is(err, ErrInvalid) {
+	if _, err := f.Add(t.Context(), Feed{Name: "b", Source: "bucket:numbers", To: aHook}, FromNow); !errors.Is(err, ErrInvalid) {
 		t.Errorf("too many: %v", err)
 	}
 	for _, b := range []string{"{", `{"version":2}`, `{"version":1,"feeds":[{"name":""}]}`} {
@@ -475,9 +475,9 @@ func TestChangesGoToAFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `{"cursor":"1","so
-{"cursor":"1","source":"bucket numbers","change":1}
-{"cursor":"2","source":"bucket numbers","change":2}
-{"cursor":"3","source":"bucket numbers","change":3}
+{"cursor":"1","source":"bucket:numbers","change":1}
+{"cursor":"2","source":"bucket:numbers","change":2}
+{"cursor":"3","source":"bucket:numbers","change":3}
 `
 	if string(got) != want {
 		t.Errorf("the file:\n%s", got)
@@ -517,7 +517,7 @@ func TestChangesGoToAProgram(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "{\"cursor\":\"1\",\"source\":\"bucket numbers\",\"change\":1}\n{\"cursor\":\"2\",\"source\":\"bucket numbers\",\"change\":2}\na bucket numbers\n"; string(got) != want {
+	if want := "{\"cursor\":\"1\",\"source\":\"bucket:numbers\",\"change\":1}\n{\"cursor\":\"2\",\"source\":\"bucket:numbers\",\"change\":2}\na bucket:numbers\n"; string(got) != want {
 		t.Errorf("the program got:\n%s", got)
 	}
 	if err := run(t.Context(), &Feed{To: Target{Program: []string{"sh", "-c", "echo no room >&2; exit 3"}}}, nil); err == nil || !strings.Contains(err.Error(), "exit status 3: no room") {
