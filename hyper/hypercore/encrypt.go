@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/cloudbevy/bevy/hyper/lanes"
 	"golang.org/x/crypto/blake2b"
 	"golang.org/x/crypto/salsa20"
 )
@@ -56,7 +55,7 @@ func (c *blockCipher) seal(index, fork uint64, block []byte) []byte {
 	binary.LittleEndian.PutUint64(out, fork)
 	salsa20.XORKeyStream(out[:EncryptionPadding], out[:EncryptionPadding], nonce[:], &c.blinding)
 	copy(nonce[8:], out[:EncryptionPadding])
-	lanes.XSalsa20(out[EncryptionPadding:], block, &nonce, &c.block)
+	salsa20.XORKeyStream(out[EncryptionPadding:], block, nonce[:], &c.block)
 	return out
 }
 
@@ -78,6 +77,6 @@ func (c *blockCipher) open(index uint64, stored []byte) ([]byte, error) {
 	binary.LittleEndian.PutUint64(nonce[:], index)
 	copy(nonce[8:], stored[:EncryptionPadding])
 	body := stored[EncryptionPadding:]
-	lanes.XSalsa20(body, body, &nonce, &c.block)
+	salsa20.XORKeyStream(body, body, nonce[:], &c.block)
 	return body, nil
 }

@@ -15,9 +15,10 @@ package merkle
 import (
 	"encoding/binary"
 	"errors"
+	"runtime"
 	"sync"
+	"sync/atomic"
 
-	"github.com/cloudbevy/bevy/hyper/lanes"
 	"golang.org/x/crypto/blake2b"
 )
 
@@ -86,34 +87,35 @@ func LeafHash(block []byte) (h Hash) {
 	return h
 }
 
-// manyBytes is the size of blocks from which hashing them together is worth it.
-const manyBytes = 16 << 10
+// parallelHash is the size from which blocks are hashed by several goroutines.
+const parallelHash = 256 << 10
 
-// LeafHashes hashes blocks as LeafHash does, and takes much less time for many
-// large ones.
+// LeafHashes hashes blocks as LeafHash does: many large ones on all processors.
 func LeafHashes(blocks [][]byte) []Hash {
 	out := make([]Hash, len(blocks))
 	size := 0
 	for _, b := range blocks {
 		size += len(b)
 	}
-	if size < manyBytes || len(blocks) == 1 {
+	workers := min(runtime.GOMAXPROCS(0), len(blocks))
+	if size < parallelHash || workers < 2 {
 		for i, b := range blocks {
 			out[i] = LeafHash(b)
 		}
 		return out
 	}
-	const head = 1 + 8
-	heads, messages, sums := make([]byte, head*len(blocks)), make([]lanes.Message, len(blocks)), make([]lanes.Sum, len(blocks))
-	for i, b := range blocks {
-		h := heads[i*head:][:head:head]
-		binary.LittleEndian.PutUint64(h[1:], uint64(len(b)))
-		messages[i] = lanes.Message{Head: h, Body: b}
+	var next atomic.Int64
+	work := func() {
+		for i := int(next.Add(1)) - 1; i < len(blocks); i = int(next.Add(1)) - 1 {
+			out[i] = LeafHash(blocks[i])
+		}
 	}
-	lanes.Sum256(sums, messages)
-	for i, sum := range sums {
-		out[i] = sum
+	var all sync.WaitGroup
+	for range workers - 1 {
+		all.Go(work)
 	}
+	work()
+	all.Wait()
 	return out
 }
 

@@ -16,7 +16,6 @@ var floors = [][]string{
 
 	{"hyper/clock"},
 	{"hyper/compact"},
-	{"hyper/lanes"},
 	{"hyper/merkle"},
 	{"hyper/runs"},
 	{"hyper/storage"},
