@@ -11,7 +11,7 @@ type (
 	Feed struct {
 		Name      string     `json:"name"`
 		App       string     `json:"app,omitempty"`
-		Source    string     `json:"source" doc:"bucket:NAME or table:NAME"`
+		Source    string     `json:"source" doc:"bucket:NAME, notices:NAME or table:NAME"`
 		To        FeedTarget `json:"to"`
 		Created   time.Time  `json:"created"`
 		Paused    bool       `json:"paused,omitempty"`
@@ -60,7 +60,7 @@ type (
 	// ReadChanges asks for changes.
 	ReadChanges struct {
 		App    string `query:"app" json:"-"`
-		Source string `query:"source" json:"-" doc:"bucket:NAME or table:NAME"`
+		Source string `query:"source" json:"-" doc:"bucket:NAME, notices:NAME or table:NAME"`
 		From   string `query:"from" json:"-" doc:"a cursor, or now; all that ever happened when empty"`
 		Wait   int    `query:"wait" json:"-" doc:"how many seconds to wait for some, 0 to 60"`
 	}

@@ -33,9 +33,10 @@ func (a *app) feedReadCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "read <source> [flags]",
 		Short: "Print what has changed, a line of JSON for each change",
-		Long: `Prints all that ever happened to a source, bucket:name or table:name, or what
-came behind a cursor: that of the last line that was dealt with is where to go
-on.`,
+		Long: `Prints all that ever happened to a source, or what came behind a cursor: that
+of the last line that was dealt with is where to go on. A source is bucket:name,
+table:name, or notices:name: what a bucket's notification configuration asks
+for, as S3 tells it.`,
 		Example: `bevy feed read bucket:photos
 bevy feed read table:orders --from now --follow`,
 		Args: wants(1, 1),
@@ -84,10 +85,11 @@ func (a *app) feedAddCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add <feed> <source> [<program>...] [flags]",
 		Short: "Hand the changes of a bucket or a table on",
-		Long: `Hands each change of bucket:name or table:name on to one of three. A web hook is
-sent them, signed with a secret that is printed. A file gets a line of JSON for
-each. A program, with its arguments behind "--", is run with lines of JSON as
-its input, and has taken them when it ends with 0.
+		Long: `Hands each change of bucket:name, table:name or notices:name (see bevy feed
+read) on to one of three. A web hook is sent them, signed with a secret that is
+printed. A file gets a line of JSON for each. A program, with its arguments
+behind "--", is run with lines of JSON as its input, and has taken them when it
+ends with 0.
 
 It begins with all that ever happened, or with --from.`,
 		Example: `bevy feed add mirror bucket:photos --url https://example.com/hook

@@ -17,6 +17,7 @@ import (
 	"github.com/cloudbevy/bevy/node"
 	"github.com/cloudbevy/bevy/services/dynamodb"
 	"github.com/cloudbevy/bevy/services/feed"
+	"github.com/cloudbevy/bevy/services/s3"
 	"github.com/cloudbevy/bevy/services/s3/objects"
 )
 
@@ -61,12 +62,12 @@ func (s *session) openFeeds() (err error) {
 	return nil
 }
 
-// source opens what is called "bucket:NAME" or "table:NAME".
+// source opens what is called "bucket:NAME", "notices:NAME" or "table:NAME".
 func (s *session) source(ctx context.Context, app, name string) (feed.Source, error) {
 	doors := s.home.doorsOf(s)
 	kind, name, _ := strings.Cut(name, ":")
 	switch kind {
-	case "bucket":
+	case "bucket", "notices":
 		door, err := doors.buckets(ctx)
 		if err != nil {
 			return nil, err
@@ -75,8 +76,11 @@ func (s *session) source(ctx context.Context, app, name string) (feed.Source, er
 		if errors.Is(err, objects.ErrNoBucket) {
 			err = fmt.Errorf("bucket %s: %w", name, feed.ErrNotFound)
 		}
-		if err != nil {
+		switch {
+		case err != nil:
 			return nil, err
+		case kind == "notices":
+			return noticeSource{b, door, app}, nil
 		}
 		return bucketSource{b}, nil
 	case "table":
@@ -92,7 +96,7 @@ func (s *session) source(ctx context.Context, app, name string) (feed.Source, er
 		}
 		return tableSource{door, name}, nil
 	}
-	return nil, fmt.Errorf("%w: a source is bucket:NAME or table:NAME, not of the kind %q", feed.ErrInvalid, kind)
+	return nil, fmt.Errorf("%w: a source is bucket:NAME, notices:NAME or table:NAME, not of the kind %q", feed.ErrInvalid, kind)
 }
 
 // A bucketSource is the changes of a bucket.
@@ -123,6 +127,55 @@ func (b bucketSource) Changes(ctx context.Context, cursor string) iter.Seq2[feed
 			if !yield(feed.Change{Cursor: e.Cursor, Data: data}, err) || err != nil {
 				return
 			}
+		}
+	}
+}
+
+// A noticeSource is what the notification configuration of a bucket asks for, as
+// S3 tells it.
+type noticeSource struct {
+	*objects.Bucket
+	door *s3.Door
+	app  string
+}
+
+// A notice is what docs/formats/feed.md says of one.
+type notice struct {
+	Target  string          `json:"target"`
+	Message json.RawMessage `json:"message"`
+}
+
+func (n noticeSource) Changes(ctx context.Context, cursor string) iter.Seq2[feed.Change, error] {
+	return func(yield func(feed.Change, error) bool) {
+		// Of several about one event only the last goes on behind it.
+		var held *feed.Change
+		last := cursor
+		for e, err := range n.door.Notices(ctx, n.app, n.Name(), cursor) {
+			if err == nil && held != nil {
+				if held.Cursor == e.Cursor {
+					held.Cursor = last
+				}
+				last = held.Cursor
+				if !yield(*held, nil) {
+					return
+				}
+				held = nil
+			}
+			var data []byte
+			if err == nil && e.Target != "" {
+				data, err = json.Marshal(notice{e.Target, e.Body})
+			}
+			if errors.Is(err, objects.ErrCursor) {
+				err = fmt.Errorf("%w: %w", feed.ErrGone, err)
+			}
+			if err != nil {
+				yield(feed.Change{}, err)
+				return
+			}
+			held = &feed.Change{Cursor: e.Cursor, Data: data}
+		}
+		if held != nil {
+			yield(*held, nil)
 		}
 	}
 }
@@ -286,16 +339,15 @@ func (h *Home) readChanges(ctx context.Context, in client.ReadChanges) (out clie
 				if err != nil {
 					return toldByFeeds(err, in.Source)
 				}
+				if out.Cursor = c.Cursor; c.Data == nil {
+					continue
+				}
 				out.Changes = append(out.Changes, client.SourceChange{Cursor: c.Cursor, Source: in.Source, Change: c.Data})
 				if size += len(c.Data); len(out.Changes) == maxChanges || size > maxChangeBytes {
 					break
 				}
 			}
-			if n := len(out.Changes); n > 0 {
-				out.Cursor = out.Changes[n-1].Cursor
-				return nil
-			}
-			if in.Wait <= 0 {
+			if len(out.Changes) > 0 || in.Wait <= 0 {
 				return nil
 			}
 			select {

@@ -57,7 +57,8 @@ type Source interface {
 	Close() error
 }
 
-// A Change is one thing that happened.
+// A Change is one thing that happened. One without Data is not handed on: it only
+// says how far a source was read.
 type Change struct {
 	Cursor string          `json:"cursor"` // goes on behind it; names it
 	Source string          `json:"source"`

@@ -53,6 +53,7 @@ type counter struct {
 	known  int
 	oldest int // what is before is kept no more
 	broken bool
+	rare   int // only each so many counts
 	opened int
 	calls  map[int]func()
 	next   int
@@ -106,7 +107,11 @@ func (c *counter) Changes(_ context.Context, cursor string) iter.Seq2[Change, er
 				return
 			}
 			n++
-			if !yield(Change{Cursor: strconv.Itoa(n), Data: json.RawMessage(strconv.Itoa(n))}, nil) {
+			change := Change{Cursor: strconv.Itoa(n), Data: json.RawMessage(strconv.Itoa(n))}
+			if c.rare > 0 && n%c.rare != 0 {
+				change.Data = nil
+			}
+			if !yield(change, nil) {
 				return
 			}
 		}
@@ -363,6 +368,25 @@ func TestAFeedThatIsTooLateStopsAndSaysSo(t *testing.T) {
 		}
 		if _, err := f.Add(t.Context(), Feed{Name: "b", Source: "bucket:numbers", To: aHook}, "5"); !errors.Is(err, ErrGone) {
 			t.Errorf("add from what is gone: %v", err)
+		}
+	})
+}
+
+func TestWhatNobodyAskedForIsPassedBy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		state, c, h := &memory{}, &counter{known: 350, rare: 100}, &hookServer{}
+		f := serve(t, state, c, h)
+		add(t, f, "a", FromStart, aHook)
+		synctest.Wait()
+		c.add(20) // nothing in it
+		synctest.Wait()
+		c.add(100)
+		synctest.Wait()
+		if got := fmt.Sprint(h.got()); got != "[100 200 300 400]" {
+			t.Errorf("taken: %s", got)
+		}
+		if l := f.List()[0]; l.Delivered != 4 || l.Cursor != "470" {
+			t.Errorf("%+v", l)
 		}
 	})
 }

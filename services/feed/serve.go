@@ -75,16 +75,18 @@ func (f *Feeds) follow(ctx context.Context, r *running, feed *Feed, wake chan st
 		more := true
 		for more {
 			var batch []Change
-			if batch, more, err = collect(ctx, source, feed); err != nil {
+			var cursor string
+			if batch, cursor, more, err = collect(ctx, source, feed); err != nil {
 				return err
 			}
 			if len(batch) == 0 {
-				break
+				feed.Cursor = cursor // it is kept once there is something
+				continue
 			}
 			if err := f.deliver(ctx, feed, batch); err != nil {
 				return err
 			}
-			feed.Cursor = batch[len(batch)-1].Cursor
+			feed.Cursor = cursor
 			err = f.note(r, true, func(s *Feed) {
 				s.Cursor, s.Last, s.Delivered = feed.Cursor, f.o.Clock.Now().UTC(), s.Delivered+uint64(len(batch))
 				s.Failures, s.Error, s.NextTry = 0, "", time.Time{}
@@ -102,24 +104,30 @@ func (f *Feeds) follow(ctx context.Context, r *running, feed *Feed, wake chan st
 	}
 }
 
-// collect returns the next changes, and whether there may be more of them now.
-func collect(ctx context.Context, source Source, feed *Feed) (batch []Change, more bool, err error) {
+// collect returns the next changes, the cursor behind them, and whether there may be
+// more of them now.
+func collect(ctx context.Context, source Source, feed *Feed) (batch []Change, cursor string, more bool, err error) {
 	size := 0
+	cursor = feed.Cursor
 	for c, err := range source.Changes(ctx, feed.Cursor) {
 		if err != nil {
 			if len(batch) > 0 {
-				return batch, true, nil // it comes again
+				return batch, cursor, true, nil // it comes again
 			}
-			return nil, false, err
+			return nil, cursor, false, err
+		}
+		if c.Data == nil {
+			cursor = c.Cursor
+			continue
 		}
 		if len(batch) > 0 && (len(batch) >= MaxEvents || size+len(c.Data) > MaxBytes) {
-			return batch, true, nil
+			return batch, cursor, true, nil
 		}
-		c.Source = feed.Source
+		cursor, c.Source = c.Cursor, feed.Source
 		batch = append(batch, c)
 		size += len(c.Data)
 	}
-	return batch, false, nil
+	return batch, cursor, false, nil
 }
 
 // sleep waits, or until the context ends.
