@@ -30,7 +30,6 @@ type kept struct {
 	stop    context.CancelFunc
 	ctx     context.Context
 	work    sync.WaitGroup
-	grown   chan struct{}
 
 	carrying   sync.Mutex // held to begin and end what is done with the folder
 	publishing sync.Mutex // guards public
@@ -44,6 +43,8 @@ type kept struct {
 	stats    folder.Stats
 	measured bool
 	changed  time.Time
+	grown    bool // since it was counted last
+	counting bool
 }
 
 // openFolders opens the folders that are new in the cloud, closes those that are
@@ -122,7 +123,7 @@ func (s *session) folderOf(id string) (*kept, error) {
 		return nil, err
 	}
 	clk := s.home.node.Clock()
-	k := &kept{session: s, space: space, writers: map[tree.Writer]hypercore.Key{}, grown: make(chan struct{}, 1)}
+	k := &kept{session: s, space: space, writers: map[tree.Writer]hypercore.Key{}}
 	k.ctx, k.stop = context.WithCancel(s.ctx)
 	contents := content.New(content.Options{Clock: clk})
 	k.folder = folder.New(space.Tree(), contents, folder.Options{Device: k.deviceOf, Clock: clk})
@@ -150,7 +151,6 @@ func (s *session) folderOf(id string) (*kept, error) {
 	})
 	space.SetMissing(k.missing)
 	k.deaf = k.folder.Notify(k.grow)
-	k.work.Go(k.measure)
 	k.grow()
 	s.folders[id] = k
 	return k, nil
@@ -167,11 +167,24 @@ func (k *kept) deviceOf(w tree.Writer) string {
 	return k.session.cloud.DeviceName(noise.Key(device))
 }
 
+// grow has what there is counted soon. There is a goroutine only while that takes.
 func (k *kept) grow() {
-	select {
-	case k.grown <- struct{}{}:
-	default:
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.grown = true
+	if !k.counting && k.ctx.Err() == nil {
+		k.counting = true
+		k.work.Go(k.measure)
 	}
+}
+
+// grew reports whether there is something to count, and ends the counting if not.
+func (k *kept) grew() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.counting = k.grown && k.ctx.Err() == nil
+	k.grown = false
+	return k.counting
 }
 
 // measureShare is the part of the time that may be spent on counting what there
@@ -182,19 +195,14 @@ const measureShare = 20
 // changed.
 func (k *kept) measure() {
 	clk := k.session.home.node.Clock()
-	for {
-		select {
-		case <-k.grown:
-		case <-k.ctx.Done():
-			return
-		}
+	for k.grew() {
 		began := clk.Now()
 		st, err := k.folder.Stats(k.ctx, "/")
 		if err != nil {
 			if k.ctx.Err() == nil {
 				k.session.home.node.Log.Warn("cannot count a folder", "folder", k.space.Info().Name, "err", err)
 			}
-			continue
+			continue // when it grows again
 		}
 		took := clk.Now().Sub(began)
 		k.mu.Lock()
@@ -209,9 +217,7 @@ func (k *kept) measure() {
 		}
 		k.publishing.Unlock()
 		k.session.poke()
-		if !sleep(k.ctx, clk, max(calm, measureShare*took)) {
-			return
-		}
+		sleep(k.ctx, clk, max(calm, measureShare*took))
 	}
 }
 
