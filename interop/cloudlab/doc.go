@@ -1,7 +1,7 @@
 // Package cloudlab has the proof of "bevy up": real processes on machines of a
 // laboratory of networks (internal/natlab), with real folders that people work in.
-// Their cables are pulled out, and they are killed in the middle of everything.
-// Afterwards every folder must equal every other, and what was acknowledged must be
+// In the long form their cables are pulled out, and they are killed in the middle of
+// everything. Afterwards every folder must equal every other, and what was acknowledged must be
 // there. There is nothing in it but tests:
 //
 //	go test ./interop/cloudlab                               # the short form
