@@ -2,6 +2,7 @@ package tree
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"maps"
@@ -59,6 +60,23 @@ func ReadVersion(b []byte) (Version, error) {
 		return nil, fmt.Errorf("read version of a tree: %w", err)
 	}
 	return v, nil
+}
+
+// Text returns the version's bytes as text, to hand to programs as a cursor: in
+// base64 for URLs (RFC 4648, section 5), without padding.
+func (v Version) Text() string { return base64.RawURLEncoding.EncodeToString(v.AppendTo(nil)) }
+
+// ParseVersion reads what Text wrote. No text at all is the version before anything
+// was said.
+func ParseVersion(text string) (Version, error) {
+	if text == "" {
+		return Version{}, nil
+	}
+	b, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil {
+		return nil, fmt.Errorf("parse version of a tree: %w", err)
+	}
+	return ReadVersion(b)
 }
 
 func compareWriters(a, b Writer) int { return bytes.Compare(a[:], b[:]) }

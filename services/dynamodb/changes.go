@@ -2,7 +2,6 @@ package dynamodb
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -74,9 +73,9 @@ func (d *Door) Changes(ctx context.Context, name, cursor string) iter.Seq2[Chang
 }
 
 func (d *Door) eachChange(ctx context.Context, name, cursor string, yield func(Changed) bool) error {
-	at, err := readCursor(cursor)
+	at, err := tree.ParseVersion(cursor)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrCursor, err)
 	}
 	t, on, done, err := d.useOnCloud(ctx, name)
 	if err != nil {
@@ -92,7 +91,7 @@ func (d *Door) eachChange(ctx context.Context, name, cursor string, yield func(C
 			return err
 		}
 		at[said.Writer] = said.Seq + 1
-		if c.Cursor = writeCursor(at); ok && !yield(c) {
+		if c.Cursor = at.Text(); ok && !yield(c) {
 			return nil
 		}
 	}
@@ -139,22 +138,5 @@ func (d *Door) Cursor(ctx context.Context, name string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("cursor of table %s: %w", name, err)
 	}
-	return writeCursor(v), nil
-}
-
-func writeCursor(v tree.Version) string { return base64.RawURLEncoding.EncodeToString(v.AppendTo(nil)) }
-
-func readCursor(text string) (tree.Version, error) {
-	if text == "" {
-		return tree.Version{}, nil
-	}
-	b, err := base64.RawURLEncoding.DecodeString(text)
-	if err != nil {
-		return nil, ErrCursor
-	}
-	v, err := tree.ReadVersion(b)
-	if err != nil {
-		return nil, ErrCursor
-	}
-	return v, nil
+	return v.Text(), nil
 }

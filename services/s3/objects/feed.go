@@ -2,7 +2,6 @@ package objects
 
 import (
 	"context"
-	"encoding/base64"
 	"fmt"
 	"iter"
 	"strings"
@@ -45,9 +44,9 @@ type Event struct {
 func (b *Bucket) Changes(ctx context.Context, cursor string) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		fail := func(err error) { yield(Event{}, fmt.Errorf("changes of bucket %q: %w", b.Name(), err)) }
-		at, err := readCursor(cursor)
+		at, err := tree.ParseVersion(cursor)
 		if err != nil {
-			fail(err)
+			fail(fmt.Errorf("%w: %w", ErrCursor, err))
 			return
 		}
 		s, err := b.State(ctx)
@@ -80,7 +79,7 @@ func (b *Bucket) Changes(ctx context.Context, cursor string) iter.Seq2[Event, er
 				continue
 			}
 			e.Sequence = fmt.Sprintf("%016X%08X", e.Time.UnixNano(), said.Seq)
-			e.Cursor = writeCursor(at)
+			e.Cursor = at.Text()
 			if held = &e; !wait && !give() {
 				return
 			}
@@ -137,22 +136,5 @@ func (b *Bucket) Cursor(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("cursor of bucket %q: %w", b.Name(), err)
 	}
-	return writeCursor(v), nil
-}
-
-func writeCursor(v tree.Version) string { return base64.RawURLEncoding.EncodeToString(v.AppendTo(nil)) }
-
-func readCursor(text string) (tree.Version, error) {
-	if text == "" {
-		return tree.Version{}, nil
-	}
-	b, err := base64.RawURLEncoding.DecodeString(text)
-	if err != nil {
-		return nil, ErrCursor
-	}
-	v, err := tree.ReadVersion(b)
-	if err != nil {
-		return nil, ErrCursor
-	}
-	return v, nil
+	return v.Text(), nil
 }
