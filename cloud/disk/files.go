@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,6 +18,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/cloudbevy/bevy/cloud/folder"
+	"github.com/cloudbevy/bevy/hyper/localdrive"
 )
 
 // windows is whether names and permissions are those of Windows.
@@ -462,35 +462,11 @@ func checkPath(path string, windows bool) error {
 		case isTemp(name):
 			return fmt.Errorf("%w: it is that of a temporary file", errName)
 		}
-		if why := badOnWindows(name); windows && why != "" {
+		if why := localdrive.BadOnWindows(name); windows && why != "" {
 			return fmt.Errorf("%w: %q %s", errName, name, why)
 		}
 	}
 	return nil
-}
-
-// badOnWindows returns why a name can't be that of a file there, or means
-// another file or a device.
-func badOnWindows(name string) string {
-	for _, r := range name {
-		if r < ' ' || strings.ContainsRune(`<>:"|?*\`, r) {
-			return fmt.Sprintf("has %q, which Windows does not allow", r)
-		}
-	}
-	if strings.HasSuffix(name, ".") || strings.HasSuffix(name, " ") {
-		return "ends in a dot or a space, which Windows leaves out"
-	}
-	base, _, _ := strings.Cut(name, ".")
-	base = strings.ToUpper(strings.TrimRight(base, " "))
-	if slices.Contains([]string{"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"}, base) {
-		return "is a device on Windows"
-	}
-	for _, device := range []string{"COM", "LPT"} {
-		if number, ok := strings.CutPrefix(base, device); ok && slices.Contains(strings.Split("0 1 2 3 4 5 6 7 8 9 ¹ ² ³", " "), number) {
-			return "is a device on Windows"
-		}
-	}
-	return ""
 }
 
 // reader reads a file to its end, and gives errChanged there if what was read

@@ -31,16 +31,16 @@ func checkPath(path string, windows bool) error {
 		if isTemp(name) {
 			return fmt.Errorf("%w: %q is that of a temporary file", ErrName, name)
 		}
-		if why := badOnWindows(name); windows && why != "" {
+		if why := BadOnWindows(name); windows && why != "" {
 			return fmt.Errorf("%w: %q %s", ErrName, name, why)
 		}
 	}
 	return nil
 }
 
-// badOnWindows returns why a name can't be that of a file there, or means
-// another file or a device.
-func badOnWindows(name string) string {
+// BadOnWindows returns why a name can't be that of a file on Windows, or means
+// another file or a device there; "" if it can.
+func BadOnWindows(name string) string {
 	for _, r := range name {
 		if r < ' ' || strings.ContainsRune(`<>:"|?*\`, r) {
 			return fmt.Sprintf("has %q, which Windows does not allow", r)
