@@ -25,6 +25,9 @@ const (
 	appRows        = "app/"        // + name: an app
 	appKeyRows     = "appkey/"     // + id: an access key of an app
 	revokedKeyRows = "appkeyout/"  // + id: that it is over
+	shareRows      = "share/"      // + id: a part of a folder that a link opens
+
+	stoppedShareRows = "shareout/" // + id: that it is over
 )
 
 // controlSpace is the id of the space of the control tree itself.

@@ -26,6 +26,8 @@ type state struct {
 	keeps   map[hypercore.Key]map[string]Keep
 	apps    map[string]App
 	appKeys map[string]AppKey
+	shares  map[noise.Key][]Share // by the key that their links are of
+	stopped map[string]bool       // capabilities that were taken back, by their ids
 	// newest is the epoch of the newest key that this device has of those that were
 	// given out; empty while there was none but the first. leaked says that somebody
 	// has it who is not in any more, without who is in and has not got which of them.
@@ -92,6 +94,9 @@ func (c *Cloud) read(ctx context.Context) (*state, error) {
 		st.infos[id] = info
 	}
 	if err := c.readApps(ctx, st); err != nil {
+		return nil, err
+	}
+	if err := c.readShares(ctx, st); err != nil {
 		return nil, err
 	}
 	st.roster = c.newRoster(said.certs, said.revocations)
