@@ -128,14 +128,14 @@ func (h *routeHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if limit == 0 {
 		limit = maxBody
 	}
-	if limit > 0 {
+	if limit > 0 && r.Body != http.NoBody { // without one, it would be the time for all of the call
 		r.Body = http.MaxBytesReader(w, r.Body, limit)
 		_ = slow.SetReadDeadline(clock.System.Now().Add(bodyTime)) // a connection of a test may have none
 	}
-	if route.gives == "" {
-		_ = slow.SetWriteDeadline(clock.System.Now().Add(bodyTime + takeTime))
-	}
 	out := &tracked{ResponseWriter: w}
+	if route.gives == "" {
+		out.begin = func() { _ = slow.SetWriteDeadline(clock.System.Now().Add(takeTime)) }
+	}
 	defer func() {
 		v := recover()
 		if v == nil || v == http.ErrAbortHandler {
@@ -143,32 +143,40 @@ func (h *routeHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		n.Log.Error("a request made us panic", "route", route.Method+" "+route.Path, "err", v, "stack", string(debug.Stack()))
 		if !out.sent {
-			refuse(w, &client.Error{Code: client.CodeFailed, Message: "it did not work", Cause: "a mistake in bevy", Try: "look into " + logPath(n.opts.Paths)})
+			refuse(out, &client.Error{Code: client.CodeFailed, Message: "it did not work", Cause: "a mistake in bevy", Try: "look into " + logPath(n.opts.Paths)})
 		}
 	}()
 	if err := route.serve(out, r); err != nil && !out.sent {
 		if FailureOf(err).Code == client.CodeFailed {
 			n.Log.Warn("a request failed", "route", route.Method+" "+route.Path, "err", err)
 		}
-		refuse(w, err)
+		refuse(out, err)
 	}
 }
 
 // tracked knows whether an answer has begun.
 type tracked struct {
 	http.ResponseWriter
-	sent bool
+	begin func() // is called when it does, if it is not nil
+	sent  bool
+}
+
+func (t *tracked) note() {
+	if !t.sent && t.begin != nil {
+		t.begin()
+	}
+	t.sent = true
 }
 
 // WriteHeader implements http.ResponseWriter.
 func (t *tracked) WriteHeader(status int) {
-	t.sent = true
+	t.note()
 	t.ResponseWriter.WriteHeader(status)
 }
 
 // Write implements http.ResponseWriter.
 func (t *tracked) Write(b []byte) (int, error) {
-	t.sent = true
+	t.note()
 	return t.ResponseWriter.Write(b)
 }
 
