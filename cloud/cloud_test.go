@@ -413,3 +413,48 @@ func TestStrangersGetNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestNamesAreTakenOnce lets in devices that want the same name: each is found by its
+// own.
+func TestNamesAreTakenOnce(t *testing.T) {
+	a := first(t)
+	b := a.admit("laptop")
+	again, err := a.Admit(t.Context(), pair.Request{Device: b.Self(), Name: "laptop"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.admit("lapdog")
+	var names []string
+	for _, d := range a.Devices() {
+		found, err := a.Device(d.Name)
+		if err != nil || found.Key != d.Key {
+			t.Errorf("%q finds %q: %v", d.Name, found.Name, err)
+		}
+		names = append(names, d.Name)
+	}
+	slices.Sort(names)
+	if want := []string{"lapdog", "laptop", "laptop-2"}; !slices.Equal(names, want) || again.Chain[len(again.Chain)-1].Name != "laptop-2" {
+		t.Errorf("the devices are called %q, not %q; asked again: %q", names, want, again.Chain[len(again.Chain)-1].Name)
+	}
+	if _, err := a.Device("lapdo"); !errors.Is(err, ErrNoDevice) {
+		t.Errorf("a part of a name finds %v", err)
+	}
+}
+
+// FuzzFreeName holds that names that are made are names, and taken by nobody.
+func FuzzFreeName(f *testing.F) {
+	f.Add("laptop", "laptop-2")
+	f.Add("パソコンパソコンパソコンパソコンパソコンパソ", "x")
+	f.Fuzz(func(t *testing.T, wanted, other string) {
+		if !identity.GoodName(wanted) {
+			t.Skip()
+		}
+		in := func(key byte, name string) identity.Device {
+			return identity.Device{Key: noise.Key{key}, Name: name, Status: identity.In}
+		}
+		name := freeName(wanted, noise.Key{9}, []identity.Device{in(1, wanted), in(2, other), in(9, wanted+"-2")})
+		if !identity.GoodName(name) || name == wanted || name == other {
+			t.Errorf("%q and %q are taken, and it is called %q", wanted, other, name)
+		}
+	})
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/cloudbevy/bevy/cloud/identity"
@@ -159,12 +160,13 @@ func (c *Cloud) Admit(ctx context.Context, r pair.Request) (pair.Admission, erro
 	}
 	c.mu.Lock()
 	d, _ := c.roster.Device(r.Device)
+	name := freeName(r.Name, r.Device, c.roster.Devices())
 	c.mu.Unlock()
 	if d.Status == identity.Revoked {
 		return fail(fmt.Errorf("it was taken out of the cloud, and has to come back with another key: %w", identity.ErrRevoked))
 	}
 	cert, err := identity.Certificate{
-		Cloud: c.ID(), Device: r.Device, Name: r.Name, Issued: c.clock.Now(), Admits: true,
+		Cloud: c.ID(), Device: r.Device, Name: name, Issued: c.clock.Now(), Admits: true,
 	}.Sign(c.KeyPair())
 	if err != nil {
 		return fail(err)
@@ -193,6 +195,23 @@ func (c *Cloud) Admit(ctx context.Context, r pair.Request) (pair.Admission, erro
 		return fail(err)
 	}
 	return pair.Admission{Chain: append(c.roster.Chain(c.KeyPair().Public), cert), Payload: payload}, nil
+}
+
+// freeName returns a name for a device that none of the others that are in has, with
+// a number at its end if the one that was asked for is taken.
+func freeName(wanted string, device noise.Key, devices []identity.Device) string {
+	taken := map[string]bool{}
+	for _, d := range devices {
+		if d.Status == identity.In && d.Key != device {
+			taken[d.Name] = true
+		}
+	}
+	name := wanted
+	for n := 2; taken[name]; n++ {
+		end := fmt.Sprintf("-%d", n)
+		name = strings.ToValidUTF8(wanted[:min(len(wanted), identity.MaxName-len(end))], "") + end
+	}
+	return name
 }
 
 // maxControl is the most control logs that are named to others at a time: any
@@ -524,6 +543,8 @@ const lastWords = 1 << 12
 var (
 	// ErrNoDevice: there is no such device in the cloud.
 	ErrNoDevice = errors.New("no such device in the cloud")
+	// ErrManyDevices: more than one device is called so.
+	ErrManyDevices = errors.New("more than one device is called so")
 	// ErrLeans: this device is in by the word of the one that it would revoke.
 	ErrLeans = fmt.Errorf("this device is in by its word alone: %w", identity.ErrDenied)
 	// ErrOwner: who is asked for is the owner of another cloud.

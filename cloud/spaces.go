@@ -299,5 +299,5 @@ func (c *Cloud) Device(word string) (identity.Device, error) {
 	case 1:
 		return found[0], nil
 	}
-	return identity.Device{}, fmt.Errorf("find device %q: %d have that name: say the beginning of its key", word, len(found))
+	return identity.Device{}, fmt.Errorf("find device %q: %d of them: %w", word, len(found), ErrManyDevices)
 }

@@ -63,7 +63,7 @@ func (a *app) invite(ctx context.Context, c *client.Client, qr, wait bool) error
 		if err := written(a.printLine("bevy join " + v.Words)); err != nil {
 			return err
 		}
-		a.say("on the other machine: bevy up, and then the line above, within %s", v.Expires.Sub(a.clock.Now()).Round(time.Minute))
+		a.say("on the other machine: bevy up, and then the line above, within %.0f minutes", v.Expires.Sub(a.clock.Now()).Minutes())
 	}
 	if !wait {
 		return nil
@@ -83,7 +83,7 @@ func (a *app) invite(ctx context.Context, c *client.Client, qr, wait bool) error
 			if a.json {
 				return written(a.printJSON(v))
 			}
-			a.say("%s has joined\nundo:  bevy machines rm %s", v.Machine, v.Machine)
+			a.say("%s has joined\nundo:  bevy machines rm %s", v.Machine, shellWord(v.Machine))
 			return nil
 		case "over":
 			return &failure{code: codeFailed, what: "no machine has joined", cause: v.Why, try: "bevy join"}
@@ -92,10 +92,13 @@ func (a *app) invite(ctx context.Context, c *client.Client, qr, wait bool) error
 }
 
 // join makes this machine one of another cloud.
-func (a *app) join(ctx context.Context, c *client.Client, words, name string, wait time.Duration) error {
+func (a *app) join(ctx context.Context, c *client.Client, text, name string, wait time.Duration) error {
+	if _, err := words.ParseCode(text); err != nil {
+		return wrong("bevy join <word>-<word>-<word>-<word>-<word>-<word>", err.Error(), "these are not the words that bevy join shows")
+	}
 	a.say("looking for the machine that shows these words")
 	var j client.Joined
-	if err := c.Do(ctx, "POST", "/join", client.JoinRequest{Words: words, Name: name, Wait: wait.String()}, &j); err != nil {
+	if err := c.Do(ctx, "POST", "/join", client.JoinRequest{Words: text, Name: name, Wait: wait.String()}, &j); err != nil {
 		return asked(err, "cannot join")
 	}
 	if a.json {
@@ -130,7 +133,7 @@ bevy machines ls --json`,
 					return asked(err, "cannot list the machines")
 				}
 				for _, x := range m.Machines {
-					line := fmt.Sprintf("%s  %s  %s", x.ID[:8], x.State, x.Name)
+					line := fmt.Sprintf("%s  %-7s  %s", x.ID[:8], x.State, x.Name)
 					var err error
 					if a.json {
 						err = a.printJSON(x)
@@ -165,10 +168,15 @@ bevy machines rm laptop --words`,
 		Args: wants(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withNode(cmd.Context(), func(c *client.Client) error {
-				if ok, err := a.confirm(sure, "bevy machines rm "+args[0], fmt.Sprintf("%s would be taken out of the cloud, for good", args[0])); !ok {
+				at := "/machines/" + url.PathEscape(args[0])
+				var m client.Machine
+				if err := c.Do(cmd.Context(), "GET", at, nil, &m); err != nil {
+					return asked(err, "cannot find %s", args[0])
+				}
+				plan := fmt.Sprintf("%s (%s, %s) would be taken out of the cloud, for good", m.Name, m.ID[:8], m.State)
+				if ok, err := a.confirm(sure, "bevy machines rm "+shellWord(args[0]), plan); !ok {
 					return err
 				}
-				at := "/machines/" + url.PathEscape(args[0])
 				if byWords {
 					seed, err := a.readWords("bevy machines rm " + args[0] + " --words")
 					if err != nil {
@@ -181,11 +189,12 @@ bevy machines rm laptop --words`,
 				} else if err := c.Do(cmd.Context(), "DELETE", at, nil, nil); err != nil {
 					return asked(err, "cannot take %s out", args[0])
 				}
-				a.say("%s was taken out of the cloud", args[0])
+				a.say("%s was taken out of the cloud", m.Name)
 				return nil
 			})
 		},
 	}
+	sure.why = "it can't be taken back"
 	sure.flags(cmd)
 	cmd.Flags().BoolVar(&byWords, "words", false, "by the owner's 24 words, which are read from stdin")
 	return cmd

@@ -25,6 +25,7 @@ type up struct {
 	listen  []string
 	hosts   []string
 	name    string
+	relays  []string
 	offline bool
 	restore bool
 	open    bool
@@ -57,6 +58,7 @@ bevy up --listen :7070 --host cloud.example.org`,
 	f.BoolVar(&u.restore, "restore", false, "make the cloud again from its owner's 24 words, which are read from stdin")
 	f.BoolVar(&u.open, "open", false, "open the page in a browser")
 	f.DurationVar(&u.idle, "idle", 0, "end after this `time` with nothing to do; never, unless the system started it")
+	f.StringSliceVar(&u.relays, "relay", nil, "go through one of these relays, by `key`, where there is no direct path; also BEVY_RELAY")
 	u.bootstrapFlags(cmd)
 	u.bindFlag(cmd)
 	return cmd
@@ -87,6 +89,12 @@ func (u *up) run(ctx context.Context) error {
 		}
 	}
 	o := home.Options{Name: u.name, Offline: u.offline}
+	if env := u.env["BEVY_RELAY"]; u.relays == nil && env != "" {
+		u.relays = strings.Split(env, ",")
+	}
+	if o.Relays, err = parseKeys(u.relays); err != nil {
+		return err
+	}
 	if o.DHT, err = u.options(u.app); err != nil {
 		return err
 	}

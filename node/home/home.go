@@ -24,6 +24,7 @@ import (
 	"github.com/cloudbevy/bevy/cloud/identity"
 	"github.com/cloudbevy/bevy/hyper/corestore"
 	"github.com/cloudbevy/bevy/hyper/hyperdht"
+	"github.com/cloudbevy/bevy/hyper/noise"
 	"github.com/cloudbevy/bevy/hyper/storage"
 	"github.com/cloudbevy/bevy/node"
 )
@@ -37,6 +38,8 @@ type Options struct {
 	Name string
 	// DHT says which network to join. KeyPair is set here.
 	DHT hyperdht.Options
+	// Relays carry what finds no direct path, by their keys; they can't read it.
+	Relays []noise.Key
 	// Offline joins none.
 	Offline bool
 }

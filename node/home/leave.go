@@ -48,7 +48,7 @@ func (h *Home) take(ctx context.Context, word string, revoke func(*session, iden
 	return h.use(ctx, func(s *session) error {
 		d, err := s.cloud.Device(word)
 		if err != nil {
-			return noMachine(word)
+			return noMachine(word, err)
 		}
 		err = revoke(s, d)
 		refused := &client.Error{Code: client.CodeDenied, Message: fmt.Sprintf("%s can't be taken out of the cloud", d.Name)}

@@ -69,6 +69,7 @@ func (h *Home) invite(ctx context.Context) (*invited, error) {
 			defer h.node.Busy("pairing")()
 			v.got, v.err = v.Wait(s.ctx)
 			if v.err == nil {
+				v.got.Name = s.cloud.DeviceName(v.got.Device) // another one, if its own was taken
 				h.node.Say("%s has joined", v.got.Name)
 			}
 			_ = errors.Join(v.Close(), v.swarm.Close()) // it is over, whatever they say
@@ -132,7 +133,7 @@ func (h *Home) joinCloud(ctx context.Context, text, name string) (a pair.Admissi
 	err = h.use(ctx, func(now *session) error {
 		s = now
 		if why := s.inUse(); why != "" {
-			return &client.Error{Code: client.CodeConflict, Message: "this machine has a cloud of its own already", Cause: why, Try: "bevy join here, and the words on the other machine"}
+			return &client.Error{Code: client.CodeConflict, Message: "this machine has a cloud of its own already", Cause: why, Try: "bevy join here, and the words on the other machine; or bevy leave first"}
 		}
 		j, err := pair.NewJoiner(pair.JoinOptions{
 			Code: code, Device: noise.NewKeyPair(seed), Name: name, Clock: h.node.Clock(),
@@ -179,14 +180,14 @@ func (h *Home) joinCloud(ctx context.Context, text, name string) (a pair.Admissi
 
 // inUse says why what is in the cloud can't be given up; "" if nothing is.
 func (s *session) inUse() string {
+	for _, d := range s.cloud.Devices() {
+		if d.Status == identity.In && d.Key != s.cloud.Self() {
+			return "other machines are in it: " + d.Name
+		}
+	}
 	for _, kind := range []cloud.Kind{cloud.Folder, cloud.Table} {
 		if n := len(s.cloud.Spaces(kind)); n > 0 {
 			return fmt.Sprintf("there is something in it: %s", s.cloud.Spaces(kind)[0].Name)
-		}
-	}
-	for _, d := range s.cloud.Devices() {
-		if d.Status == identity.In && d.Key != s.cloud.Self() {
-			return d.Name + " is in it"
 		}
 	}
 	return ""

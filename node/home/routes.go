@@ -56,6 +56,7 @@ func (h *Home) routes() {
 		onFolder(h, "GET", "/folders/{folder}/publication", "Say where a folder can be read by everybody", h.getPublished),
 		onFolder(h, "DELETE", "/folders/{folder}/publication", "Have nobody else read a folder any more", h.unpublishFolder),
 		node.Call("GET", "/machines", "List the machines of the cloud", h.getMachines),
+		node.Call("GET", "/machines/{machine}", "Tell about one machine", h.getMachine),
 		node.Call("POST", "/machines/{machine}/pings", "Measure how long it takes to a machine and back", h.ping),
 		node.Call("POST", "/invitation", "Show words, for one machine to join by", h.makeInvitation),
 		node.Call("GET", "/invitation", "Say whether the words were used", h.getInvitation),
@@ -534,11 +535,27 @@ func (h *Home) getMachines(ctx context.Context, _ node.None) (out client.Machine
 	return out, err
 }
 
+func (h *Home) getMachine(ctx context.Context, in client.MachineRequest) (out client.Machine, err error) {
+	err = h.use(ctx, func(s *session) error {
+		d, err := s.cloud.Device(in.Machine)
+		if err != nil {
+			return noMachine(in.Machine, err)
+		}
+		for _, m := range s.machines() {
+			if m.ID == hypercore.Key(d.Key).String() {
+				out = m
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
 func (h *Home) ping(ctx context.Context, in client.MachineRequest) (out client.Pong, err error) {
 	err = h.use(ctx, func(s *session) error {
 		d, err := s.cloud.Device(in.Machine)
 		if err != nil {
-			return noMachine(in.Machine)
+			return noMachine(in.Machine, err)
 		}
 		if d.Key == s.cloud.Self() {
 			return &client.Error{Code: client.CodeUsage, Message: d.Name + " is this machine", Cause: "nothing is on the way", Try: "bevy status"}
@@ -557,7 +574,11 @@ func (h *Home) ping(ctx context.Context, in client.MachineRequest) (out client.P
 	return out, err
 }
 
-func noMachine(word string) error {
+// noMachine says why no machine was found by a word.
+func noMachine(word string, err error) error {
+	if errors.Is(err, cloud.ErrManyDevices) {
+		return &client.Error{Code: client.CodeConflict, Message: fmt.Sprintf("%q is more than one machine", word), Cause: "they have the same name", Try: "bevy machines ls, and the key of one of them instead of its name"}
+	}
 	return &client.Error{Code: client.CodeNotFound, Message: fmt.Sprintf("there is no machine %q", word), Cause: "none that is in the cloud has that name or key", Try: "bevy machines ls"}
 }
 

@@ -25,9 +25,10 @@ import (
 // A swarm is the device's place in the network of peers.
 type swarm struct {
 	*hyperswarm.Swarm
-	dht   *hyperdht.DHT
-	clock clock.Clock
-	lan   bool
+	dht    *hyperdht.DHT
+	clock  clock.Clock
+	lan    bool
+	relays []noise.Key
 
 	mu    sync.Mutex
 	conns map[*hyperswarm.Conn]string // by what they are called
@@ -42,7 +43,7 @@ func topic(id identity.CloudID) hyperswarm.Topic {
 // join joins the network as the device.
 func (s *session) join() (*swarm, error) {
 	h := s.home
-	w := &swarm{clock: h.node.Clock(), conns: map[*hyperswarm.Conn]string{}}
+	w := &swarm{clock: h.node.Clock(), relays: h.options.Relays, conns: map[*hyperswarm.Conn]string{}}
 	o := h.options.DHT
 	o.KeyPair = s.cloud.KeyPair()
 	o.Clock = h.node.Clock()
@@ -84,7 +85,7 @@ func MapPort(clk clock.Clock) func(context.Context, uint16) (hyperdht.Mapping, e
 
 // open makes a swarm on the DHT, by a key pair of its own if there is one.
 func (w *swarm) open(keys noise.KeyPair, clk clock.Clock, serve func(*hyperswarm.Conn)) (*hyperswarm.Swarm, error) {
-	o := hyperswarm.Options{DHT: w.dht, KeyPair: keys, Clock: clk, Serve: serve}
+	o := hyperswarm.Options{DHT: w.dht, KeyPair: keys, Clock: clk, RelayThrough: w.relays, Serve: serve}
 	if w.lan {
 		o.LAN = &mdns.Options{}
 	}
