@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/cloudbevy/bevy/client"
@@ -85,6 +86,9 @@ func (n *Node) status(ctx context.Context) client.Status {
 func (n *Node) services(goroutines map[string]int) []client.Service {
 	list := n.super.list(goroutines)
 	for _, d := range n.doors {
+		if slices.ContainsFunc(list, func(s client.Service) bool { return s.Name == d.Name }) {
+			continue // it has two ways in, and one account
+		}
 		list = append(list, client.Service{Name: d.Name, State: "open", Since: n.since, Usage: d.account.usage()})
 	}
 	return list

@@ -340,9 +340,13 @@ func (n *Node) Clock() clock.Clock { return n.clock }
 // Route adds to what the node can be asked.
 func (n *Node) Route(routes ...Route) { n.routes = append(n.routes, routes...) }
 
-// Door opens a door at the port. It returns what the door is accounted by.
+// Door opens a door at the port. It returns what the door is accounted by: doors of
+// one name together.
 func (n *Node) Door(d Door) *Account {
 	a := new(Account)
+	if i := slices.IndexFunc(n.doors, func(o *openDoor) bool { return o.Name == d.Name }); i >= 0 {
+		a = n.doors[i].account
+	}
 	n.doors = append(n.doors, &openDoor{d, a})
 	return a
 }

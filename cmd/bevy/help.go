@@ -179,18 +179,21 @@ func topics() []*cobra.Command {
 	return []*cobra.Command{
 		{Use: "environment", Short: "Variables that bevy reads, and where data is", Long: `Where data is, and what changes it. A flag is stronger than a variable.
 
+  BEVY_HOME            a folder for all that bevy keeps; as --home
+  XDG_DATA_HOME        else, the cloud is in its "bevy": what must not be lost
+  XDG_STATE_HOME       else, the socket and what bevy notes down in its "bevy"
   BEVY_STORE           the folder of "bevy hyper"; as --store
   BEVY_BOOTSTRAP       nodes by which a network is joined; as --bootstrap
-  BEVY_HOME            a folder for all that bevy keeps; logs are in its "hyper"
-  XDG_DATA_HOME        else, logs are in its "bevy/hyper"
+  BEVY_RELAY           relays of "bevy up", by key; as --relay
   BEVY_ENCRYPTION_KEY  as --encryption-key, which other users of the machine
                        can see in the list of processes
   BEVY_TOKEN           as --token, likewise
   NO_COLOR             no colours, if it is set to anything
 
-If none of the first three is set, logs are in ~/.local/share/bevy/hyper; on
-macOS in ~/Library/Application Support/bevy/hyper, on Windows in
-%LOCALAPPDATA%\bevy\hyper.`},
+If none of the first three is set, the cloud is in ~/.local/share/bevy and the
+rest in ~/.local/state/bevy; on macOS in ~/Library/Application Support/bevy, on
+Windows in %LOCALAPPDATA%\bevy. "bevy hyper" has its logs in "hyper" there.
+"bevy status --json" tells all places.`},
 		{Use: "places", Short: "How to name a file of the cloud, and a moment", Long: `How to name a file of the cloud, and a moment.
 
   Photos/2026/sea.jpg        in the folder Photos of the cloud

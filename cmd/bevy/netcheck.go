@@ -21,7 +21,10 @@ import (
 
 // netcheckCommand is "bevy netcheck", and the same among the tools of path.
 func (a *app) netcheckCommand(path string) *cobra.Command {
-	n := &netcheck{app: a}
+	n := &netcheck{app: a, blocked: "if a firewall blocks UDP, use --door with the address of a relay"}
+	if path == "bevy" { // whose node has no such flag
+		n.blocked = "let UDP out through the firewall; without it machines meet on the local network alone"
+	}
 	cmd := &cobra.Command{
 		Use:   "netcheck [flags]",
 		Short: "Tell what this network allows, and what to do about it",
@@ -46,8 +49,9 @@ port that the router maps for the test is given back.`,
 type netcheck struct {
 	*app
 	swarmFlags
-	relays []string
-	wait   time.Duration
+	relays  []string
+	wait    time.Duration
+	blocked string // what helps where there is no UDP
 }
 
 // A finding is what one check found out.
@@ -130,7 +134,7 @@ func (n *netcheck) udp(ctx context.Context, o hyperdht.Options, relays []noise.K
 		return []finding{{Check: "udp", Result: "cannot open a socket: " + causeOf(err)}}
 	}
 	defer d.Close()
-	blocked := finding{Check: "udp", Result: "no node has answered", Next: "if a firewall blocks UDP, use --door with the address of a relay"}
+	blocked := finding{Check: "udp", Result: "no node has answered", Next: n.blocked}
 	if len(o.Bootstrap) == 0 && o.Bootstrap != nil {
 		blocked.Result, blocked.Next = "there are no nodes to ask", "--bootstrap <host>:<port>"
 	}

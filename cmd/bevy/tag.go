@@ -120,6 +120,9 @@ func (f *files) tag(ctx context.Context, name, word, note string) error {
 	}
 	p, err := f.find(word)
 	if err != nil {
+		if _, swapped := f.find(name); swapped == nil {
+			return wrong("bevy tag add "+shellWord(word)+" "+shellWord(name), "the name of the tag comes first", "there is no folder %q", word)
+		}
 		return err
 	}
 	if p.path != "/" {

@@ -294,7 +294,11 @@ func (q *request) failWith(err error) {
 	case errors.Is(err, ErrGone):
 		q.fail(http.StatusGone, "This "+what+" was taken away.")
 	case errors.Is(err, fs.ErrPermission):
-		q.fail(http.StatusForbidden, "You may not see this "+what+".")
+		text := "You may not see this " + what + "."
+		if q.address.shared {
+			text += " If it is yours, sign in: `bevy up` prints a link for that."
+		}
+		q.fail(http.StatusForbidden, text)
 	case errors.Is(err, fs.ErrNotExist):
 		q.fail(http.StatusNotFound, "There is no such "+what+".")
 	case isInvalid(err):

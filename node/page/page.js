@@ -129,7 +129,7 @@ function progress({ name, state, bytes, missingBytes, sparse }) {
 function folders(list) {
   if (!list.length) return [make('p', { class: 'soft' }, 'No folder is kept safe yet.'), copy('bevy add ~/Documents')]
   return [table([['Folder'], ['State'], ['Copies', 'n'], ['Files', 'n opt'], ['Size', 'n'], ['Changed', 'opt']], list.map(f => [
-    [f.name, f.path && f.path !== f.name ? make('div', { class: 'soft' }, f.path) : ''],
+    [make('a', { href: `/d/${encodeURIComponent(f.name)}/` }, f.name), f.path && f.path !== f.name ? make('div', { class: 'soft path' }, f.path) : ''],
     [make('span', { class: f.state === 'safe' ? 'good' : 'warn' }, f.state), f.why ? make('div', { class: 'soft' }, f.why) : '', progress(f)],
     `${f.copies}`, f.files.toLocaleString('en'), size(f.bytes), f.changed ? when(f.changed) : '',
   ])), copy('bevy ls'), copy('bevy add ~/Pictures')]
@@ -140,7 +140,7 @@ function machines(list) {
   const speed = n => n ? `${size(Math.round(n))}/s` : '0'
   return [table([['Machine'], ['State'], ['Path'], ['RTT', 'n opt'], ['Up / down', 'n opt'], ['Holds', 'n'], ['Seen', 'opt']], list.map(m => [
     m.name, make('span', { class: m.state === 'active' || m.this ? 'good' : 'soft' }, m.this ? 'this one' : m.state),
-    [m.path ?? '', m.why ? make('div', { class: 'soft' }, m.why) : ''], m.rttMs ? `${Math.round(m.rttMs)} ms` : '',
+    [m.path ?? '', m.why ? make('div', { class: 'soft' }, m.why) : ''], m.rttMs ? `${Math.max(1, Math.round(m.rttMs))} ms` : '',
     m.this ? '' : `${speed(m.upBytesPerSecond)} / ${speed(m.downBytesPerSecond)}`, m.holdsBytes ? size(m.holdsBytes) : '',
     m.seen && !m.this ? when(m.seen) : '',
   ])), copy('bevy join')]

@@ -275,11 +275,16 @@ func unitDir(o Options) (string, error) {
 	return "", errors.New("HOME is not set: it says where units belong")
 }
 
-// environment is what decides where the node's folders are: a service manager
-// does not know what was set in a shell.
+// environment is what decides where the node's folders are, and which network it
+// joins: a service manager does not know what was set in a shell.
 func (o Options) environment() (list [][2]string) {
 	for _, name := range []string{"BEVY_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"} {
 		if filepath.IsAbs(o.Env[name]) {
+			list = append(list, [2]string{name, o.Env[name]})
+		}
+	}
+	for _, name := range []string{"BEVY_BOOTSTRAP", "BEVY_RELAY"} {
+		if o.Env[name] != "" {
 			list = append(list, [2]string{name, o.Env[name]})
 		}
 	}

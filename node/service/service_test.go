@@ -21,7 +21,7 @@ func options(t *testing.T, system string) Options {
 	home := filepath.Join(t.TempDir(), hard)
 	program := filepath.Join(t.TempDir(), "a b%h$HOME<&>")
 	return Options{
-		System: system, Env: map[string]string{"HOME": home, "BEVY_HOME": home, "XDG_DATA_HOME": "relative"}, UID: 1000, Program: program,
+		System: system, Env: map[string]string{"HOME": home, "BEVY_HOME": home, "XDG_DATA_HOME": "relative", "BEVY_BOOTSTRAP": "node.example:49737"}, UID: 1000, Program: program,
 		State: filepath.Join(home, "state"), Socket: filepath.Join(home, "state", "bevy.sock"), Port: 7070, IPv6: true,
 	}
 }
@@ -185,7 +185,7 @@ func TestAgentIsXMLWithThePlaces(t *testing.T) {
 			texts = append(texts, string(text))
 		}
 	}
-	for _, want := range []string{o.Program, o.Env["BEVY_HOME"], agent, filepath.Join(o.State, "launchd.log")} {
+	for _, want := range []string{o.Program, o.Env["BEVY_HOME"], "BEVY_BOOTSTRAP", "node.example:49737", agent, filepath.Join(o.State, "launchd.log")} {
 		if !slices.Contains(texts, want) {
 			t.Errorf("%q is not in the agent", want)
 		}
