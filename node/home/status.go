@@ -248,8 +248,8 @@ func (s *session) describeFolder(k *kept) (f client.Folder) {
 	keeper := k.keeper
 	k.mu.Unlock()
 	defer func() {
-		if f.State == "syncing" && f.Bytes > 0 {
-			f.Progress = 1 - float64(f.Missing)/float64(f.Bytes)
+		if f.State == "syncing" {
+			f.Progress = progressOf(f)
 		}
 	}()
 	f.Copies = s.copies(k)
@@ -281,6 +281,19 @@ func (s *session) describeFolder(k *kept) (f client.Folder) {
 		}
 	}
 	return f
+}
+
+// progressOf tells how much of a folder is where it is to be: contents on this
+// machine, and at first what the disk has in the cloud.
+func progressOf(f client.Folder) float64 {
+	if f.Bytes == 0 {
+		return 0
+	}
+	part := 1 - float64(f.Missing)/float64(f.Bytes)
+	if f.Now != nil && f.Now.FilesToGo > 0 {
+		part = min(part, float64(f.Files)/float64(f.Now.FilesToGo))
+	}
+	return part
 }
 
 // notices raises what the owner should know, and clears what is no more.
