@@ -36,6 +36,7 @@ var ErrNoShare = errors.New("no such share")
 type Share struct {
 	Grant   identity.Grant
 	Name    string // for people; may be empty
+	File    bool   // it is of one file, and not of a folder
 	Created time.Time
 }
 
@@ -56,6 +57,7 @@ type shareRow struct {
 	Version int       `json:"version"`
 	Grant   []byte    `json:"grant"`
 	Name    string    `json:"name,omitempty"`
+	File    bool      `json:"file,omitempty"`
 	Created time.Time `json:"created"`
 }
 
@@ -69,14 +71,14 @@ func readShare(id string, b []byte) (s Share, err error) {
 	if err := json.Unmarshal(b, &r); err != nil {
 		return s, err
 	}
-	s = Share{Name: r.Name, Created: r.Created}
+	s = Share{Name: r.Name, File: r.File, Created: r.Created}
 	if r.Version != shareVersion {
 		return s, fmt.Errorf("%w: share %.100q is of version %d", errRecord, id, r.Version)
 	}
 	if s.Grant, err = identity.DecodeGrant(r.Grant); err != nil {
 		return s, err
 	}
-	if s.ID().String() != id || s.Name != "" && CheckName(s.Name) != nil {
+	if s.ID().String() != id || s.Name != "" && CheckName(s.Name) != nil || s.File && s.Rights().Prefix == "" {
 		return s, fmt.Errorf("%w: share %.100q", errRecord, id)
 	}
 	return s, nil
@@ -145,20 +147,29 @@ func (c *Cloud) Shares() []Share {
 	return all
 }
 
-// MakeShare shares a part of a folder: a file or folder of that path, or all of it
-// if prefix is empty. A zero until is no end. Only the link that it returns opens
-// the share.
-func (c *Cloud) MakeShare(ctx context.Context, space, prefix string, actions identity.Actions, until time.Time, name string) (identity.Link, Share, error) {
+// A NewShare says what to share.
+type NewShare struct {
+	Space   string // a folder's id
+	Prefix  string // the path of a file or folder in it; empty is all of it
+	File    bool   // it is that of a file
+	Actions identity.Actions
+	Until   time.Time // zero is no end
+	Name    string
+}
+
+// MakeShare shares a part of a folder. Only the link that it returns opens the
+// share.
+func (c *Cloud) MakeShare(ctx context.Context, n NewShare) (identity.Link, Share, error) {
 	fail := func(err error) (identity.Link, Share, error) {
-		return identity.Link{}, Share{}, fmt.Errorf("share a part of space %s: %w", space, err)
+		return identity.Link{}, Share{}, fmt.Errorf("share a part of space %s: %w", n.Space, err)
 	}
-	if name != "" {
-		if err := CheckName(name); err != nil {
+	if n.Name != "" {
+		if err := CheckName(n.Name); err != nil {
 			return fail(err)
 		}
 	}
 	c.mu.Lock()
-	info, ok := c.infos[space]
+	info, ok := c.infos[n.Space]
 	roster := c.roster
 	c.mu.Unlock()
 	self := c.KeyPair()
@@ -173,13 +184,13 @@ func (c *Cloud) MakeShare(ctx context.Context, space, prefix string, actions ide
 		return fail(err)
 	}
 	g, err := identity.NewGrant(self, identity.Capability{
-		Cloud: c.ID(), Kind: identity.Folder, Resource: space, Prefix: prefix, Actions: actions, Until: until, Holder: link.Keys().Public,
+		Cloud: c.ID(), Kind: identity.Folder, Resource: n.Space, Prefix: n.Prefix, Actions: n.Actions, Until: n.Until, Holder: link.Keys().Public,
 	})
 	if err != nil {
 		return fail(err)
 	}
-	s := Share{Grant: g, Name: name, Created: c.clock.Now().UTC()}
-	b, err := json.Marshal(shareRow{shareVersion, g.Encode(), name, s.Created})
+	s := Share{g, n.Name, n.File, c.clock.Now().UTC()}
+	b, err := json.Marshal(shareRow{shareVersion, g.Encode(), n.Name, n.File, s.Created})
 	if err != nil {
 		return fail(err)
 	}

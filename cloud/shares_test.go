@@ -24,7 +24,7 @@ func (d *device) photos() string {
 
 func (d *device) share(space, prefix string, actions identity.Actions, until time.Time) (identity.Link, Share) {
 	d.t.Helper()
-	l, s, err := d.MakeShare(d.t.Context(), space, prefix, actions, until, "for Mum")
+	l, s, err := d.MakeShare(d.t.Context(), NewShare{Space: space, Prefix: prefix, Actions: actions, Until: until, Name: "for Mum"})
 	check(d.t, err)
 	return l, s
 }
@@ -65,13 +65,13 @@ func TestASharedLinkIsThatOfTheWholeCloud(t *testing.T) {
 	if a.opens(l, "/2026/a.jpg") || !a.opens(other, "/2027/x") {
 		t.Error("it is different after a restart")
 	}
-	if _, _, err := a.MakeShare(t.Context(), "none", "", mayRead, time.Time{}, ""); !errors.Is(err, ErrNoSpace) {
+	if _, _, err := a.MakeShare(t.Context(), NewShare{Space: "none", Actions: mayRead}); !errors.Is(err, ErrNoSpace) {
 		t.Errorf("a share of nothing: %v", err)
 	}
-	if _, _, err := a.MakeShare(t.Context(), space, "/a/../b", mayRead, time.Time{}, ""); !errors.Is(err, identity.ErrInvalid) {
+	if _, _, err := a.MakeShare(t.Context(), NewShare{Space: space, Prefix: "/a/../b", Actions: mayRead}); !errors.Is(err, identity.ErrInvalid) {
 		t.Errorf("a wrong path: %v", err)
 	}
-	if _, _, err := a.MakeShare(t.Context(), space, "", mayRead, time.Time{}, "\x1b[2J"); !errors.Is(err, ErrName) {
+	if _, _, err := a.MakeShare(t.Context(), NewShare{Space: space, Actions: mayRead, Name: "\x1b[2J"}); !errors.Is(err, ErrName) {
 		t.Errorf("a wrong name: %v", err)
 	}
 }

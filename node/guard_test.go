@@ -203,24 +203,23 @@ func TestLinksWorkOnceAndSoon(t *testing.T) {
 }
 
 func TestTriesAreCountedByNetworkAndBounded(t *testing.T) {
-	s := &sessions{clock: clock.System, tries: map[netip.Prefix]*bucket{}}
-	now := time.Unix(1e9, 0)
+	s := NewTries(clock.NewFake(time.Unix(1e9, 0)))
 	for i := range maxTries {
-		if !s.tryLocked(netip.MustParseAddr(fmt.Sprintf("2001:db8::%x", i)), now) {
+		if !s.Take(netip.MustParseAddr(fmt.Sprintf("2001:db8::%x", i))) {
 			t.Fatalf("try %d is refused", i)
 		}
 	}
-	if s.tryLocked(netip.MustParseAddr("2001:db8::ffff"), now) {
+	if s.Take(netip.MustParseAddr("2001:db8::ffff")) {
 		t.Error("an address of the same network begins anew")
 	}
-	if !s.tryLocked(netip.MustParseAddr("::ffff:192.0.2.1"), now) || !s.tryLocked(netip.MustParseAddr("2001:db8:0:1::1"), now) {
+	if !s.Take(netip.MustParseAddr("::ffff:192.0.2.1")) || !s.Take(netip.MustParseAddr("2001:db8:0:1::1")) {
 		t.Error("another network has to wait for that one")
 	}
 	for i := range 3 * maxTriers {
-		s.tryLocked(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), now)
+		s.Take(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}))
 	}
-	if len(s.tries) > maxTriers {
-		t.Errorf("%d networks are remembered, want at most %d", len(s.tries), maxTriers)
+	if len(s.networks) > maxTriers {
+		t.Errorf("%d networks are remembered, want at most %d", len(s.networks), maxTriers)
 	}
 }
 

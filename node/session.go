@@ -26,8 +26,6 @@ const (
 	sessionLife, maxSessions = 30 * 24 * time.Hour, 64
 	// How often it is written down that a session is used.
 	noteUse = time.Hour
-	// Tries to sign in: so many at once, and one more each while.
-	maxTries, tryEvery, maxTriers = 10, 6 * time.Second, 1024
 	// maxName bounds how someone who signs in calls themselves.
 	maxName = 80
 )
@@ -68,13 +66,7 @@ type sessions struct {
 	mu    sync.Mutex
 	all   []*session
 	links map[hash]time.Time // until when
-	tries map[netip.Prefix]*bucket
-}
-
-// A bucket has the tries that someone has left.
-type bucket struct {
-	left  int
-	since time.Time
+	tries *Tries
 }
 
 // A sessionFile is what is kept (docs/formats/node.md).
@@ -86,7 +78,7 @@ type sessionFile struct {
 var errVersion = errors.New("another version of bevy has written it")
 
 func openSessions(path string, c clock.Clock) (*sessions, error) {
-	s := &sessions{clock: c, path: path, links: map[hash]time.Time{}, tries: map[netip.Prefix]*bucket{}}
+	s := &sessions{clock: c, path: path, links: map[hash]time.Time{}, tries: NewTries(c)}
 	b, err := readFile(path)
 	if err != nil || b == nil {
 		return s, err
@@ -130,7 +122,7 @@ func (s *sessions) signIn(token, name string, from netip.Addr) (made *session, c
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.clock.Now()
-	if !s.tryLocked(from, now) {
+	if !s.tries.Take(from) {
 		return nil, "", "", &client.Error{Code: client.CodeDenied, Message: "cannot sign in", Cause: "there were too many tries", Try: "wait a minute", Status: http.StatusTooManyRequests}
 	}
 	h := hashOf(token)
@@ -153,33 +145,6 @@ func (s *sessions) signIn(token, name string, from netip.Addr) (made *session, c
 func short(s string) string {
 	letters := []rune(s)
 	return string(letters[:min(len(letters), maxName)])
-}
-
-// tryLocked counts a try to sign in, and reports whether it may be made.
-func (s *sessions) tryLocked(from netip.Addr, now time.Time) bool {
-	bits := 32
-	if from = from.Unmap(); from.Is6() {
-		bits = 64 // who has one address has all of these
-	}
-	network, _ := from.Prefix(bits)
-	b := s.tries[network]
-	if b == nil {
-		for p, old := range s.tries {
-			if len(s.tries) >= maxTriers || now.Sub(old.since) > maxTries*tryEvery {
-				delete(s.tries, p)
-			}
-		}
-		b = &bucket{left: maxTries, since: now}
-		s.tries[network] = b
-	}
-	more := int(now.Sub(b.since) / tryEvery)
-	b.left = min(b.left+more, maxTries)
-	b.since = b.since.Add(time.Duration(more) * tryEvery)
-	if b.left == 0 {
-		return false
-	}
-	b.left--
-	return true
 }
 
 // pruneLocked makes room for one more.

@@ -12,7 +12,7 @@ import (
 type address struct {
 	name, at string
 	path     string // absolute and clean, with a slash at its end if the request has one
-	root     string // what comes before path in a URL: "" or "/d/NAME"
+	root     string // what comes before path in a URL: "", "/d/NAME" or "/s/TOKEN"
 	dirty    bool   // the URL has the path in another form
 	shared   bool   // the origin belongs to others, too
 }
@@ -89,6 +89,20 @@ func parseAddress(r *http.Request) (address, bool) {
 	return a.withPath("/" + p)
 }
 
+// maxToken bounds a link's token.
+const maxToken = 8 << 10
+
+// parseLink is parseAddress for links.
+func parseLink(r *http.Request) (a address, ok bool) {
+	rest, ok := strings.CutPrefix(r.URL.Path, "/s/")
+	token, p, slash := strings.Cut(rest, "/")
+	if !ok || token == "" || len(token) > maxToken || len(p) >= maxPath || !utf8.ValidString(rest) || strings.IndexByte(rest, 0) >= 0 {
+		return a, false
+	}
+	a = address{shared: true, name: token, root: "/s/" + token, dirty: !slash}
+	return a.clean("/" + p), true
+}
+
 // location is the URL of another path of the same source, on this origin.
 func (a address) location(p string) string {
 	return (&url.URL{Path: a.root + p}).EscapedPath()
@@ -98,10 +112,14 @@ func (a address) withPath(p string) (address, bool) {
 	if a.name == "" || a.name == "." || a.name == ".." || len(a.name)+len(a.at) > maxName || p[0] != '/' {
 		return address{}, false
 	}
+	return a.clean(p), true
+}
+
+func (a address) clean(p string) address {
 	a.path = path.Clean(p)
 	if a.path != "/" && (strings.HasSuffix(p, "/") || strings.HasSuffix(p, "/.") || strings.HasSuffix(p, "/..")) {
 		a.path += "/"
 	}
 	a.dirty = a.dirty || a.path != p
-	return a, true
+	return a
 }

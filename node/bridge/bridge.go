@@ -1,11 +1,12 @@
 // Package bridge serves trees of files over HTTP: drives of anybody, and folders
-// of the cloud. It reads, and changes nothing. Who may see what is the
-// Resolver's to say.
+// of the cloud. It reads, and changes nothing but what a link is for. Who may see
+// what is the Resolver's to say.
 //
 //	http://KEY.localhost:7070/path        each drive is an origin of its own
 //	http://AT.KEY.localhost:7070/path     as it was: a version, a time or a tag
 //	http://127.0.0.1:7070/d/KEY/path      all on one origin, without scripts
 //	http://127.0.0.1:7070/d/KEY@AT/path
+//	http://127.0.0.1:7070/s/TOKEN/path    what a link is for: see Options.Links
 //
 // docs/bridge.md says what is answered, with which headers and limits.
 //
@@ -75,6 +76,10 @@ type State struct {
 	// Public means that anybody may read it who knows its name: pages of other
 	// origins may, too, and caches on the way may keep it.
 	Public bool
+	// Name is what pages call it, if that is not its name in addresses.
+	Name string
+	// Writable means that it can be changed: it is a Writer.
+	Writable bool
 }
 
 // A Source is a tree of files. Its methods are called by many goroutines. Paths
@@ -115,6 +120,8 @@ var (
 	ErrUnreachable = errors.New("nobody who has it could be reached")
 	// ErrBusy: too much is being read.
 	ErrBusy = errors.New("too much is being read")
+	// ErrTries: somebody has asked for too many things that are not there.
+	ErrTries = errors.New("there were too many tries")
 	// ErrBadTime: what comes behind the @ is no version, time or tag of the source.
 	ErrBadTime = errors.New("no such version, time or tag")
 )
@@ -123,6 +130,10 @@ var (
 type Options struct {
 	// Resolver finds the sources. It must be there.
 	Resolver Resolver
+	// Links makes it a handler of links that are secrets: addresses are /s/TOKEN/path
+	// and no others, and the Resolver gets the token as the name. It is told to nobody,
+	// and what it leads to can be changed if its State says so.
+	Links bool
 	// Patience is how long one who asks waits for data that somebody else has, for
 	// the first and then for each next piece; 20 s when 0.
 	Patience time.Duration
@@ -200,7 +211,11 @@ func (p places) leave() { <-p }
 
 // ServeHTTP implements http.Handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	a, ok := parseAddress(r)
+	parse := parseAddress
+	if h.o.Links {
+		parse = parseLink
+	}
+	a, ok := parse(r)
 	q := &request{h: h, w: w, r: r, address: a, watch: newWatch(r.Context(), h.o)}
 	defer q.watch.stop()
 	defer q.watch.end(w)
@@ -215,9 +230,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer h.requests.leave()
+	writes := r.Method == http.MethodPut || r.Method == http.MethodDelete || r.Method == http.MethodPost
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
 	default:
+		if writes && h.o.Links {
+			break
+		}
 		q.setHeaders()
 		w.Header().Set("Allow", allowed)
 		q.fail(http.StatusMethodNotAllowed, "Files can be read here, with GET and HEAD, and not be changed.")
@@ -238,7 +257,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		q.options()
 		return
 	}
-	if err := q.serve(); err != nil {
+	serve := q.serve
+	if writes {
+		serve = q.write
+	}
+	if err := serve(); err != nil {
 		q.failWith(err)
 	}
 }
@@ -272,8 +295,11 @@ type request struct {
 // failWith answers with what an error means.
 func (q *request) failWith(err error) {
 	what := "drive or folder"
-	if q.source != nil {
+	switch {
+	case q.source != nil:
 		what = "file"
+	case q.h.o.Links:
+		what = "link"
 	}
 	switch {
 	case q.begun:
@@ -284,6 +310,15 @@ func (q *request) failWith(err error) {
 	case errors.Is(err, ErrBusy):
 		q.w.Header().Set("Retry-After", "1")
 		q.fail(http.StatusServiceUnavailable, "Too much is asked for at once. Come again in a moment.")
+	case errors.Is(err, ErrTries):
+		q.w.Header().Set("Retry-After", "60")
+		q.fail(http.StatusTooManyRequests, "There were too many tries. Come again in a minute.")
+	case errors.Is(err, ErrChanged):
+		q.fail(http.StatusPreconditionFailed, "The file is not what it was any more, or is there already.")
+	case errors.Is(err, ErrInTheWay):
+		q.fail(http.StatusConflict, "Something else is at that path, or a file where a folder would have to be.")
+	case errors.Is(err, ErrFull):
+		q.fail(http.StatusInsufficientStorage, "There is no room for it.")
 	case errors.Is(err, ErrBadTime):
 		q.fail(http.StatusNotFound, "What is behind the @ is no version, time or tag of it.")
 	case errors.Is(err, errLoop):
@@ -291,6 +326,8 @@ func (q *request) failWith(err error) {
 	case isUnreachable(err), context.Cause(q.watch) != nil:
 		q.w.Header().Set("Retry-After", "5")
 		q.fail(http.StatusGatewayTimeout, "Nobody who has it could be reached. See that a machine that has it is switched on and online, and load this page again; `bevy netcheck` looks at the connection of this one.")
+	case errors.Is(err, ErrGone) && what == "link":
+		q.fail(http.StatusGone, "This link is over: its time has passed, or it was stopped. Ask who gave it to you for another one.")
 	case errors.Is(err, ErrGone):
 		q.fail(http.StatusGone, "This "+what+" was taken away.")
 	case errors.Is(err, fs.ErrPermission):
@@ -299,12 +336,25 @@ func (q *request) failWith(err error) {
 			text += " If it is yours, sign in: `bevy up` prints a link for that."
 		}
 		q.fail(http.StatusForbidden, text)
+	case errors.Is(err, fs.ErrNotExist) && what == "link":
+		q.fail(http.StatusNotFound, "There is no such link. See that it was copied whole.")
 	case errors.Is(err, fs.ErrNotExist):
 		q.fail(http.StatusNotFound, "There is no such "+what+".")
 	case isInvalid(err):
 		q.fail(http.StatusBadGateway, "Whoever wrote this drive wrote something that makes no sense.")
 	default:
-		q.h.o.Log.Error("serve a file", "name", q.address.name, "path", q.address.path, "err", err)
+		q.h.o.Log.Error("serve a file", "name", q.called(), "path", q.address.path, "err", err)
 		q.fail(http.StatusInternalServerError, "It could not be read. The log of the node says why.")
 	}
+}
+
+// called is what it is called where others see it.
+func (q *request) called() string {
+	switch {
+	case q.state.Name != "":
+		return q.state.Name
+	case q.h.o.Links:
+		return "a link"
+	}
+	return q.address.name
 }

@@ -59,10 +59,11 @@ func (s *cloudFolder) Lookup(ctx context.Context, p string) (Info, error) {
 	if name != p && e.Kind != folder.Dir {
 		return Info{}, fmt.Errorf("%s: %w", p, fs.ErrNotExist)
 	}
-	return info(e)
+	return InfoOf(e)
 }
 
-func info(e folder.Entry) (Info, error) {
+// InfoOf returns what a Source of a folder says of an entry.
+func InfoOf(e folder.Entry) (Info, error) {
 	i := Info{Name: path.Base(e.Path), ModTime: e.ModTime, Entry: e}
 	switch e.Kind {
 	case folder.Dir:
@@ -90,7 +91,7 @@ func (s *cloudFolder) List(ctx context.Context, dir, after string) iter.Seq2[Inf
 		for e, err := range s.f.List(ctx, dir, o) {
 			i := Info{}
 			if err == nil {
-				if i, err = info(e); err != nil {
+				if i, err = InfoOf(e); err != nil {
 					continue // one that makes no sense, among others
 				}
 			}

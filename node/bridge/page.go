@@ -108,7 +108,7 @@ func (q *request) listHTML(p string) error {
 	if err != nil {
 		return err
 	}
-	name := q.address.name
+	name := q.called()
 	if q.address.at != "" {
 		name += "@" + q.address.at
 	}
@@ -143,6 +143,7 @@ func (q *request) listHTML(p string) error {
 	if l.Next != "" {
 		v.Next = "?after=" + url.QueryEscape(l.Next)
 	}
+	v.Writable = q.state.Writable
 	v.Later = q.r.URL.Query().Get("after") != ""
 	body, err := render(folderPage, v)
 	if err != nil {
@@ -160,7 +161,7 @@ func (q *request) page(kind string, body []byte) {
 		h["Cache-Control"] = askAgain
 	}
 	h.Set("Vary", "Accept, Accept-Encoding")
-	setPagePolicy(h, q.address.shared)
+	setPagePolicy(h, q.address.shared, q.state.Writable)
 	if code := codingFor(q.r.Header); code != plain && len(body) >= minCompressed && q.h.compressor.enter() {
 		small, err := q.h.compressor.compress(code, body)
 		q.h.compressor.leave()
@@ -183,11 +184,15 @@ func (q *request) send(code int, kind string, body []byte) {
 	}
 }
 
-// setPagePolicy says that a page of ours has styles and nothing else.
-func setPagePolicy(h http.Header, shared bool) {
-	policy := "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+// setPagePolicy says that a page of ours has styles and nothing else, or a form, too.
+func setPagePolicy(h http.Header, shared, form bool) {
+	box, action := "sandbox allow-downloads", "'none'"
+	if form {
+		box, action = box+" allow-forms", "'self'"
+	}
+	policy := "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action " + action + "; frame-ancestors 'none'"
 	if shared {
-		policy = "sandbox; " + policy
+		policy = box + "; " + policy
 	}
 	h.Set("Content-Security-Policy", policy)
 }
@@ -203,7 +208,7 @@ func (q *request) fail(code int, text string) {
 	}
 	h.Set("Cache-Control", "no-store")
 	h.Set("Vary", "Accept")
-	setPagePolicy(h, q.address.shared)
+	setPagePolicy(h, q.address.shared, false)
 	title := fmt.Sprintf("%d %s", code, http.StatusText(code))
 	switch {
 	case wantsJSON(q.r):
@@ -213,7 +218,11 @@ func (q *request) fail(code int, text string) {
 		}
 		q.send(code, "application/json", append(body, '\n'))
 	case accepts(q.r, "text/html"):
-		body, err := render(errorPage, errorView{title, text, q.address.location("/")})
+		v := errorView{title, text, q.address.location("/")}
+		if q.h.o.Links && q.source == nil {
+			v.Root = "" // there is none
+		}
+		body, err := render(errorPage, v)
 		if err != nil {
 			body = nil
 		}
@@ -259,7 +268,7 @@ type (
 	folderRow  struct{ Name, Link, Target, Kind, Bytes, Size, Machine, Time string }
 	folderView struct {
 		Title, Heading, Root, Name, Full, Up, Next string
-		Later                                      bool
+		Later, Writable                            bool
 		Crumbs                                     []crumb
 		Rows                                       []folderRow
 	}
@@ -305,6 +314,9 @@ var folderPage = template.Must(template.New("folder").Parse(`<!doctype html>
 </table>
 {{else}}<p>{{if .Later}}There is nothing more{{else}}This folder is empty{{end}}.{{if .Up}} <a href="{{.Up}}">The folder above</a>{{end}}</p>
 {{end}}{{if .Next}}<p><a href="{{.Next}}" rel="next">More files and folders</a></p>
+{{end}}{{if .Writable}}<form action="./" method="post" enctype="multipart/form-data">
+<p><label>Put files here: <input type="file" name="file" multiple required></label> <button>Send</button></p>
+</form>
 {{end}}</main>
 </body>
 </html>
@@ -319,8 +331,8 @@ var errorPage = template.Must(template.New("error").Parse(`<!doctype html>
 <main>
 <h1>{{.Title}}</h1>
 <p>{{.Text}}</p>
-<p><a href="{{.Root}}">To the first page</a></p>
-</main>
+{{if .Root}}<p><a href="{{.Root}}">To the first page</a></p>
+{{end}}</main>
 </body>
 </html>
 `))

@@ -26,6 +26,7 @@ func (a *answer) cost() int { return len(a.body) + 512 }
 // Values of headers that many answers have.
 var (
 	noSniff      = []string{"nosniff"}
+	attachment   = []string{"attachment"}
 	acceptBytes  = []string{"bytes"}
 	varyEncoding = []string{"Accept-Encoding"}
 	anyOrigin    = []string{"*"}
@@ -33,6 +34,7 @@ var (
 	sameOrigin   = []string{"same-origin"}
 	crossOrigin  = []string{"cross-origin"}
 	noReferrer   = []string{"no-referrer"}
+	noRobots     = []string{"noindex, nofollow, noarchive"}
 	forEver      = []string{"public, max-age=31536000, immutable"}
 	forEverMine  = []string{"private, max-age=31536000, immutable"}
 	askAgain     = []string{"no-cache"}
@@ -57,6 +59,9 @@ func (q *request) setHeaders() {
 		h["Content-Security-Policy"] = sandbox
 		h["Cross-Origin-Opener-Policy"] = sameOrigin
 	}
+	if q.h.o.Links {
+		h["X-Robots-Tag"] = noRobots
+	}
 	if q.source == nil {
 		return
 	}
@@ -79,6 +84,9 @@ func (q *request) setHeaders() {
 func (q *request) options() {
 	h := q.w.Header()
 	h.Set("Allow", allowed)
+	if q.state.Writable {
+		h.Set("Allow", allowed+", PUT, DELETE, POST")
+	}
 	if q.state.Public {
 		h.Set("Access-Control-Allow-Methods", allowed)
 		h.Set("Access-Control-Allow-Headers", "Range, If-Match, If-None-Match, If-Modified-Since, If-Unmodified-Since, If-Range")
@@ -126,6 +134,8 @@ func (q *request) serve() error {
 		return nil
 	case json:
 		return q.listJSON(p)
+	case i.Kind == Folder && q.state.Writable:
+		return q.listHTML(p) // a page of the folder's own has no form
 	case i.Kind == Folder:
 		index, at, err := q.find(p + "index.html")
 		if err == nil && index.Kind == File {
@@ -386,6 +396,9 @@ func (q *request) read(i Info, n int64) ([]byte, error) {
 func (q *request) head(a *answer) {
 	h := q.w.Header()
 	h["Content-Type"] = a.kind
+	if q.h.o.Links && a.kind[0] == pdf {
+		h["Content-Disposition"] = attachment // browsers show none in a sandbox
+	}
 	if a.tag != nil {
 		h["Etag"] = a.tag
 	}

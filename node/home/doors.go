@@ -197,7 +197,7 @@ func (h *Home) isS3(r *http.Request) bool {
 		return true
 	}
 	form := r.Method == http.MethodPost && strings.HasPrefix(r.Header.Get("Content-Type"), "multipart/form-data")
-	return form && !strings.HasPrefix(r.URL.Path, client.Base+"/")
+	return form && !strings.HasPrefix(r.URL.Path, client.Base+"/") && !strings.HasPrefix(r.URL.Path, "/s/")
 }
 
 // isPublic reports whether a request without a signature is to a bucket: what is

@@ -21,9 +21,11 @@ const (
 	driveCache  = 2 << 20 // bytes of decoded entries, for each drive that is open
 )
 
-// doors opens the bridge for browsers, and the doors for other programs.
+// doors opens the bridge for browsers, that of shared links, and the doors for other
+// programs.
 func (h *Home) doors() {
 	h.signedDoors()
+	h.shareDoor()
 	b := bridge.New(bridge.Options{Resolver: h, Clock: h.node.Clock(), Log: h.node.Log, CacheBytes: bridgeCache})
 	h.node.Door(node.Door{Name: "bridge", Match: bridge.Addressed, Handler: b})
 }
