@@ -30,7 +30,7 @@ type inbox struct {
 	todo  []todo
 }
 
-// A job is a file that is to be written.
+// A job is a file or a link that is to be written.
 type job struct {
 	path   string
 	e      *entry
@@ -39,6 +39,8 @@ type job struct {
 	then   stat // of the temporary file
 	err    error
 }
+
+func (j *job) row(now stat) *row { return &row{stat: now, hash: j.e.hash, stamp: j.e.stamp} }
 
 // remote looks for what has changed in the folder. Conflicts become files of
 // their own, which are changes, too.
@@ -415,11 +417,8 @@ func (r *round) write(ctx context.Context, path string, disk *stat, known *row, 
 		}
 		disk = nil
 	}
-	switch e.kind {
-	case kindDir:
+	if e.kind == kindDir {
 		return r.writeDir(path, e)
-	case kindLink:
-		return r.writeLink(path, disk, e)
 	}
 	if n, err := r.source.missing(ctx, e); err != nil || n > 0 {
 		return r.postpone(path, e, errors.Join(errMissing, err))
@@ -541,27 +540,6 @@ func (r *round) wrote(path string, e *entry) error {
 		p.Path = path
 	})
 	return nil
-}
-
-func (r *round) writeLink(path string, disk *stat, e *entry) error {
-	parent, _ := split(path)
-	temp := parent + "/" + newTemp()
-	err := r.files.symlink(e.link, temp)
-	if err == nil {
-		err = r.expect(path, disk)
-	}
-	if err == nil {
-		err = r.files.rename(temp, path, disk == nil)
-	}
-	if err != nil {
-		_ = r.files.remove(temp) // else the next scan does
-		if errors.Is(err, errEdited) || errors.Is(err, fs.ErrExist) {
-			r.noteDirty(path)
-		}
-		return r.postpone(path, e, err)
-	}
-	r.renamed(path)
-	return r.wrote(path, e)
 }
 
 // expect returns errEdited unless a path is as it was seen.
@@ -699,13 +677,20 @@ func (r *round) flushIn(ctx context.Context) error {
 	in := r.in
 	r.in = inbox{}
 	each(in.jobs, func(j *job) { j.err = r.prepare(ctx, j) })
+	if len(in.jobs)+len(in.todo) > 0 {
+		// Rows must not speak of what a power cut may take away.
+		if err := r.source.sync(); err != nil {
+			return fmt.Errorf("keep what was heard: %w", err)
+		}
+	}
+	said, err := r.announce(in.jobs)
+	if err != nil {
+		return err
+	}
 	var full error
 	for _, j := range in.jobs {
 		if j.err == nil && full == nil {
 			j.err = r.place(j)
-		}
-		if j.temp != "" && (j.err != nil || full != nil) {
-			_ = r.files.remove(j.temp) // else the next scan does
 		}
 		if j.err == nil && full == nil {
 			r.progress(func(p *Progress) {
@@ -722,6 +707,7 @@ func (r *round) flushIn(ctx context.Context) error {
 			full = err
 		}
 	}
+	said.placed(r, in.jobs)
 	// place and postpone have noted more.
 	in.todo = append(in.todo, r.in.todo...)
 	dirs := slices.Collect(maps.Keys(in.dirs))
@@ -731,23 +717,8 @@ func (r *round) flushIn(ctx context.Context) error {
 		}
 	}
 	r.in = inbox{}
-	var mu sync.Mutex
-	var failed error
-	each(dirs, func(dir string) {
-		if err := r.files.syncDir(dir); err != nil {
-			mu.Lock()
-			defer mu.Unlock()
-			failed = fmt.Errorf("sync folder %s: %w", dir, err)
-		}
-	})
-	if failed != nil {
-		return errors.Join(full, failed)
-	}
-	if len(in.todo) > 0 {
-		// Rows must not speak of what a power cut may take away.
-		if err := r.source.sync(); err != nil {
-			return errors.Join(full, fmt.Errorf("keep what was heard: %w", err))
-		}
+	if err := r.syncDirs(dirs); err != nil {
+		return errors.Join(full, err)
 	}
 	for _, t := range in.todo {
 		r.x.put(t.path, t.now)
@@ -759,7 +730,24 @@ func (r *round) flushIn(ctx context.Context) error {
 		}
 	}
 	clear(r.tried)
-	return errors.Join(full, r.x.commit(len(in.todo) > 0))
+	said.forget(r)
+	if err := r.x.commit(len(in.todo) > 0 || len(said.paths) > 0); err != nil {
+		return errors.Join(full, err)
+	}
+	said.end(r, in.jobs)
+	return full
+}
+
+func (r *round) syncDirs(dirs []string) (failed error) {
+	var mu sync.Mutex
+	each(dirs, func(dir string) {
+		if err := r.files.syncDir(dir); err != nil {
+			mu.Lock()
+			defer mu.Unlock()
+			failed = fmt.Errorf("sync folder %s: %w", dir, err)
+		}
+	})
+	return failed
 }
 
 // each calls f for all of them, some at a time.
@@ -780,10 +768,13 @@ func each[T any](all []T, f func(T)) {
 	group.Wait()
 }
 
-// prepare writes a file beside its place.
+// prepare writes a file or a link beside its place.
 func (r *round) prepare(ctx context.Context, j *job) error {
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if j.e.kind == kindLink {
+		return r.prepareLink(j)
 	}
 	in, err := r.source.open(ctx, j.e)
 	if err != nil {
@@ -814,6 +805,18 @@ func (r *round) prepare(ctx context.Context, j *job) error {
 	return errors.Join(err, f.Close())
 }
 
+func (r *round) prepareLink(j *job) error {
+	parent, _ := split(j.path)
+	temp := parent + "/" + newTemp()
+	if err := r.files.symlink(j.e.link, temp); err != nil {
+		return err
+	}
+	j.temp = temp
+	var err error
+	j.then, err = r.files.lstat(temp)
+	return err
+}
+
 // place puts a file that is on the disk in its place.
 func (r *round) place(j *job) error {
 	err := r.expect(j.path, j.expect)
@@ -829,11 +832,12 @@ func (r *round) place(j *job) error {
 	j.temp = ""
 	r.renamed(j.path)
 	then, err := r.files.lstat(j.path)
-	if err != nil || then.inode != j.then.inode || then.size != j.then.size || then.mtime != j.then.mtime {
+	if err != nil || !j.then.isOf(then) {
+		// It was there, and was changed, moved or removed since: that is for the next round.
+		then = j.then
 		r.noteDirty(j.path)
-		return errors.Join(errEdited, err)
 	}
-	r.in.todo = append(r.in.todo, todo{j.path, &row{stat: then, hash: j.e.hash, stamp: j.e.stamp}})
+	r.in.todo = append(r.in.todo, todo{j.path, j.row(then)})
 	return nil
 }
 

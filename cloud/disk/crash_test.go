@@ -141,6 +141,7 @@ func crashAt(t *testing.T, n int, index string, late bool) (done bool) {
 	switch index {
 	case "power cut":
 		faulty = faulty.PowerCut(uint64(n))
+		a.c.boot = "second"
 	case "none":
 		faulty = storagetest.NewFaulty()
 	}

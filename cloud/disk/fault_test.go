@@ -765,6 +765,28 @@ func TestFilesThatChangeAreReadLater(t *testing.T) {
 	same(t, "cloud", a.cloud.tree(), a.tree())
 }
 
+// TestAFileThatChangedWhileItWasReadAndWentIsNotWaitedFor: else rounds follow on one
+// another for ever.
+func TestAFileThatChangedWhileItWasReadAndWentIsNotWaitedFor(t *testing.T) {
+	var a *device
+	a = newDevice(t, "a", onFaulty(&faulty{hook: func(op, path string) error {
+		if op == "open" && path == "/busy" {
+			a.write("/busy", "longer")
+		}
+		return nil
+	}}))
+	a.write("/busy", "")
+	a.sync()
+	a.remove("/busy")
+	for range 3 {
+		must(t, a.k.look(t.Context(), false))
+		a.clock.Advance(unstableMin)
+	}
+	if len(a.k.unstable) > 0 {
+		t.Errorf("it waits for %v", a.k.unstable)
+	}
+}
+
 func TestSparseFoldersHaveWhatWasAskedFor(t *testing.T) {
 	a := newDevice(t, "a")
 	b := newDevice(t, "b", func(c *config) { c.sparse = true })

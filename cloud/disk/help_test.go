@@ -37,7 +37,7 @@ type device struct {
 func newDevice(t testing.TB, name string, change ...func(*config)) *device {
 	t.Helper()
 	d := &device{t: t, dir: t.TempDir(), cloud: newFake(name), engine: storage.NewMemory(), clock: clock.NewFake(time.Now().Add(time.Hour))}
-	d.c = config{dir: d.dir, id: "photos", source: d.cloud, engine: d.engine, clock: d.clock, open: opener()}
+	d.c = config{dir: d.dir, id: "photos", source: d.cloud, engine: d.engine, clock: d.clock, boot: "first", open: opener()}
 	for _, f := range change {
 		f(&d.c)
 	}

@@ -91,6 +91,20 @@ func FuzzRow(f *testing.F) {
 	})
 }
 
+func FuzzPlacing(f *testing.F) {
+	f.Add(appendPlacing(nil, placing{now: &row{stat: stat{kind: kindFile, size: 5, inode: 9}, stamp: "s"}, temp: newTemp(), parent: 7}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		p, err := readPlacing(b)
+		if err != nil {
+			return
+		}
+		again, err := readPlacing(appendPlacing(nil, p))
+		if err != nil || *again.now != *p.now || again.temp != p.temp || again.parent != p.parent {
+			t.Errorf("%x: %+v became %+v, %v", b, p, again, err)
+		}
+	})
+}
+
 func FuzzPaths(f *testing.F) {
 	for _, s := range []string{"/a", "/a/../b", `/a\b`, "/NUL.x", "/a//b", "C:/x", "/a."} {
 		f.Add(s)

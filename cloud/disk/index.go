@@ -21,6 +21,7 @@ const (
 	spaceGone  = 'g' // path -> nothing: it is gone from the disk and still in the folder
 	spaceLater = 'l' // path -> reason: it is to be written to the disk later
 	spaceMeta  = 'm' // name -> value
+	spaceIn    = 'n' // path -> placing: it is about to be put in its place on the disk
 	spaceOut   = 'o' // path -> row without hash and stamp: it is about to be put
 	spacePrune = 'p' // 0xffff - depth, uint16 BE, and path -> nothing: an empty folder to be removed
 	spaceWant  = 'w' // path -> nothing: it was asked for in a sparse folder

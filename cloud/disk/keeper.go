@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -69,6 +70,7 @@ type config struct {
 	watcher *Watcher
 	sparse  bool
 	mended  int
+	boot    string // names the time since the machine was started, or is empty
 	open    func(dir string) (files, error)
 	changed func()
 }
@@ -85,7 +87,7 @@ type Keeper struct {
 		n, of int64
 	}
 	noted   int64 // how many paths the notices of later are about, without those missing
-	unsure  bool  // the index may not know what was put last
+	unsure  bool  // the index may not know what was put last, on either side
 	confirm bool  // what is gone may be removed
 	restore bool  // what is gone is to be written again
 
@@ -370,11 +372,12 @@ func (k *Keeper) Sync(ctx context.Context) error { return k.look(ctx, true) }
 func (k *Keeper) look(ctx context.Context, full bool) error {
 	k.round.Lock()
 	defer k.round.Unlock()
-	targets, err := k.begin(full)
+	now := k.c.clock.Now()
+	targets, err := k.begin(now, full)
 	if err != nil {
 		return err
 	}
-	r := &round{k: k, x: k.x, source: k.c.source, targets: targets, now: k.c.clock.Now(), tried: map[string]bool{}}
+	r := &round{k: k, x: k.x, source: k.c.source, targets: targets, now: now, tried: map[string]bool{}}
 	if targets == nil {
 		r.targets = []string{""}
 		r.full = true
@@ -391,14 +394,13 @@ func (k *Keeper) look(ctx context.Context, full bool) error {
 }
 
 // begin takes the paths that are to be looked at; nil is everything.
-func (k *Keeper) begin(full bool) ([]string, error) {
+func (k *Keeper) begin(now time.Time, full bool) ([]string, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.closed {
 		return nil, ErrClosed
 	}
 	full = full || k.full
-	now := k.c.clock.Now()
 	targets := []string{}
 	for path := range k.dirty {
 		targets = append(targets, path)
@@ -443,6 +445,9 @@ func (k *Keeper) end(r *round, err error) {
 	if err != nil {
 		// What was not done is found again by looking at everything.
 		k.full = true
+	} else {
+		// What was due and does not wait again is at rest or gone.
+		maps.DeleteFunc(k.unstable, func(_ string, u unstable) bool { return !u.at.After(r.now) })
 	}
 	k.gone = r.gone
 	k.progress.Path = ""

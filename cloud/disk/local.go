@@ -432,12 +432,15 @@ func (r *round) flushOut(ctx context.Context) error {
 	return nil
 }
 
-// recover finds out what of the last batch was said, if the index does not know:
+// recover finds out what of the last batch was put in its place, and what was said, if the index does not know:
 // what is in the folder and was about to be said was on the disk then, also if the
 // disk has changed since.
 func (r *round) recover(ctx context.Context) error {
 	if !r.k.unsure {
 		return nil
+	}
+	if err := r.recoverIn(); err != nil {
+		return err
 	}
 	for path, value := range r.x.scan(spaceOut, "", "") {
 		r.x.unset(spaceOut, path)

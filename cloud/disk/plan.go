@@ -33,6 +33,11 @@ func (s stat) same(now stat) bool {
 	return s == now
 }
 
+// isOf tells whether what had the stat s is at another place now.
+func (s stat) isOf(now stat) bool {
+	return s.kind == now.kind && s.inode == now.inode && s.size == now.size && s.mtime == now.mtime && s.link == now.link
+}
+
 // A row is what the index knows of a path: the state in which the disk and the
 // folder were last the same, from which both go on.
 type row struct {
