@@ -103,11 +103,7 @@ func (u *up) run(ctx context.Context) error {
 			return err
 		}
 	}
-	h := home.New(o)
-	n, err := node.Open(ctx, node.Options{
-		Paths: p, Version: versionNow().Version, Env: u.env, Listen: u.listen, Hosts: u.hosts, Idle: u.idle,
-		Clock: u.clock, Process: true, Wire: h.Wire,
-	})
+	n, err := u.start(ctx, p, o)
 	if err != nil {
 		return asked(err, "cannot start the node")
 	}
@@ -128,6 +124,35 @@ func (u *up) run(ctx context.Context) error {
 		return asked(err, "the node has ended")
 	}
 	return nil
+}
+
+// ending is how long another node, which does not answer, is given to end.
+const ending = 15 * time.Second
+
+// start starts the node, once another one that is ending has.
+func (u *up) start(ctx context.Context, p node.Paths, o home.Options) (*node.Node, error) {
+	for began, told := u.clock.Now(), false; ; told = true {
+		n, err := node.Open(ctx, node.Options{
+			Paths: p, Version: versionNow().Version, Env: u.env, Listen: u.listen, Hosts: u.hosts, Idle: u.idle,
+			Clock: u.clock, Process: true, Wire: home.New(o).Wire,
+		})
+		other, held := errors.AsType[*node.RunningError](err)
+		if !held {
+			return n, err
+		}
+		if u.clock.Now().Sub(began) > ending {
+			return nil, &failure{
+				code: codeConflict, what: "cannot start the node", cause: other.Error() + ", and does not answer here",
+				try: "bevy down with its --home and variables, or end that process", err: err,
+			}
+		}
+		if !told {
+			u.say("waiting for process %d, which has the store", other.Record.PID)
+		}
+		if !sleep(ctx, u.clock, 50*time.Millisecond) {
+			return nil, context.Cause(ctx)
+		}
+	}
 }
 
 // running says that a node runs already.
@@ -231,11 +256,36 @@ command or page starts it again.`,
 				return err
 			}
 			defer c.Close()
+			p, err := a.paths()
+			if err != nil {
+				return err
+			}
+			was, err := node.ReadRecord(p)
+			if err != nil {
+				return fail(err, "cannot see which process the node is")
+			}
 			if err := c.Stop(ctx); err != nil {
 				return asked(err, "cannot stop the node")
+			}
+			if err := a.awaitEnd(ctx, p, was.PID); err != nil {
+				return err
 			}
 			a.say("stopped\nundo:  bevy up")
 			return nil
 		},
 	}
+}
+
+// awaitEnd waits until the node that was told to end has: until then nobody else can
+// have the store.
+func (a *app) awaitEnd(ctx context.Context, p node.Paths, pid int) error {
+	for began := a.clock.Now(); a.clock.Now().Sub(began) < time.Minute; {
+		if r, err := node.ReadRecord(p); err != nil || r.Ended != "" || r.PID != pid {
+			return nil
+		}
+		if !sleep(ctx, a.clock, 20*time.Millisecond) {
+			return context.Cause(ctx)
+		}
+	}
+	return &failure{code: codeFailed, what: "the node has not ended yet", cause: fmt.Sprintf("process %d still does", pid), try: "bevy.log in the folder for state says what it does"}
 }
