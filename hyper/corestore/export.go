@@ -2,6 +2,7 @@ package corestore
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -56,6 +57,14 @@ type Part struct {
 	Blocks []hypercore.Range
 	// Limit ends the part early, once it has about as many bytes; 0 is no limit.
 	Limit int64
+	// Lengths are earlier lengths of the log. Parts that were exported when it had
+	// them can be imported after this one.
+	Lengths []uint64
+	// Mark, if it is not nil, is called about each MarkEvery bytes with a block, and
+	// the place in the part where its proof begins. What follows there needs no proof
+	// that comes before it, but for what the log was when it was exported.
+	Mark      func(block uint64, at int64)
+	MarkEvery int64
 }
 
 // ExportPart is Export of a part of a log. It returns how long the log is where
@@ -99,11 +108,12 @@ func (s *Store) export(ctx context.Context, key hypercore.Key, w io.Writer, part
 	}
 	head := l.Head()
 	var frame []byte
-	written := int64(0)
+	written := int64(len(header))
 	write := func(p *hypercore.Proof) error {
 		frame = p.AppendData(frame[:0], 0)
-		written += int64(len(frame))
-		if _, err := out.Write(binary.AppendUvarint(nil, uint64(len(frame)))); err != nil {
+		size := binary.AppendUvarint(nil, uint64(len(frame)))
+		written += int64(len(size) + len(frame))
+		if _, err := out.Write(size); err != nil {
 			return err
 		}
 		_, err := out.Write(frame)
@@ -127,16 +137,36 @@ func (s *Store) export(ctx context.Context, key hypercore.Key, w io.Writer, part
 			return 0, 0, err
 		}
 	}
+	for _, length := range part.Lengths {
+		if length >= head.Length {
+			continue
+		}
+		for _, root := range merkle.AppendRoots(nil, length) {
+			req := merkle.Request{Hash: &merkle.NodeRequest{Index: root, Nodes: unsentNode(root, -1, head.Length)}}
+			p, err := l.Prove(ctx, req, false)
+			if err == nil {
+				err = write(p)
+			}
+			if err != nil {
+				return 0, 0, err
+			}
+		}
+	}
 	var total, done uint64
 	for r := range blocks {
 		total += r.Len()
 	}
 	last := int64(-1) // the block before
+	marked := int64(0)
 all:
 	for r := range blocks {
 		for i := r.Start; i < r.End; i++ {
 			if part.Limit > 0 && written >= part.Limit {
 				break all
+			}
+			if part.Mark != nil && (marked == 0 || written-marked >= part.MarkEvery) {
+				part.Mark(i, written)
+				last, marked = -1, written
 			}
 			req := merkle.Request{Block: &merkle.NodeRequest{Index: i, Nodes: unsent(i, last, head.Length)}}
 			p, err := l.Prove(ctx, req, false)
@@ -170,8 +200,9 @@ func held(l *hypercore.Log) iter.Seq[hypercore.Range] {
 // unsent returns how many levels above block i its reader does not know, who
 // has the roots and got blocks in ascending order, block last just before: a
 // node is known when the node above it lies over an earlier block.
-func unsent(i uint64, last int64, length uint64) (n uint64) {
-	node := 2 * i
+func unsent(i uint64, last int64, length uint64) uint64 { return unsentNode(2*i, last, length) }
+
+func unsentNode(node uint64, last int64, length uint64) (n uint64) {
 	for {
 		parent := merkle.Parent(node)
 		if merkle.RightSpan(parent) >= 2*length || last >= 0 && merkle.LeftSpan(parent) <= 2*uint64(last) {
@@ -236,29 +267,62 @@ func (s *Store) importLog(ctx context.Context, r *bufio.Reader) (key hypercore.K
 		return errors.Join(append(errs, err)...)
 	}
 	for {
-		n, err := binary.ReadUvarint(r)
+		p, n, err := readProof(r)
 		if err != nil {
-			return key, fmt.Errorf("%w: it is cut off: %w", ErrExport, err)
+			return key, err
 		}
-		if n == 0 {
+		if p == nil {
 			return key, flush()
 		}
-		if n > maxFrame {
-			return key, fmt.Errorf("%w: a proof of %d bytes", ErrExport, n)
-		}
-		frame := make([]byte, n)
-		if _, err := io.ReadFull(r, frame); err != nil {
-			return key, fmt.Errorf("%w: it is cut off: %w", ErrExport, err)
-		}
-		p, _, err := hypercore.ReadData(frame)
-		if err != nil {
-			return key, fmt.Errorf("%w: %w", ErrExport, err)
-		}
 		batch = append(batch, p)
-		if size += len(frame); size >= importBatch || len(batch) >= 1024 {
+		if size += n; size >= importBatch || len(batch) >= 1024 {
 			if err := flush(); err != nil {
 				return key, err
 			}
 		}
 	}
+}
+
+// readProof returns the next proof of an exported log and how many bytes it has, or
+// nil at the end.
+func readProof(r *bufio.Reader) (*hypercore.Proof, int, error) {
+	n, err := binary.ReadUvarint(r)
+	if err != nil {
+		return nil, 0, fmt.Errorf("%w: it is cut off: %w", ErrExport, err)
+	}
+	if n == 0 {
+		return nil, 0, nil
+	}
+	if n > maxFrame {
+		return nil, 0, fmt.Errorf("%w: a proof of %d bytes", ErrExport, n)
+	}
+	frame := make([]byte, n)
+	if _, err := io.ReadFull(r, frame); err != nil {
+		return nil, 0, fmt.Errorf("%w: it is cut off: %w", ErrExport, err)
+	}
+	p, _, err := hypercore.ReadData(frame)
+	if err != nil {
+		return nil, 0, fmt.Errorf("%w: %w", ErrExport, err)
+	}
+	return p, int(n), nil
+}
+
+// Proofs reads what lies in an exported log from its beginning or a mark (see Part)
+// to another mark or the end. Nothing of it is verified.
+func Proofs(b []byte) (list []*hypercore.Proof, err error) {
+	if bytes.HasPrefix(b, []byte(exportMagic)) {
+		b = b[min(len(b), len(exportMagic)+1+32):] // no message begins so
+	}
+	in := bytes.NewReader(b)
+	for r := bufio.NewReader(in); r.Buffered() > 0 || in.Len() > 0; {
+		p, _, err := readProof(r)
+		if err != nil {
+			return nil, fmt.Errorf("read proofs: %w", err)
+		}
+		if p == nil {
+			break
+		}
+		list = append(list, p)
+	}
+	return list, nil
 }

@@ -55,6 +55,8 @@ type Remote interface {
 	Put(ctx context.Context, name string, body []byte) error
 	// Get returns an object of up to limit bytes: ErrNotFound if there is none.
 	Get(ctx context.Context, name string, limit int64) ([]byte, error)
+	// GetRange returns n bytes of an object from a place on, fewer where it ends.
+	GetRange(ctx context.Context, name string, at, n int64) ([]byte, error)
 	// List returns all objects whose names begin with prefix.
 	List(ctx context.Context, prefix string) ([]Item, error)
 	// Delete removes an object. It is fine if there is none.
@@ -200,11 +202,16 @@ func (r *Repo) aead(name string) (seal interface {
 	Seal(dst, nonce, plain, more []byte) []byte
 	Open(dst, nonce, sealed, more []byte) ([]byte, error)
 }, err error) {
-	key, err := hkdf.Key(sha256.New, r.key[:], nil, "bevy backup 1 "+name, chacha20poly1305.KeySize)
+	key, err := r.keyOf(name)
 	if err != nil {
 		return nil, err
 	}
 	return chacha20poly1305.NewX(key)
+}
+
+// keyOf returns what one object is encrypted with.
+func (r *Repo) keyOf(name string) ([]byte, error) {
+	return hkdf.Key(sha256.New, r.key[:], nil, "bevy backup 1 "+name, chacha20poly1305.KeySize)
 }
 
 // put encrypts and keeps an object.
@@ -213,7 +220,7 @@ func (r *Repo) put(ctx context.Context, name string, plain []byte) (size int64, 
 	if err != nil {
 		return 0, err
 	}
-	b := make([]byte, len(magic)+chacha20poly1305.NonceSizeX, len(magic)+chacha20poly1305.NonceSizeX+len(plain)+chacha20poly1305.Overhead)
+	b := make([]byte, headBytes, headBytes+len(plain)+chacha20poly1305.Overhead)
 	copy(b, magic)
 	nonce := b[len(magic):]
 	if _, err := io.ReadFull(r.random, nonce); err != nil {
@@ -232,22 +239,33 @@ func (r *Repo) get(ctx context.Context, name string, limit int64) ([]byte, error
 	if err != nil {
 		return nil, fmt.Errorf("get %s: %w", name, err)
 	}
-	head := len(magic) + chacha20poly1305.NonceSizeX
-	switch {
-	case len(b) < head || !bytes.Equal(b[:len(magic)-1], []byte(magic[:len(magic)-1])):
-		return nil, fmt.Errorf("read %s: it is no part of a backup: %w", name, ErrKey)
-	case b[len(magic)-1] != magic[len(magic)-1]:
-		return nil, fmt.Errorf("read %s: version %d: %w", name, b[len(magic)-1], ErrVersion)
+	nonce, err := readHead(name, b)
+	if err != nil {
+		return nil, err
 	}
 	a, err := r.aead(name)
 	if err != nil {
 		return nil, err
 	}
-	plain, err := a.Open(b[head:head], b[len(magic):head], b[head:], []byte(magic))
+	plain, err := a.Open(b[headBytes:headBytes], nonce, b[headBytes:], []byte(magic))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, ErrKey)
 	}
 	return plain, nil
+}
+
+// headBytes is how much is in front of what is encrypted.
+const headBytes = len(magic) + chacha20poly1305.NonceSizeX
+
+// readHead reads how an object begins, and returns the nonce.
+func readHead(name string, b []byte) ([]byte, error) {
+	switch {
+	case len(b) < headBytes || !bytes.Equal(b[:len(magic)-1], []byte(magic[:len(magic)-1])):
+		return nil, fmt.Errorf("read %s: it is no part of a backup: %w", name, ErrKey)
+	case b[len(magic)-1] != magic[len(magic)-1]:
+		return nil, fmt.Errorf("read %s: version %d: %w", name, b[len(magic)-1], ErrVersion)
+	}
+	return b[len(magic):headBytes], nil
 }
 
 // packName is where a pack is.

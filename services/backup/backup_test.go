@@ -69,6 +69,14 @@ func (s *shelf) Get(_ context.Context, name string, limit int64) ([]byte, error)
 	return bytes.Clone(b), nil
 }
 
+func (s *shelf) GetRange(ctx context.Context, name string, at, n int64) ([]byte, error) {
+	b, err := s.Get(ctx, name, 1<<40)
+	if err == nil {
+		b = b[min(at, int64(len(b))):min(at+n, int64(len(b)))]
+	}
+	return b, err
+}
+
 func (s *shelf) List(_ context.Context, prefix string) (items []Item, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cloudbevy/bevy/hyper/corestore"
+	"github.com/cloudbevy/bevy/hyper/hypercore"
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
@@ -100,7 +102,8 @@ type Pruned struct {
 }
 
 // Prune removes snapshots, and the packs that only these need. With dry it says
-// what it would remove.
+// what it would remove. A snapshot with a block that the newest one has not stays,
+// unless the block's log was removed.
 func (r *Repo) Prune(ctx context.Context, keep Keep, dry bool) (p Pruned, err error) {
 	fail := func(err error) (Pruned, error) { return Pruned{}, fmt.Errorf("prune: %w", err) }
 	names, err := r.Snapshots(ctx)
@@ -110,7 +113,28 @@ func (r *Repo) Prune(ctx context.Context, keep Keep, dry bool) (p Pruned, err er
 	if len(names) == 0 {
 		return fail(fmt.Errorf("a snapshot: %w", ErrNotFound))
 	}
-	p.Kept, p.Snapshots = keep.split(names)
+	there, err := r.packs(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	var drop []string
+	p.Kept, drop = keep.split(names)
+	newest, err := r.Snapshot(ctx, names[len(names)-1])
+	if err != nil {
+		return fail(err)
+	}
+	has := newest.has(there)
+	for _, name := range drop {
+		switch s, err := r.Snapshot(ctx, name); {
+		case err == nil && s.onlyThere(there, newest, has):
+			p.Kept = append(p.Kept, name)
+		case err == nil || errors.Is(err, ErrKey): // one that can't be read is of no use
+			p.Snapshots = append(p.Snapshots, name)
+		default:
+			return fail(err)
+		}
+	}
+	slices.Sort(p.Kept)
 	needed := map[string]bool{}
 	for _, name := range p.Kept { // all must be readable before anything goes
 		s, err := r.Snapshot(ctx, name)
@@ -120,10 +144,6 @@ func (r *Repo) Prune(ctx context.Context, keep Keep, dry bool) (p Pruned, err er
 		for id := range s.Packs {
 			needed[id] = true
 		}
-	}
-	there, err := r.packs(ctx)
-	if err != nil {
-		return fail(err)
 	}
 	if !dry {
 		for _, name := range p.Snapshots {
@@ -145,6 +165,35 @@ func (r *Repo) Prune(ctx context.Context, keep Keep, dry bool) (p Pruned, err er
 		p.Packs, p.Bytes = p.Packs+1, p.Bytes+there[id].size
 	}
 	return p, nil
+}
+
+// has returns the blocks of a snapshot that are there, by log.
+func (s *Snapshot) has(there map[string]pack) map[hypercore.Key]*rangeSet {
+	all := make(map[hypercore.Key]*rangeSet, len(s.Logs))
+	for _, l := range s.Logs {
+		all[l.Key] = covered(slices.DeleteFunc(slices.Clone(l.Pieces), func(p Piece) bool { return !there[p.Pack].is(s.Packs[p.Pack]) }))
+	}
+	return all
+}
+
+// onlyThere reports whether a snapshot has what the newest one has not.
+func (s *Snapshot) onlyThere(there map[string]pack, newest *Snapshot, has map[hypercore.Key]*rangeSet) bool {
+	forks := map[hypercore.Key]uint64{}
+	for _, l := range newest.Logs {
+		forks[l.Key] = l.Fork
+	}
+	mine := s.has(there)
+	for _, l := range s.Logs {
+		if slices.Contains(newest.Gone, l.Key) || forks[l.Key] > l.Fork { // its writer cut it
+			continue
+		}
+		for _, b := range mine[l.Key].ranges {
+			if set := has[l.Key]; set == nil || len(set.without(b)) > 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // split says which snapshots stay; names are in the order of time.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -83,6 +84,22 @@ func (f Folder) Get(_ context.Context, name string, limit int64) ([]byte, error)
 		return nil, fmt.Errorf("%s has %d bytes, more than %d: %w", name, info.Size(), limit, ErrKey)
 	}
 	return os.ReadFile(f.path(name))
+}
+
+// GetRange implements [Remote].
+func (f Folder) GetRange(_ context.Context, name string, at, n int64) (b []byte, err error) {
+	file, err := os.Open(f.path(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(string(f)); err != nil {
+			return nil, err
+		}
+		return nil, fmt.Errorf("%w: %w", ErrNotFound, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	return io.ReadAll(io.NewSectionReader(file, at, n))
 }
 
 // List implements [Remote].

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cloudbevy/bevy/hyper/corestore"
 	"github.com/cloudbevy/bevy/hyper/hypercore"
+	"github.com/cloudbevy/bevy/hyper/merkle"
 )
 
 // A Source is what is backed up.
@@ -39,6 +40,8 @@ type Done struct {
 }
 
 const (
+	// markEvery is about how much is read at once by who wants one block.
+	markEvery = 1 << 20
 	// Small pieces of a log are put together when there are many of them.
 	smallPiece = 256 << 10
 	manyPieces = 32
@@ -67,18 +70,11 @@ func (r *Repo) run(ctx context.Context, from Source, progress func(Progress)) (d
 		return done, err
 	}
 	before := map[hypercore.Key]Log{}
-	for i, l := range last.Logs {
-		for n, p := range l.Pieces {
-			if !there[p.Pack].is(last.Packs[p.Pack]) { // it was lost: it is sent again
-				l.Pieces = l.Pieces[:n]
-				break
-			}
-		}
-		last.Logs[i] = l
+	for _, l := range last.Logs {
 		before[l.Key] = l
 	}
 	next := &Snapshot{Version: version, Time: r.clock.Now().UTC(), Device: from.Device, Root: from.Root, Packs: map[string]int64{}}
-	w := &packWriter{repo: r, ctx: ctx, packs: next.Packs}
+	w := &packWriter{repo: r, ctx: ctx, packs: next.Packs, lost: func(p Piece) bool { return !there[p.Pack].is(last.Packs[p.Pack]) }}
 	w.progress = func(p Progress) {
 		if progress != nil {
 			p.OfLogs = len(from.Logs)
@@ -98,7 +94,13 @@ func (r *Repo) run(ctx context.Context, from Source, progress func(Progress)) (d
 	// A device need not know all that others have backed up.
 	for _, l := range last.Logs {
 		if _, ok := before[l.Key]; ok && !from.Gone[l.Key] {
-			next.Logs = append(next.Logs, l)
+			next.Logs = append(next.Logs, w.first(l))
+		}
+	}
+	next.Gone = slices.DeleteFunc(slices.Clone(last.Gone), func(k hypercore.Key) bool { return slices.Contains(from.Logs, k) })
+	for _, l := range last.Logs {
+		if from.Gone[l.Key] {
+			next.Gone = append(next.Gone, l.Key)
 		}
 	}
 	if err := w.flush(); err != nil {
@@ -116,8 +118,8 @@ func (r *Repo) run(ctx context.Context, from Source, progress func(Progress)) (d
 			}
 		}
 	}
-	if names, err := r.Snapshots(ctx); err != nil || last.Name != "" && !slices.Contains(names, last.Name) {
-		return done, errors.Join(err, errors.New("the snapshot that this one goes on from was pruned meanwhile: run it again"))
+	if names, err := r.Snapshots(ctx); err != nil || last.Name == "" && len(names) > 0 || last.Name != "" && (len(names) == 0 || names[len(names)-1] != last.Name) {
+		return done, errors.Join(err, errors.New("another snapshot was made meanwhile, or the one that this one goes on from was pruned: run it again"))
 	}
 	id, err := r.newID()
 	if err != nil {
@@ -141,7 +143,8 @@ func (r *Repo) run(ctx context.Context, from Source, progress func(Progress)) (d
 
 // same reports whether a log is as it was.
 func same(a, b Log) bool {
-	return a.Key == b.Key && a.Fork == b.Fork && a.Length == b.Length && len(a.Pieces) == len(b.Pieces)
+	return a.Key == b.Key && a.Fork == b.Fork && a.Length == b.Length &&
+		slices.EqualFunc(a.Pieces, b.Pieces, func(p, q Piece) bool { return p.Pack == q.Pack && p.At == q.At })
 }
 
 // A packWriter collects pieces and sends them as packs.
@@ -151,6 +154,7 @@ type packWriter struct {
 	packs    map[string]int64
 	buf      bytes.Buffer
 	id       string // of the pack that is being filled
+	lost     func(Piece) bool
 	done     Progress
 	progress func(Progress)
 }
@@ -160,7 +164,7 @@ func (w *packWriter) log(store *corestore.Store, key hypercore.Key, last Log) (l
 	l.Key = key
 	log, err := store.Get(corestore.LogOptions{Key: &key, MustExist: true})
 	if errors.Is(err, hypercore.ErrNotFound) {
-		return last.or(key), 0, nil // it is still to come from others
+		return w.first(last.or(key)), 0, nil // it is still to come from others
 	}
 	if err != nil {
 		return l, 0, err
@@ -172,11 +176,25 @@ func (w *packWriter) log(store *corestore.Store, key hypercore.Key, last Log) (l
 	}
 	l.Fork, l.Length = head.Fork, head.Length
 	if last.Fork == head.Fork && last.Length <= head.Length {
-		l.Pieces = last.Pieces
+		if l.Pieces, err = w.tie(store, last); err != nil {
+			return l, 0, err
+		}
 	} else if last.Fork >= head.Fork && last.Length > head.Length {
-		return last, 0, nil // another device that made a snapshot has more of it
+		return w.first(last), 0, nil // another device that made a snapshot has more of it
 	}
 	l.Pieces = together(l.Pieces, log)
+	next, missing, err := w.rest(store, log, l)
+	if errors.Is(err, merkle.ErrNoNode) && len(l.Pieces) > 0 {
+		// The tree there went when blocks were cleared: it begins anew. Prune keeps the
+		// snapshots with what is not here any more.
+		l.Pieces = nil
+		next, missing, err = w.rest(store, log, l)
+	}
+	return next, missing, err
+}
+
+// rest adds pieces with all that is held of a log and is in no piece yet.
+func (w *packWriter) rest(store *corestore.Store, log *hypercore.Log, l Log) (_ Log, missing uint64, err error) {
 	known := covered(l.Pieces)
 	var todo []hypercore.Range
 	for r, ok := log.NextHeld(0); ok; r, ok = log.NextHeld(r.End) {
@@ -186,16 +204,16 @@ func (w *packWriter) log(store *corestore.Store, key hypercore.Key, last Log) (l
 		}
 	}
 	since := uint64(0)
-	if n := len(l.Pieces); n > 0 {
-		since = l.Pieces[n-1].Length
+	for _, p := range l.Pieces {
+		since = max(since, p.Length)
 	}
 	for len(todo) > 0 || since < l.Length {
-		piece, err := w.piece(store, key, since, todo)
+		piece, err := w.piece(store, l.Key, corestore.Part{Since: since, Blocks: todo})
 		if err != nil {
 			return l, 0, err
 		}
 		l.Pieces = append(slices.Clip(l.Pieces), piece)
-		since = piece.Length
+		since = max(since, piece.Length)
 		l.Length = max(l.Length, piece.Length)
 		for _, b := range piece.Blocks {
 			known.add(b)
@@ -206,6 +224,45 @@ func (w *packWriter) log(store *corestore.Store, key hypercore.Key, last Log) (l
 		missing -= r[1] - r[0]
 	}
 	return l, missing + l.Length, nil
+}
+
+// first leaves out what was lost of a log that can't be made good here, and what
+// was to be imported after that.
+func (w *packWriter) first(l Log) Log {
+	if n := slices.IndexFunc(l.Pieces, w.lost); n >= 0 {
+		l.Pieces = l.Pieces[:n]
+	}
+	return l
+}
+
+// tie leaves out the pieces that were lost. What was to be imported after them is
+// made good by one that proves what the log was then.
+func (w *packWriter) tie(store *corestore.Store, last Log) ([]Piece, error) {
+	n := slices.IndexFunc(last.Pieces, w.lost)
+	if n < 0 {
+		return last.Pieces, nil
+	}
+	rest := slices.DeleteFunc(slices.Clone(last.Pieces[n:]), w.lost)
+	if len(rest) == 0 {
+		return last.Pieces[:n], nil
+	}
+	part := corestore.Part{}
+	if n > 0 {
+		part.Since = last.Pieces[n-1].Length
+	}
+	for _, p := range last.Pieces[n:] {
+		if !slices.Contains(part.Lengths, p.Length) {
+			part.Lengths = append(part.Lengths, p.Length)
+		}
+	}
+	piece, err := w.piece(store, last.Key, part)
+	if errors.Is(err, merkle.ErrNoNode) || errors.Is(err, hypercore.ErrNotFound) {
+		return last.Pieces[:n], nil // Prune keeps the snapshots that have more
+	}
+	if err != nil {
+		return nil, err
+	}
+	return append(append(slices.Clone(last.Pieces[:n]), piece), rest...), nil
 }
 
 // or returns a log as it was, or one that has nothing.
@@ -250,19 +307,22 @@ func cut(todo []hypercore.Range, done []Blocks) (rest []hypercore.Range) {
 }
 
 // piece adds one piece, and sends the pack once it is full.
-func (w *packWriter) piece(store *corestore.Store, key hypercore.Key, since uint64, todo []hypercore.Range) (p Piece, err error) {
+func (w *packWriter) piece(store *corestore.Store, key hypercore.Key, part corestore.Part) (p Piece, err error) {
 	if w.id == "" {
 		if w.id, err = w.repo.newID(); err != nil {
 			return p, err
 		}
 	}
 	p.Pack, p.At = w.id, int64(w.buf.Len())
-	length, next, err := store.ExportPart(w.ctx, key, &w.buf, corestore.Part{Since: since, Blocks: todo, Limit: max(1, packBytes-p.At)})
+	part.Limit, part.MarkEvery = max(1, packBytes-p.At), markEvery
+	part.Mark = func(block uint64, at int64) { p.Marks = append(p.Marks, Mark{block, uint64(at)}) }
+	length, next, err := store.ExportPart(w.ctx, key, &w.buf, part)
 	if err != nil {
+		w.buf.Truncate(int(p.At))
 		return p, err
 	}
 	p.Size, p.Length = int64(w.buf.Len())-p.At, length
-	for _, r := range todo {
+	for _, r := range part.Blocks {
 		if r.Start < next {
 			p.Blocks = append(p.Blocks, Blocks{r.Start, min(r.End, next)})
 		}

@@ -74,9 +74,18 @@ func (e *s3Error) Unwrap() error {
 	return nil
 }
 
-// ask sends a request, again after what passes, and returns the answer's body of
-// up to limit bytes.
-func (s *S3) ask(ctx context.Context, method, name string, query url.Values, body []byte, limit int64) (b []byte, err error) {
+// A question is a request. The answer's body has up to limit bytes.
+type question struct {
+	method, name string
+	query        url.Values
+	body         []byte
+	limit        int64
+	part         bool // only limit bytes of the object are wanted, from at on
+	at           int64
+}
+
+// ask sends a request, again after what passes, and returns the answer's body.
+func (s *S3) ask(ctx context.Context, q question) (b []byte, err error) {
 	c := s.Clock
 	if c == nil {
 		c = clock.System
@@ -93,35 +102,38 @@ func (s *S3) ask(ctx context.Context, method, name string, query url.Values, bod
 			}
 		}
 		var again bool
-		if b, again, err = s.askOnce(ctx, c, method, name, query, body, limit); err == nil || !again || ctx.Err() != nil {
+		if b, again, err = s.askOnce(ctx, c, q); err == nil || !again || ctx.Err() != nil {
 			break
 		}
 	}
 	return b, err
 }
 
-func (s *S3) askOnce(ctx context.Context, c clock.Clock, method, name string, query url.Values, body []byte, limit int64) (b []byte, again bool, err error) {
+func (s *S3) askOnce(ctx context.Context, c clock.Clock, q question) (b []byte, again bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer c.AfterFunc(tryTimeout, func() { cancel(fmt.Errorf("no answer in %v", tryTimeout)) }).Stop()
 	path := "/" + s.Bucket
-	if name != "" {
-		path += "/" + s.Prefix + name
+	if q.name != "" {
+		path += "/" + s.Prefix + q.name
 	}
 	u, err := url.Parse(strings.TrimRight(s.Endpoint, "/"))
 	if err != nil {
 		return nil, false, err
 	}
-	u.Path, u.RawQuery = path, query.Encode()
-	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))
+	u.Path, u.RawQuery = path, q.query.Encode()
+	req, err := http.NewRequestWithContext(ctx, q.method, u.String(), bytes.NewReader(q.body))
 	if err != nil {
 		return nil, false, err
+	}
+	if q.part {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", q.at, q.at+q.limit-1))
 	}
 	region := s.Region
 	if region == "" {
 		region = "us-east-1"
 	}
-	if err := sigv4.Sign(req, sha256.Sum256(body), s.AccessKey, s.Secret, region, c.Now()); err != nil {
+	if err := sigv4.Sign(req, sha256.Sum256(q.body), s.AccessKey, s.Secret, region, c.Now()); err != nil {
 		return nil, false, err
 	}
 	client := http.Client{Transport: s.HTTP, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
@@ -140,27 +152,44 @@ func (s *S3) askOnce(ctx context.Context, c clock.Clock, method, name string, qu
 		}
 		return nil, resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests, e
 	}
-	b, err = io.ReadAll(io.LimitReader(resp.Body, limit+1))
-	if err == nil && int64(len(b)) > limit {
-		return nil, false, fmt.Errorf("%s has more than %d bytes: %w", name, limit, ErrKey)
+	if q.part {
+		if resp.StatusCode != http.StatusPartialContent { // it does not know parts
+			if _, err := io.CopyN(io.Discard, resp.Body, q.at); err != nil {
+				return nil, true, err
+			}
+		}
+		b, err = io.ReadAll(io.LimitReader(resp.Body, q.limit))
+		return b, true, err
+	}
+	b, err = io.ReadAll(io.LimitReader(resp.Body, q.limit+1))
+	if err == nil && int64(len(b)) > q.limit {
+		return nil, false, fmt.Errorf("%s has more than %d bytes: %w", q.name, q.limit, ErrKey)
 	}
 	return b, true, err
 }
 
 // Put implements [Remote].
 func (s *S3) Put(ctx context.Context, name string, body []byte) error {
-	_, err := s.ask(ctx, http.MethodPut, name, nil, body, maxErrorXML)
+	_, err := s.ask(ctx, question{method: http.MethodPut, name: name, body: body, limit: maxErrorXML})
 	return err
 }
 
 // Get implements [Remote].
 func (s *S3) Get(ctx context.Context, name string, limit int64) ([]byte, error) {
-	return s.ask(ctx, http.MethodGet, name, nil, nil, limit)
+	return s.ask(ctx, question{method: http.MethodGet, name: name, limit: limit})
+}
+
+// GetRange implements [Remote].
+func (s *S3) GetRange(ctx context.Context, name string, at, n int64) ([]byte, error) {
+	if n == 0 {
+		return nil, nil
+	}
+	return s.ask(ctx, question{method: http.MethodGet, name: name, limit: n, part: true, at: at})
 }
 
 // Delete implements [Remote].
 func (s *S3) Delete(ctx context.Context, name string) error {
-	_, err := s.ask(ctx, http.MethodDelete, name, nil, nil, maxErrorXML)
+	_, err := s.ask(ctx, question{method: http.MethodDelete, name: name, limit: maxErrorXML})
 	if errors.Is(err, ErrNotFound) {
 		return nil
 	}
@@ -171,7 +200,7 @@ func (s *S3) Delete(ctx context.Context, name string) error {
 func (s *S3) List(ctx context.Context, prefix string) (items []Item, err error) {
 	query := url.Values{"list-type": {"2"}, "prefix": {s.Prefix + prefix}}
 	for {
-		b, err := s.ask(ctx, http.MethodGet, "", query, nil, maxListing)
+		b, err := s.ask(ctx, question{method: http.MethodGet, query: query, limit: maxListing})
 		if err != nil {
 			return nil, err
 		}

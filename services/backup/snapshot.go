@@ -23,6 +23,8 @@ type Snapshot struct {
 	// Root is what leads to everything in the logs: see cloud.Recover.
 	Root json.RawMessage `json:"root"`
 	Logs []Log           `json:"logs"`
+	// Gone are logs that earlier snapshots had, of spaces that were removed.
+	Gone []hypercore.Key `json:"gone,omitempty"`
 	// Packs are the sizes of all packs that it needs.
 	Packs map[string]int64 `json:"packs"`
 }
@@ -42,7 +44,12 @@ type Piece struct {
 	Size   int64    `json:"size"`
 	Length uint64   `json:"length"` // of the log, once it is imported
 	Blocks []Blocks `json:"blocks,omitempty"`
+	Marks  []Mark   `json:"marks,omitempty"`
 }
+
+// A Mark is a block, and the place in the piece where it begins: one can begin to
+// read there.
+type Mark [2]uint64
 
 // Blocks are the first block of a range, and the one behind it.
 type Blocks [2]uint64
@@ -114,6 +121,11 @@ func decode(b []byte) (*Snapshot, error) {
 			for _, x := range p.Blocks {
 				if x[0] >= x[1] || x[1] > p.Length {
 					return nil, fmt.Errorf("log %s has a piece with blocks %v of %d", l.Key, x, p.Length)
+				}
+			}
+			for i, m := range p.Marks {
+				if m[1] >= uint64(p.Size) || i > 0 && (m[0] <= p.Marks[i-1][0] || m[1] <= p.Marks[i-1][1]) {
+					return nil, fmt.Errorf("log %s has a piece with a mark %v", l.Key, m)
 				}
 			}
 		}
