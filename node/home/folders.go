@@ -56,7 +56,7 @@ func (s *session) openFolders() error {
 		wanted[info.ID] = true
 		k, err := s.folderOf(info.ID)
 		if err == nil {
-			err = k.carryOut()
+			err = k.carryOut(s.ctx)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("folder %q: %w", info.Name, err))
@@ -231,18 +231,19 @@ func (k *kept) missing() int64 {
 	return k.stats.Missing
 }
 
-// carryOut does what this device is to do with the folder.
-func (k *kept) carryOut() error {
+// carryOut does what this device is to do with the folder. What failed is tried
+// again by the next call.
+func (k *kept) carryOut(ctx context.Context) error {
 	k.carrying.Lock()
 	defer k.carrying.Unlock()
 	keep := k.session.cloud.Keep(k.session.cloud.Self(), k.space.Info().ID)
 	k.fetch(keep)
-	if err := k.carryOutPublished(keep.Published); err != nil {
+	if err := k.carryOutPublished(ctx, keep.Published); err != nil {
 		return err
 	}
 	keep.Published = ""
 	k.mu.Lock()
-	old, same := k.keeper, k.keep == keep
+	old, same := k.keeper, k.keep == keep && (keep.Path == "" || k.keeper != nil)
 	k.mu.Unlock()
 	if same {
 		return nil
@@ -258,7 +259,7 @@ func (k *kept) carryOut() error {
 	if keep.Path == "" {
 		return nil
 	}
-	if err := k.space.Write(k.ctx); err != nil {
+	if err := k.space.Write(ctx); err != nil {
 		return err
 	}
 	h := k.session.home
@@ -282,13 +283,13 @@ func (k *kept) carryOut() error {
 }
 
 // carryOutPublished publishes the folder, if it is to be.
-func (k *kept) carryOutPublished(id string) error {
+func (k *kept) carryOutPublished(ctx context.Context, id string) error {
 	k.publishing.Lock()
 	defer k.publishing.Unlock()
 	if id == "" || k.public != nil {
 		return nil
 	}
-	return k.publish(id)
+	return k.publish(ctx, id)
 }
 
 // fetch brings the contents of the folder here while there is another device, if
@@ -399,15 +400,17 @@ func (s *session) addFolder(ctx context.Context, path, name string, sparse bool)
 	if err != nil {
 		return nil, err
 	}
-	if err := k.carryOut(); err != nil {
+	if err := k.carryOut(ctx); err != nil {
 		return nil, err
 	}
 	k.mu.Lock()
 	keeper := k.keeper
 	k.mu.Unlock()
-	k.work.Go(func() { // for those who watch: how much there is to do
-		_, _, _ = keeper.Measure(k.ctx)
-	})
+	if keeper != nil { // it may have been taken away already
+		k.work.Go(func() { // for those who watch: how much there is to do
+			_, _, _ = keeper.Measure(k.ctx)
+		})
+	}
 	return k, nil
 }
 

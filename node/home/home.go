@@ -57,7 +57,7 @@ type Home struct {
 	mu       sync.Mutex
 	session  *session
 	ended    error         // why there will be none any more
-	opened   chan struct{} // closed when session or ended is set, while neither is
+	opened   chan struct{} // closed when session or ended is set; nil if nobody waits
 	invited  *invited
 	keying   sync.Mutex // held to make an access key where there is none
 	services *doors     // for programs of other services; nil until there is a request
@@ -234,9 +234,7 @@ func (h *Home) set(s *session, why error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.session, h.ended = s, why
-	if s == nil && why == nil {
-		h.opened = make(chan struct{})
-	} else if h.opened != nil {
+	if h.opened != nil && (s != nil || why != nil) {
 		close(h.opened)
 		h.opened = nil
 	}
@@ -249,16 +247,19 @@ const reopening = 10 * time.Second
 func (h *Home) acquire(ctx context.Context) (s *session, done func(), err error) {
 	for {
 		h.mu.Lock()
-		s, opened := h.session, h.opened
+		s, ended := h.session, h.ended
 		switch {
-		case s != nil:
+		case ended != nil:
+			h.mu.Unlock()
+			return nil, nil, ended
+		case s != nil && !s.over():
 			s.users.Add(1)
 			h.mu.Unlock()
 			return s, s.users.Done, nil
-		case opened == nil:
-			defer h.mu.Unlock()
-			return nil, nil, h.ended
+		case h.opened == nil:
+			h.opened = make(chan struct{})
 		}
+		opened := h.opened
 		h.mu.Unlock()
 		limited, cancel := context.WithCancel(ctx)
 		timer := h.node.Clock().AfterFunc(reopening, cancel)

@@ -22,7 +22,8 @@ import (
 // An invited is an invitation while its words are shown.
 type invited struct {
 	*pair.Invitation
-	swarm *hyperswarm.Swarm
+	ctx   context.Context // ends when nobody is to join any more
+	stop  context.CancelFunc
 	ended chan struct{} // closed when it is over
 	got   pair.Request  // who came, once ended
 	err   error
@@ -52,39 +53,72 @@ func (s *session) meeting(ctx context.Context, code words.Code, serve func(*hype
 func (h *Home) invite(ctx context.Context) (*invited, error) {
 	h.stopInviting()
 	v := &invited{ended: make(chan struct{})}
-	err := h.use(ctx, func(s *session) (err error) {
-		v.Invitation, err = pair.NewInvitation(pair.InviteOptions{Admit: s.cloud.Admit, Clock: h.node.Clock()})
-		if err != nil {
+	v.ctx, v.stop = context.WithCancel(context.WithoutCancel(ctx))
+	var err error
+	if v.Invitation, err = pair.NewInvitation(pair.InviteOptions{Clock: h.node.Clock(), Admit: func(ctx context.Context, r pair.Request) (a pair.Admission, err error) {
+		err = h.use(ctx, func(s *session) error {
+			a, err = s.cloud.Admit(ctx, r)
 			return err
-		}
-		v.swarm, err = s.meeting(ctx, v.Code(), func(c *hyperswarm.Conn) {
-			if err := v.Serve(s.ctx, c.Stream); err != nil {
-				h.node.Log.Info("somebody came to join", "err", err)
-			}
 		})
-		if err != nil {
-			return errors.Join(err, v.Close())
-		}
-		s.work.Go(func() {
-			defer h.node.Busy("pairing")()
-			v.got, v.err = v.Wait(s.ctx)
-			if v.err == nil {
-				v.got.Name = s.cloud.DeviceName(v.got.Device) // another one, if its own was taken
-				h.node.Say("%s has joined", v.got.Name)
-			}
-			_ = errors.Join(v.Close(), v.swarm.Close()) // it is over, whatever they say
-			close(v.ended)
-			s.poke()
-		})
-		return nil
-	})
-	if err != nil {
+		return a, err
+	}}); err != nil {
 		return nil, err
 	}
+	wait, err := h.awaitJoiner(v)
+	if err != nil {
+		v.stop()
+		return nil, errors.Join(err, v.Close())
+	}
+	go h.keepInviting(v, wait)
 	h.mu.Lock()
 	h.invited = v
 	h.mu.Unlock()
 	return v, nil
+}
+
+// keepInviting waits until the words were used, or are dead. They outlive a session:
+// somebody may be typing them while the cloud is opened again.
+func (h *Home) keepInviting(v *invited, wait func() (over bool)) {
+	defer close(v.ended) // which stopInviting waits for
+	defer h.node.Busy("pairing")()
+	for !wait() {
+		var err error
+		if wait, err = h.awaitJoiner(v); err != nil {
+			v.err = err
+			break
+		}
+	}
+	v.stop()
+	_ = v.Close()
+	h.changed()
+}
+
+// awaitJoiner has who joins find this machine. The function it returns waits for them,
+// and reports whether it is over: it is not if the session ended first.
+func (h *Home) awaitJoiner(v *invited) (wait func() (over bool), err error) {
+	s, done, err := h.acquire(v.ctx)
+	if err != nil {
+		return nil, err
+	}
+	sw, err := s.meeting(v.ctx, v.Code(), func(c *hyperswarm.Conn) {
+		if err := v.Serve(s.ctx, c.Stream); err != nil {
+			h.node.Log.Info("somebody came to join", "err", err)
+		}
+	})
+	if err != nil {
+		done()
+		return nil, err
+	}
+	return func() bool {
+		defer done()
+		defer sw.Close()
+		v.got, v.err = v.Wait(s.ctx)
+		if v.err == nil {
+			v.got.Name = s.cloud.DeviceName(v.got.Device) // another one, if its own was taken
+			h.node.Say("%s has joined", v.got.Name)
+		}
+		return s.ctx.Err() == nil || !errors.Is(v.err, context.Canceled)
+	}, nil
 }
 
 // stopInviting ends an invitation that is shown.
@@ -94,6 +128,7 @@ func (h *Home) stopInviting() {
 	h.invited = nil
 	h.mu.Unlock()
 	if v != nil {
+		v.stop()
 		_ = v.Close() // the words are dead
 		<-v.ended
 	}

@@ -36,13 +36,13 @@ type publication struct {
 }
 
 // publish begins to keep a drive the same as the folder. k.publishing is held.
-func (k *kept) publish(id string) error {
+func (k *kept) publish(ctx context.Context, id string) error {
 	s := k.session
 	d, err := hyperdrive.Open(s.home.store.Namespace("bevy published"), hyperdrive.Options{Name: id, Dedup: true, CacheBytes: driveCache})
 	if err != nil {
 		return fmt.Errorf("open the drive: %w", err)
 	}
-	content, err := d.ContentKey(k.ctx)
+	content, err := d.ContentKey(ctx)
 	if err != nil {
 		return errors.Join(fmt.Errorf("open the drive: %w", err), d.Close())
 	}
@@ -238,7 +238,7 @@ func (h *Home) publishFolder(ctx context.Context, s *session, k *kept, _ client.
 				return out, err
 			}
 		}
-		if err := k.publish(keep.Published); err != nil {
+		if err := k.publish(ctx, keep.Published); err != nil {
 			return out, err
 		}
 		h.node.Say("%s is published", k.space.Info().Name)

@@ -110,14 +110,18 @@ const calm = 300 * time.Millisecond
 
 // follow does what changes of the cloud ask for, until the session ends.
 func (s *session) follow() {
-	peers := 0
+	peers, cannot := 0, ""
 	for {
 		select {
 		case <-s.again:
 		case <-s.ctx.Done():
 			return
 		}
-		if err := s.openFolders(); err != nil {
+		switch err := s.openFolders(); {
+		case err == nil:
+			cannot = ""
+		case err.Error() != cannot: // which is tried again with each change
+			cannot = err.Error()
 			s.home.node.Log.Warn("cannot open a folder", "err", err)
 		}
 		s.meet()
@@ -141,6 +145,17 @@ func (s *session) follow() {
 }
 
 var sleep = clock.Sleep
+
+// over reports whether another session is about to take its place.
+func (s *session) over() bool {
+	select {
+	case <-s.cloud.Stale():
+	case <-s.replaced:
+	default:
+		return false
+	}
+	return true
+}
 
 // close ends the session, once nobody uses it any more.
 func (s *session) close() (err error) {
