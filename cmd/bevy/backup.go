@@ -168,7 +168,7 @@ func (a *app) backupList(list []client.Backup) error {
 			last = b.Last.Local().Format("2006-01-02 15:04")
 		}
 		if b.Every > 0 {
-			every = b.Every.String()
+			every = strings.TrimSuffix(strings.TrimSuffix(b.Every.String(), "0s"), "0m")
 		}
 		switch {
 		case b.Running:

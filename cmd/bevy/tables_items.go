@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -60,9 +62,9 @@ func (a *app) tablePutCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "put <table> [<item>...] [flags]",
 		Short: "Put items into a table, or replace them",
-		Long: `Puts items, each as JSON. Without <item> they are read from stdin, one on each
-line, as "bevy table export" writes them.`,
-		Example: `bevy table put people {"name":"ann","age":41}
+		Long: `Puts items, each as JSON. Without <item>, or with "-", they are read from stdin,
+one on each line, as "bevy table export" writes them.`,
+		Example: `bevy table put people '{"name":"ann","age":41}'
 bevy table put people < people.jsonl`,
 		Args: wants(1, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -87,7 +89,8 @@ func (t *tables) put(ctx context.Context, name string, items []string, absent bo
 		}
 		return b.put(ctx, item)
 	}
-	if len(items) > 0 {
+	before := t.clock.Now().UTC()
+	if len(items) > 0 && !slices.Equal(items, []string{"-"}) {
 		for _, text := range items {
 			if err := one(text, []byte(text)); err != nil {
 				return err
@@ -102,7 +105,7 @@ func (t *tables) put(ctx context.Context, name string, items []string, absent bo
 	if t.json {
 		return written(t.printJSON(putItems{Table: name, Items: b.puts}))
 	}
-	t.say("put %s into %s\nundo:  bevy table restore %s@<moment>", plural(uint64(b.puts), "item"), name, shellWord(name))
+	t.say("put %s into %s\nundo:  bevy table restore %s --in-place", plural(uint64(b.puts), "item"), name, shellWord(name+"@"+before.Format(time.RFC3339Nano)))
 	return nil
 }
 
