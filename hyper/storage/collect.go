@@ -167,7 +167,7 @@ func (m *moving) flush() error {
 	if len(ops) == 0 {
 		return nil
 	}
-	to, err := d.segments.write(ops)
+	to, err := d.segments.write(ops, false)
 	if err != nil {
 		return err
 	}

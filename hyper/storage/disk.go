@@ -185,6 +185,7 @@ func (d *disk) start() (err error) {
 		if err != nil {
 			err = errors.Join(err, d.release(false))
 		} else {
+			d.files.blobs.Store(d.segments)
 			d.files.armed.Store(true)
 		}
 	}()
@@ -512,7 +513,7 @@ func (d *disk) Apply(b *Batch, durability Durability) error {
 		defer d.blobs.RUnlock()
 	}
 	pb := d.db.NewBatchWithSize(small + 32*len(b.ops))
-	changes, err := d.fill(pb, b)
+	changes, err := d.fill(pb, b, durability == Soon)
 	if err != nil {
 		return errors.Join(diskError(err), pb.Close())
 	}
@@ -543,9 +544,9 @@ func (d *disk) Apply(b *Batch, durability Durability) error {
 
 // fill turns the batch into one of the database, writing its large blobs to
 // segments first. It returns how the live bytes of segments change.
-func (d *disk) fill(pb *pebble.Batch, b *Batch) (changes map[uint32]int64, err error) {
+func (d *disk) fill(pb *pebble.Batch, b *Batch, soon bool) (changes map[uint32]int64, err error) {
 	f := filling{d: d, pb: pb}
-	if f.pointers, err = d.writeLarge(b); err != nil {
+	if f.pointers, err = d.writeLarge(b, soon); err != nil {
 		return nil, err
 	}
 	for i := range b.ops {
@@ -563,35 +564,35 @@ func (d *disk) fill(pb *pebble.Batch, b *Batch) (changes map[uint32]int64, err e
 
 // writeLarge writes the large blobs of a batch to segments and completes the
 // batch meanwhile. It returns where the blobs are, in their order.
-func (d *disk) writeLarge(b *Batch) ([]pointer, error) {
+func (d *disk) writeLarge(b *Batch, soon bool) ([]pointer, error) {
 	large := largeBlobs(b.ops)
 	if len(large) == 0 || b.then == nil {
 		if err := b.complete(); err != nil {
 			return nil, err
 		}
-		return d.writeSegments(largeBlobs(b.ops))
+		return d.writeSegments(largeBlobs(b.ops), soon)
 	}
 	before := len(b.ops)
 	var pointers []pointer
 	done := make(chan error, 1)
 	go func() {
 		var err error
-		pointers, err = d.writeSegments(large)
+		pointers, err = d.writeSegments(large, soon)
 		done <- err
 	}()
 	err := b.complete()
 	if err = errors.Join(err, <-done); err != nil {
 		return nil, err
 	}
-	more, err := d.writeSegments(largeBlobs(b.ops[before:]))
+	more, err := d.writeSegments(largeBlobs(b.ops[before:]), soon)
 	return append(pointers, more...), err
 }
 
-func (d *disk) writeSegments(blobs []op) ([]pointer, error) {
+func (d *disk) writeSegments(blobs []op, soon bool) ([]pointer, error) {
 	if len(blobs) == 0 {
 		return nil, nil
 	}
-	return d.segments.write(blobs)
+	return d.segments.write(blobs, soon)
 }
 
 func largeBlobs(ops []op) (out []op) {

@@ -30,10 +30,14 @@ import (
 //     waited for them. Who writes other files is in the background and stops.
 //
 // The store can then be closed, and opened anew in the same process.
+//
+// It also keeps the order between the two kinds of files: nothing is written to
+// Pebble's log before the segments are on the disk that it may point to.
 type guard struct {
 	vfs.FS
 	clock clock.Clock
 	dir   string
+	blobs atomic.Pointer[segments] // nil while opening
 
 	syncs   atomic.Uint64
 	armed   atomic.Bool // off while opening: then errors are simply returned
@@ -241,7 +245,22 @@ type guardedFile struct {
 	name string
 }
 
+// blobsFirst syncs what is about to be pointed to. What is in tables was in the
+// log before: Pebble closes a log before it writes the tables that replace it.
+func (g *guard) blobsFirst() {
+	s := g.blobs.Load()
+	if s == nil || g.failed.Load() != nil {
+		return
+	}
+	if err := s.syncSoon(); err != nil {
+		g.fail(err, false)
+	}
+}
+
 func (f *guardedFile) Write(p []byte) (n int, err error) {
+	if isLog(f.name) {
+		f.g.blobsFirst()
+	}
 	_, err = f.g.write(f.name, func() error {
 		m, err := f.File.Write(p[n:])
 		n += m

@@ -87,6 +87,8 @@ type segments struct {
 	end     int64            // bytes written to active
 	synced  int64            // bytes of active that are on the disk
 	broken  map[uint32]int64 // files that failed: bytes that are on the disk
+	soonIn  uint32           // the segment that was written to last without a sync
+	soon    int64            // up to where
 	sizes   map[uint32]int64
 	live    map[uint32]int64
 	open    map[uint32]*segmentFile
@@ -131,17 +133,17 @@ func (s *segments) path(n uint32) string {
 }
 
 // write appends the blobs and returns where they are, once they are on the
-// disk.
-func (s *segments) write(blobs []op) ([]pointer, error) {
-	pointers, err := s.append(blobs)
-	if err != nil {
-		return nil, err
+// disk; or, if that is to be soon, at once: see syncSoon.
+func (s *segments) write(blobs []op, soon bool) ([]pointer, error) {
+	pointers, err := s.append(blobs, soon)
+	if err != nil || soon {
+		return pointers, err
 	}
 	last := pointers[len(pointers)-1]
 	return pointers, s.sync(last.segment, int64(last.offset)+int64(last.recordSize(len(blobs[len(blobs)-1].key))))
 }
 
-func (s *segments) append(blobs []op) (pointers []pointer, err error) {
+func (s *segments) append(blobs []op, soon bool) (pointers []pointer, err error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	pointers = make([]pointer, 0, len(blobs))
@@ -179,7 +181,27 @@ func (s *segments) append(blobs []op) (pointers []pointer, err error) {
 		s.sizes[s.current] = s.end
 		s.mu.Unlock()
 	}
+	if soon {
+		s.mu.Lock()
+		// What was not synced of a file that failed stays what syncSoon fails for.
+		if synced, broken := s.broken[s.soonIn]; !broken || synced >= s.soon {
+			s.soonIn, s.soon = s.current, s.end
+		}
+		s.mu.Unlock()
+	}
 	return pointers, nil
+}
+
+// syncSoon returns when all that was to be on the disk soon is. It comes before
+// anything that points there is written to any file.
+func (s *segments) syncSoon() error {
+	s.mu.Lock()
+	segment, end := s.soonIn, s.soon
+	s.mu.Unlock()
+	if end == 0 {
+		return nil
+	}
+	return s.sync(segment, end)
 }
 
 // hurry lets the system begin to write what it has of the active file, where it

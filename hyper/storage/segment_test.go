@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -360,5 +361,82 @@ func TestTornSegmentTailIsHarmless(t *testing.T) {
 	s.check(s.e, 3, 4, 20<<10)
 	if got := segments(s.disk); len(got) != 1 || got["00000001.seg"] != 0 {
 		t.Errorf("segments: %v", got)
+	}
+}
+
+// A write that is to be on the disk soon does not wait for its blobs, but nothing that
+// points to them is on the disk before they are: not in the log, and not in tables.
+func TestSoonBlobsAreOnTheDiskBeforeWhatPointsToThem(t *testing.T) {
+	s := newBlobStore(t)
+	var mu sync.Mutex
+	var crashes []*storagetest.Faulty
+	logs, tables := 0, 0
+	s.disk.Hook(func(p storagetest.Point) {
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case strings.HasSuffix(p.Name, ".log"):
+			if logs++; logs > 300 || logs%50 != 0 {
+				return
+			}
+		case strings.HasSuffix(p.Name, ".sst") || strings.Contains(p.Name, "MANIFEST"):
+			if tables++; tables > 6 {
+				return
+			}
+		default:
+			return
+		}
+		crashes = append(crashes, s.disk.PowerCut(*seed+p.Number))
+	})
+	const n, size = 80, 20 << 10
+	for i := range n {
+		var b storage.Batch
+		b.SetBlob(blobKey(i), blobData(i, size))
+		b.Set(blobKey(i), make([]byte, 300<<10)) // all together more than is kept in memory
+		if err := s.e.Apply(&b, storage.Soon); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(t, "a table is written", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return logs >= 300 && tables >= 6
+	})
+	s.disk.Hook(nil)
+	for i, disk := range crashes {
+		e := mustOpen(t, disk.Disk())
+		held := 0
+		for ; held < n; held++ {
+			if _, err := e.Get(blobKey(held)); err != nil {
+				break
+			}
+		}
+		s.check(e, 0, held, size)
+		s.check(e, held, n, 0)
+		if err := e.Close(); err != nil || t.Failed() {
+			t.Fatalf("crash %d, with %d blobs: %v", i, held, err)
+		}
+	}
+}
+
+// When blobs can't be synced that were to be soon, the store ends with the next write
+// that waits, and what was durable before is there.
+func TestSoonBlobsThatAreNotSyncedEndTheStore(t *testing.T) {
+	s := newBlobStore(t)
+	if err := setValue(s.e, "before", 10); err != nil {
+		t.Fatal(err)
+	}
+	s.set(0, 1, 20<<10)
+	s.disk.FailWrites(fails(".seg", syscall.EIO, "sync"))
+	if err := setValue(s.e, "after", 10); !errors.Is(err, syscall.EIO) || !strings.Contains(err.Error(), "must be opened anew") {
+		t.Fatalf("a write after it: %v", err)
+	}
+	s.disk.FailWrites(nil)
+	cut := s.disk.PowerCut(0)
+	e := mustOpen(t, cut.Disk())
+	hasValue(t, e, "before", 10)
+	s.check(e, 0, 1, 0)
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
