@@ -19,14 +19,23 @@ type appBuckets struct{ session *session }
 
 var _ objects.Spaces = appBuckets{}
 
-// bucketOptions are those of a folder that was made as a bucket.
+// bucketOptions are those of a folder, which is a bucket, too.
 type bucketOptions struct {
 	Created time.Time `json:"created"`
 }
 
+// madeNow are the options of a folder that is made now.
+func (s *session) madeNow() json.RawMessage {
+	b, err := json.Marshal(bucketOptions{s.home.node.Clock().Now().UTC().Truncate(time.Millisecond)})
+	if err != nil {
+		return nil // of a year that JSON doesn't have
+	}
+	return b
+}
+
 func created(info cloud.SpaceInfo) time.Time {
 	var o bucketOptions
-	_ = json.Unmarshal(info.Options, &o) // folders that were made otherwise have none
+	_ = json.Unmarshal(info.Options, &o) // the first folders have none
 	return o.Created
 }
 
@@ -72,11 +81,7 @@ func (a appBuckets) find(app, name string) (cloud.SpaceInfo, error) {
 
 // Make implements objects.Spaces.
 func (a appBuckets) Make(ctx context.Context, app, name string) (*objects.Space, error) {
-	options, err := json.Marshal(bucketOptions{a.session.home.node.Clock().Now().UTC().Truncate(time.Millisecond)})
-	if err != nil {
-		return nil, err
-	}
-	_, err = a.session.cloud.MakeNamed(ctx, cloud.SpaceInfo{Kind: cloud.Folder, App: app, Name: name, Options: options})
+	_, err := a.session.cloud.MakeNamed(ctx, cloud.SpaceInfo{Kind: cloud.Folder, App: app, Name: name, Options: a.session.madeNow()})
 	if errors.Is(err, cloud.ErrExists) {
 		return nil, fmt.Errorf("make bucket %q: %w", name, objects.ErrBucketExists)
 	}

@@ -382,7 +382,7 @@ func (s *session) addFolder(ctx context.Context, path, name string, sparse bool)
 	name = named(path, name)
 	info, err := s.cloud.Find(cloud.Folder, "", name)
 	if err != nil {
-		space, err := s.cloud.Make(ctx, cloud.SpaceInfo{Kind: cloud.Folder, Name: name})
+		space, err := s.cloud.Make(ctx, cloud.SpaceInfo{Kind: cloud.Folder, Name: name, Options: s.madeNow()})
 		if err != nil {
 			return nil, err
 		}
