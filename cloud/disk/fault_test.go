@@ -725,6 +725,47 @@ func TestAnEditWhileWritingIsKept(t *testing.T) {
 	}
 }
 
+// TestWhatIsRemovedElsewhereInTheRoundThatPutIt is removed here, too.
+func TestWhatIsRemovedElsewhereInTheRoundThatPutIt(t *testing.T) {
+	for _, real := range []bool{false, true} {
+		for _, first := range []bool{true, false} {
+			w := newWorld(t, 2, real)
+			a, b := w.devices[0], w.devices[1]
+			if !first {
+				b.write("/old", "old")
+				w.rest()
+			}
+			done := false
+			a.k.c.open = func(dir string) (files, error) {
+				real, err := opener()(dir)
+				return &faulty{files: real, hook: func(op, path string) error {
+					if op != "open" || path != "/later" || done {
+						return nil
+					}
+					done = true
+					w.meet(0, 1)
+					b.sync()
+					b.remove("/large")
+					b.sync()
+					w.meet(0, 1)
+					return nil
+				}}, err
+			}
+			a.write("/large", strings.Repeat("large", smallFile)) // it is put for itself
+			a.write("/later", "later")
+			a.sync()
+			if b.read("/large") == a.read("/large") {
+				t.Fatal("it was not removed")
+			}
+			w.rest()
+			same(t, "the other", b.tree(), a.tree())
+			if strings.Contains(a.tree(), "/large") {
+				t.Errorf("real %v, first %v: it is still there:\n%s", real, first, a.tree())
+			}
+		}
+	}
+}
+
 type lateEdit struct {
 	*fakeFolder
 	edit func()

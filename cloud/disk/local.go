@@ -100,6 +100,11 @@ func (r *round) local(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if cursor == nil {
+		if err := r.first(version); err != nil {
+			return err
+		}
+	}
 	all, err := r.x.meta("all")
 	if err != nil {
 		return err
@@ -128,6 +133,18 @@ func (r *round) local(ctx context.Context) error {
 		return err
 	}
 	return r.flushIn(ctx)
+}
+
+// first has all that is put from now on be compared with the folder, too: what is
+// removed elsewhere before there is a cursor would not be named. What the index has
+// already may be of another folder.
+func (r *round) first(version []byte) error {
+	for range r.x.scan(spaceFile, "", "") {
+		return nil
+	}
+	r.x.set(spaceMeta, "cursor", version)
+	r.x.set(spaceMeta, "all", nil)
+	return r.x.commit(false)
 }
 
 // compare goes through the disk and the index side by side.

@@ -83,7 +83,7 @@ func readVersion(b []byte) tree.Version {
 
 func (c cloudFolder) changes(ctx context.Context, since []byte) iter.Seq2[change, error] {
 	return func(yield func(change, error) bool) {
-		for ch, err := range c.f.Changes(ctx, readVersion(since)) {
+		for ch, err := range c.f.AllChanges(ctx, readVersion(since)) {
 			switch {
 			case errors.Is(err, tree.ErrWriter):
 				err = errors.Join(errOther, err)

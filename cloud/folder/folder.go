@@ -436,6 +436,16 @@ func (f *Folder) Changes(ctx context.Context, from tree.Version) iter.Seq2[Chang
 	return f.changes(ctx, from, "/")
 }
 
+// AllChanges is Changes with the paths where something came and went again, which have
+// neither Old nor New. With an empty version it is Changes.
+func (f *Folder) AllChanges(ctx context.Context, from tree.Version) iter.Seq2[Change, error] {
+	return func(yield func(Change, error) bool) {
+		f.saidIn(ctx, from, inPaths, func(c Change, err error) bool {
+			return err == nil && CheckPath(c.Path) != nil || yield(c, err)
+		})
+	}
+}
+
 func (f *Folder) changes(ctx context.Context, from tree.Version, dir string) iter.Seq2[Change, error] {
 	return func(yield func(Change, error) bool) {
 		where := inPaths
@@ -470,6 +480,12 @@ func (f *Folder) changesAll(ctx context.Context, from tree.Version) iter.Seq2[Ch
 }
 
 func (f *Folder) changesIn(ctx context.Context, from tree.Version, where hyperbee.RangeOptions, yield func(Change, error) bool) {
+	f.saidIn(ctx, from, where, func(c Change, err error) bool {
+		return err == nil && c.Old == nil && c.New == nil || yield(c, err)
+	})
+}
+
+func (f *Folder) saidIn(ctx context.Context, from tree.Version, where hyperbee.RangeOptions, yield func(Change, error) bool) {
 	all := f.tree.Changes(ctx, from, where)
 	if len(from) == 0 {
 		all = f.everything(ctx, where)
@@ -480,7 +496,7 @@ func (f *Folder) changesIn(ctx context.Context, from tree.Version, where hyperbe
 			return
 		}
 		out := Change{Path: string(c.Key), Old: readThere(c.Old), New: readThere(c.New)}
-		if (out.Old != nil || out.New != nil) && !yield(out, nil) {
+		if !yield(out, nil) {
 			return
 		}
 	}

@@ -34,3 +34,28 @@ func TestFilesAreListedAndRead(t *testing.T) {
 	}
 	must(t, fstest.TestFS(d.FS(ctx), "a", "b/c", "b/d/e", "b-x", "empty", "link"))
 }
+
+func TestAllChangesNameWhatCameAndWent(t *testing.T) {
+	d := newDevice(t)
+	ctx := t.Context()
+	d.write("/stays", "x")
+	from, err := d.Version(ctx)
+	must(t, err)
+	d.write("/passes", "x")
+	d.write("/comes", "x")
+	must(t, d.Remove(ctx, "/passes", RemoveOptions{}))
+	var changed, all []string
+	for c, err := range d.Changes(ctx, from) {
+		must(t, err)
+		changed = append(changed, c.Path)
+	}
+	for c, err := range d.AllChanges(ctx, from) {
+		must(t, err)
+		all = append(all, c.Path)
+		if c.Path == "/passes" && (c.Old != nil || c.New != nil) {
+			t.Errorf("%+v", c)
+		}
+	}
+	want(t, "changes", changed, []string{"/comes"})
+	want(t, "all changes", all, []string{"/comes", "/passes"})
+}
