@@ -73,7 +73,7 @@ toolbox for the logs.`,
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { a.help(cmd) })
 	root.SetUsageFunc(func(cmd *cobra.Command) error { a.help(cmd); return nil })
 	root.AddCommand(a.upCommand(), a.downCommand(), a.statusCommand(), a.noticesCommand(), a.pingCommand(),
-		a.addCommand(), a.folderCommand(), a.publishCommand(), a.joinCommand(), a.leaveCommand(), a.machinesCommand(), a.keysCommand(), a.doctorCommand(), a.netcheckCommand("bevy"))
+		a.addCommand(), a.folderCommand(), a.publishCommand(), a.shareCommand(), a.joinCommand(), a.leaveCommand(), a.machinesCommand(), a.keysCommand(), a.doctorCommand(), a.netcheckCommand("bevy"))
 	root.AddCommand(a.fileCommands()...)
 	root.AddCommand(a.serviceCommands()...)
 	root.AddCommand(a.hyperCommand(), a.serviceCommand(), a.versionCommand(), a.completionCommand())

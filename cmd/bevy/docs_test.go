@@ -95,6 +95,9 @@ var printed = map[string]any{
 	"bevy folder restore":       nil, // nothing
 	"bevy folder here":          nil, // nothing
 	"bevy publish":              client.Published{},
+	"bevy share link":           client.Share{},
+	"bevy share ls":             client.Share{},
+	"bevy share stop":           nil, // nothing
 	"bevy join":                 client.Invitation{},
 	"bevy leave":                client.Left{},
 	"bevy machines ls":          client.Machine{},

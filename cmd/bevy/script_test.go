@@ -22,7 +22,7 @@ import (
 var update = flag.Bool("update", false, "rewrite the golden texts of the scripts; read the diff")
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"bevy": main, "aws": awsMain})
+	testscript.Main(m, map[string]func(){"bevy": main, "aws": awsMain, "web": webMain})
 }
 
 // TestScripts runs the sessions in testdata/script, each in a folder of its own

@@ -2,10 +2,14 @@ package home
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"io"
+	"io/fs"
 	"mime/multipart"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -304,5 +308,25 @@ func TestWhoGuessesLinksHasToWait(t *testing.T) {
 	m.do("GET", "/shares", nil, &all)
 	if len(all.Shares) != 1 || all.Shares[0].Uses != 2 {
 		t.Errorf("%+v", all)
+	}
+	// Nothing on the disk has the secret.
+	secret, err := base64.RawURLEncoding.DecodeString(token(s.URL))
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := 0
+	err = filepath.WalkDir(m.data, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		b, err := os.ReadFile(name)
+		files++
+		if bytes.Contains(b, []byte(token(s.URL))) || bytes.Contains(b, secret[1:33]) {
+			t.Errorf("%s has it", name)
+		}
+		return err
+	})
+	if err != nil || files < 5 {
+		t.Errorf("looked into %d files: %v", files, err)
 	}
 }
