@@ -152,15 +152,17 @@ func (f *fakeFolder) statLocked(p string) *entry {
 		return nil
 	}
 	e := all[0].e
-	var ids []string
+	var ids, bare []string
 	for _, s := range all {
 		ids = append(ids, s.id)
+		if !s.deleted {
+			bare = append(bare, s.id)
+		}
 		if !s.deleted && !alike(s.e, e) {
 			e.conflict = true
 		}
 	}
-	slices.Sort(ids)
-	e.stamp = strings.Join(ids, ",")
+	e.stamp, e.bare = strings.Join(ids, ","), strings.Join(bare, ",")
 	return &e
 }
 
@@ -378,7 +380,7 @@ func (b *fakeBatch) flush(context.Context) (out []entry, err error) {
 	for _, s := range b.says {
 		b.f.clock++
 		s.time, s.writer = b.f.clock, b.f.name
-		s.id = fmt.Sprintf("%s%d", b.f.name, s.time)
+		s.id = fmt.Sprintf("%s%04d", b.f.name, s.time)
 		s.e.own = s.e.hash
 		s.e.stamp, s.e.conflict = s.id, false
 		b.f.takeLocked(s)

@@ -766,6 +766,41 @@ func TestWhatIsRemovedElsewhereInTheRoundThatPutIt(t *testing.T) {
 	}
 }
 
+// TestARemovalElsewhereIsNoNewsToWhoHasRemoved: one of an older version does not bring
+// the newer one back.
+func TestARemovalElsewhereIsNoNewsToWhoHasRemoved(t *testing.T) {
+	for _, real := range []bool{false, true} {
+		w := newWorld(t, 2, real)
+		a, b := w.devices[0], w.devices[1]
+		for _, p := range []string{"/removed", "/moved", "/changed", "/mode"} {
+			b.write(p, "old")
+		}
+		w.rest()
+		for _, p := range []string{"/removed", "/moved", "/changed", "/mode"} {
+			a.write(p, "newer "+p)
+			b.remove(p)
+		}
+		a.sync()
+		b.sync()
+		a.remove("/removed")
+		a.rename("/moved", "/to")
+		a.write("/changed", "newest")
+		must(t, os.Chmod(a.at("/mode"), 0o600))
+		w.meet(0, 1)
+		w.rest()
+		same(t, "the other", b.tree(), a.tree())
+		same(t, "both", a.tree(), `/changed "newest"
+/mode "newer /mode"
+/to "newer /moved"
+`)
+		for _, d := range w.devices {
+			if s, err := os.Stat(d.at("/mode")); err != nil || s.Mode() != 0o600 {
+				t.Errorf("%v, %v", s, err)
+			}
+		}
+	}
+}
+
 type lateEdit struct {
 	*fakeFolder
 	edit func()

@@ -18,6 +18,7 @@ type entry struct {
 	link  string
 	hash  [32]byte // of a file's content
 	stamp string   // the statements that stand at the path, and so its version
+	bare  string   // what the stamp begins with: those of them that are no removals
 	own   any      // the folder's own form of it
 
 	conflict bool // others stand beside it

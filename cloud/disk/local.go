@@ -503,7 +503,7 @@ func (r *round) put(ctx context.Context, path string, disk *stat, known *row, e 
 	if known != nil {
 		over = known.stamp
 	}
-	if e != nil && e.stamp != over {
+	if e != nil && (known == nil || !known.knows(e)) {
 		r.progress(func(p *Progress) { p.Conflicts++ })
 	}
 	now := entry{path: path, kind: disk.kind, size: disk.size, mode: disk.mode, mtime: disk.mtime, link: disk.link}
@@ -525,7 +525,7 @@ func (r *round) put(ctx context.Context, path string, disk *stat, known *row, e 
 	}
 	// A large file that was written to is not read twice to find out whether it was
 	// written to with what was there.
-	edited := disk.size > smallFile && disk.mtime != known.at() && e != nil && e.stamp == over
+	edited := disk.size > smallFile && disk.mtime != known.at() && known != nil && e != nil && known.knows(e)
 	if known != nil && known.kind == kindFile && known.size == disk.size && !edited {
 		if done, err := r.touched(ctx, now, disk, known, e); done || err != nil {
 			return err
@@ -649,7 +649,7 @@ func (r *round) isMoved(ctx context.Context, now entry, disk *stat) (bool, error
 	if err != nil {
 		return false, err
 	}
-	if was == nil || was.stamp != old.stamp {
+	if was == nil || !old.knows(was) {
 		return false, nil
 	}
 	there, err := r.lstat(from)
@@ -684,7 +684,7 @@ func (r *round) touched(ctx context.Context, now entry, disk *stat, known *row, 
 	}
 	r.rested(now.path)
 	then := &row{stat: in.before, hash: hash, stamp: known.stamp, racy: r.isRacy(in.before)}
-	if e == nil || e.stamp != known.stamp {
+	if e == nil || !known.knows(e) {
 		sure := *then
 		sure.racy = false
 		return true, r.do(ctx, now.path, plan(&in.before, &sure, e), &in.before, &sure, e)

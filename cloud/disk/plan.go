@@ -1,6 +1,9 @@
 package disk
 
-import "io/fs"
+import (
+	"io/fs"
+	"strings"
+)
 
 // A kind is what stands at a path.
 type kind uint8
@@ -47,6 +50,16 @@ type row struct {
 	racy  bool     // it was changed so lately that another change may have the same time
 }
 
+// knows tells whether the folder has nothing at the path that the index has not.
+// Removals beside it count as nothing: what was removed elsewhere is not news to
+// who has removed it here.
+func (r *row) knows(e *entry) bool {
+	if e == nil {
+		return r.stamp == ""
+	}
+	return e.stamp == r.stamp || e.bare != "" && strings.HasPrefix(r.stamp, e.bare)
+}
+
 // at returns when the content was changed last, as far as is known.
 func (r *row) at() int64 {
 	if r == nil {
@@ -87,7 +100,7 @@ const (
 //	removed   removed    forget
 //
 // New is what the index does not have. The disk has changed a path when its stat
-// is not that of the index, the folder when other statements stand there.
+// is not that of the index, the folder when other statements stand there: see knows.
 func plan(disk *stat, index *row, folder *entry) action {
 	if index == nil {
 		switch {
@@ -100,7 +113,7 @@ func plan(disk *stat, index *row, folder *entry) action {
 		}
 		return compare
 	}
-	sameFolder := folder == nil && index.stamp == "" || folder != nil && folder.stamp == index.stamp
+	sameFolder := index.knows(folder)
 	switch {
 	case disk == nil && folder == nil:
 		return forget

@@ -138,7 +138,7 @@ const keptMode = fs.ModePerm
 
 // ours makes an entry of one of the folder.
 func ours(e folder.Entry) *entry {
-	out := &entry{path: e.Path, size: e.Size, mode: e.Mode & keptMode, link: e.Link, hash: e.Content.Hash, stamp: string(e.Stamp), own: e}
+	out := &entry{path: e.Path, size: e.Size, mode: e.Mode & keptMode, link: e.Link, hash: e.Content.Hash, stamp: string(e.Stamp), bare: string(e.Values()), own: e}
 	switch e.Kind {
 	case folder.File:
 		out.kind = kindFile

@@ -25,6 +25,20 @@ func stampOf(raw tree.Entry) []byte {
 	return b
 }
 
+// Values returns the beginning of an entry's Stamp that names what is not deleted.
+func (e Entry) Values() []byte {
+	n := 0
+	if !e.Deleted && len(e.Stamp) > 0 {
+		n++
+	}
+	for _, o := range e.Others {
+		if !o.Deleted {
+			n++
+		}
+	}
+	return e.Stamp[:min(n*stampSize, len(e.Stamp))]
+}
+
 func appendStamp(b []byte, raw tree.Entry) []byte {
 	return binary.LittleEndian.AppendUint64(append(b, raw.Writer[:]...), raw.Seq)
 }
