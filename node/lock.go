@@ -61,6 +61,17 @@ func takeLock(p Paths, now time.Time) (l *lock, before Record, err error) {
 	return l, before, l.write()
 }
 
+// Running reports whether a process has the store, also where it can't write that
+// down any more.
+func Running(p Paths) bool {
+	f, err := os.OpenFile(p.lock(), os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return errors.Is(lockFile(f), errHeld)
+}
+
 // ReadRecord reads who has the store, or had it last.
 func ReadRecord(p Paths) (r Record, err error) {
 	b, err := os.ReadFile(p.record())

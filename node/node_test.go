@@ -71,6 +71,9 @@ func TestNodeAnswersItsOwnerUntilItIsStopped(t *testing.T) {
 	if !errors.As(err, &running) || running.Record.Address != n.Address() || running.Record.PID == 0 {
 		t.Fatalf("a second node on one store: %v, %v", again, err)
 	}
+	if !Running(n.opts.Paths) {
+		t.Error("nobody has the store while a node runs")
+	}
 	if err := c.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -79,6 +82,9 @@ func TestNodeAnswersItsOwnerUntilItIsStopped(t *testing.T) {
 	}
 	if err := n.Close(); err != nil {
 		t.Error(err)
+	}
+	if Running(n.opts.Paths) {
+		t.Error("somebody has the store after the node has ended")
 	}
 	if _, err := client.Dial(t.Context(), Control(o.Paths)); !errors.Is(err, client.ErrNotRunning) {
 		t.Errorf("after the end: %v", err)

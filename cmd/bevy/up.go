@@ -260,14 +260,11 @@ command or page starts it again.`,
 			if err != nil {
 				return err
 			}
-			was, err := node.ReadRecord(p)
-			if err != nil {
-				return fail(err, "cannot see which process the node is")
-			}
+			was, _ := node.ReadRecord(p) // none tells nothing
 			if err := c.Stop(ctx); err != nil {
 				return asked(err, "cannot stop the node")
 			}
-			if err := a.awaitEnd(ctx, p, was.PID); err != nil {
+			if err := a.awaitEnd(ctx, p, was); err != nil {
 				return err
 			}
 			a.say("stopped\nundo:  bevy up")
@@ -278,14 +275,17 @@ command or page starts it again.`,
 
 // awaitEnd waits until the node that was told to end has: until then nobody else can
 // have the store.
-func (a *app) awaitEnd(ctx context.Context, p node.Paths, pid int) error {
-	for began := a.clock.Now(); a.clock.Now().Sub(began) < time.Minute; {
-		if r, err := node.ReadRecord(p); err != nil || r.Ended != "" || r.PID != pid {
-			return nil
+func (a *app) awaitEnd(ctx context.Context, p node.Paths, was node.Record) error {
+	for began := a.clock.Now(); node.Running(p); {
+		if now, err := node.ReadRecord(p); err == nil && now.PID != was.PID {
+			return nil // the system has started another one
+		}
+		if a.clock.Now().Sub(began) > time.Minute {
+			return &failure{code: codeFailed, what: "the node has not ended yet", cause: fmt.Sprintf("process %d is still at it", was.PID), try: "bevy.log in the folder for state says what it does"}
 		}
 		if !sleep(ctx, a.clock, 20*time.Millisecond) {
 			return context.Cause(ctx)
 		}
 	}
-	return &failure{code: codeFailed, what: "the node has not ended yet", cause: fmt.Sprintf("process %d still does", pid), try: "bevy.log in the folder for state says what it does"}
+	return nil
 }
