@@ -89,9 +89,10 @@ type rooted struct {
 	r     *os.Root
 	folds bool // the file system takes different names for one another
 
-	mu     sync.Mutex
-	cached string          // guarded by mu: the folder whose names those are
-	exact  map[string]bool // guarded by mu: names, where the file system folds them
+	mu     sync.Mutex      // guards the fields below
+	cached string          // the folder whose names those are
+	exact  map[string]bool // names, where the file system folds them
+	last   *way            // that was used last
 }
 
 // folds finds out whether names are taken for one another.
@@ -110,7 +111,12 @@ func folds(r *os.Root) bool {
 	return err == nil
 }
 
-func (f *rooted) close() error { return f.r.Close() }
+func (f *rooted) close() error {
+	f.mu.Lock()
+	f.forgetLocked()
+	f.mu.Unlock()
+	return f.r.Close()
+}
 
 func (f *rooted) root() (stat, error) {
 	info, err := f.r.Stat(".")
@@ -127,7 +133,7 @@ func (f *rooted) dir(path string) (*os.Root, error) {
 		return at, err
 	}
 	for name := range strings.SplitSeq(path[1:], "/") {
-		next, err := step(at, name)
+		next, _, err := step(at, name)
 		at.Close()
 		if err != nil {
 			return nil, err
@@ -137,29 +143,38 @@ func (f *rooted) dir(path string) (*os.Root, error) {
 	return at, nil
 }
 
-func step(at *os.Root, name string) (*os.Root, error) {
+// step opens a folder that is in another, and returns what it is.
+func step(at *os.Root, name string) (*os.Root, fs.FileInfo, error) {
 	info, err := at.Lstat(name)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if !info.IsDir() {
-		return nil, errNotDir
+		return nil, nil, errNotDir
 	}
 	next, err := at.OpenRoot(name)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	// Nobody may have put a link there meanwhile.
 	if now, err := next.Stat("."); err != nil || !os.SameFile(info, now) {
 		next.Close()
-		return nil, errors.Join(errNotDir, err)
+		return nil, nil, errors.Join(errNotDir, err)
 	}
-	return next, nil
+	return next, info, nil
 }
 
 // in calls do with the folder that a path is in, and the path's last name.
 func (f *rooted) in(path string, do func(dir *os.Root, name string) error) error {
 	parent, name := split(path)
+	if canKeep(parent) {
+		w, err := f.way(parent)
+		if err != nil {
+			return err
+		}
+		defer f.leave(w)
+		return do(w.end(f.r), name)
+	}
 	dir, err := f.dir(parent)
 	if err != nil {
 		return err

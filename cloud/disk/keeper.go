@@ -86,10 +86,11 @@ type Keeper struct {
 		since time.Time
 		n, of int64
 	}
-	noted   int64 // how many paths the notices of later are about, without those missing
-	unsure  bool  // the index may not know what was put last, on either side
-	confirm bool  // what is gone may be removed
-	restore bool  // what is gone is to be written again
+	noted   int64        // how many paths the notices of later are about, without those missing
+	unsure  bool         // the index may not know what was put last, on either side
+	confirm bool         // what is gone may be removed
+	restore bool         // what is gone is to be written again
+	ended   []chan error // are told of the round that ends next
 
 	mu       sync.Mutex // guards the fields below
 	closed   bool
@@ -186,6 +187,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	k.work.Add(1)
 	k.mu.Unlock()
 	defer k.work.Done()
+	defer k.ran()
 	defer k.c.source.notify(k.wake)()
 	if k.c.watcher != nil {
 		defer k.c.watcher.leave(k)
@@ -243,8 +245,12 @@ func (k *Keeper) schedule(took time.Duration, err error) {
 		next = max(scanUnwatched, scanShare*took)
 	}
 	if err != nil || k.pause != "" || k.failing || k.x.missing.Load() > 0 {
-		if next > retryDelay {
-			next, full = retryDelay, err != nil || k.pause != ""
+		retry := retryDelay
+		if err == nil && k.pause != "" { // a question may stay open for long
+			retry = max(retry, scanShare*took)
+		}
+		if next > retry {
+			next, full = retry, err != nil || k.pause != ""
 		}
 	}
 	if err == nil && k.pause == "" && (k.full || len(k.dirty) > 0) {
@@ -384,13 +390,61 @@ func (k *Keeper) look(ctx context.Context, full bool) error {
 	}
 	err = r.run(ctx)
 	k.end(r, err)
-	if errors.Is(err, errPaused) {
-		return nil
+	switch {
+	case errors.Is(err, errPaused):
+		err = nil
+	case err != nil:
+		err = fmt.Errorf("keep folder %s: %w", k.c.dir, err)
 	}
+	k.tell(err)
+	return err
+}
+
+// ran is for the end of Run: nobody waits for a round of it any more.
+func (k *Keeper) ran() {
+	k.round.Lock()
+	defer k.round.Unlock()
+	k.mu.Lock()
+	k.stop = nil
+	k.mu.Unlock()
+	k.tell(ErrClosed)
+}
+
+// tell tells those who wait for the end of a round. k.round is held.
+func (k *Keeper) tell(err error) {
+	for _, ended := range k.ended {
+		ended <- err
+	}
+	k.ended = nil
+}
+
+// answer has f change what a round asks for, and waits for one over everything. Run
+// does it if it can, so that what was answered goes on when ctx ends.
+func (k *Keeper) answer(ctx context.Context, f func() error) error {
+	k.round.Lock()
+	err := f()
+	k.mu.Lock()
+	run := k.stop != nil
+	k.full = k.full || run
+	k.mu.Unlock()
+	ended := make(chan error, 1)
+	if run && err == nil {
+		k.ended = append(k.ended, ended)
+	}
+	k.round.Unlock()
 	if err != nil {
-		return fmt.Errorf("keep folder %s: %w", k.c.dir, err)
+		return err
 	}
-	return nil
+	if !run {
+		return k.Sync(ctx)
+	}
+	k.wake()
+	select {
+	case err = <-ended:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("keep folder %s: it goes on: %w", k.c.dir, ctx.Err())
+	}
 }
 
 // begin takes the paths that are to be looked at; nil is everything.
@@ -498,31 +552,27 @@ func (k *Keeper) Status() Status {
 // Confirm says that what is gone from the disk was meant to be removed: see the
 // notice mass-delete.
 func (k *Keeper) Confirm(ctx context.Context) error {
-	k.round.Lock()
-	k.confirm = true
-	k.round.Unlock()
-	return k.Sync(ctx)
+	return k.answer(ctx, func() error {
+		k.confirm = true
+		return nil
+	})
 }
 
 // Restore writes what is gone from the disk again.
 func (k *Keeper) Restore(ctx context.Context) error {
-	k.round.Lock()
-	k.restore = true
-	k.round.Unlock()
-	return k.Sync(ctx)
+	return k.answer(ctx, func() error {
+		k.restore = true
+		return nil
+	})
 }
 
 // Here says that what is at the folder's place now is the folder, although it is
 // another than before: see the notice folder-replaced.
 func (k *Keeper) Here(ctx context.Context) error {
-	k.round.Lock()
-	k.x.unset(spaceMeta, "root")
-	err := k.x.commit(true)
-	k.round.Unlock()
-	if err != nil {
-		return err
-	}
-	return k.Sync(ctx)
+	return k.answer(ctx, func() error {
+		k.x.unset(spaceMeta, "root")
+		return k.x.commit(true)
+	})
 }
 
 // Forget removes all that is known of the folder from the index: what is on the
