@@ -28,14 +28,12 @@ func killedWhilePlacing(t *testing.T, left int, change ...func(*config)) (a, b *
 	a.sync()
 	meet(a.cloud, b.cloud, true)
 	faulty.hook = func(op, _ string) error {
+		bomb.mu.Lock() // folders are synced at the same time
 		if op == "rename" {
-			if left--; left < 0 {
-				bomb.dead = true
-			}
+			left--
 		}
-		if op == "sync" {
-			bomb.dead = true
-		}
+		bomb.dead = bomb.dead || left < 0 || op == "sync"
+		bomb.mu.Unlock()
 		return bomb.point()
 	}
 	if err := b.k.Sync(t.Context()); !errors.Is(err, errCrash) {
