@@ -142,6 +142,9 @@ func (r *round) first(version []byte) error {
 	for range r.x.scan(spaceFile, "", "") {
 		return nil
 	}
+	if err := r.source.sync(); err != nil {
+		return fmt.Errorf("keep what was heard: %w", err)
+	}
 	r.x.set(spaceMeta, "cursor", version)
 	r.x.set(spaceMeta, "all", nil)
 	return r.x.commit(false)
