@@ -237,7 +237,7 @@ func (m *machine) saysSame(tree map[string]string) string {
 				break
 			}
 		}
-		return fmt.Sprintf("the cloud and the disk of %s differ: %s", m.name, d)
+		return fmt.Sprintf("on %s the cloud and the disk differ: %s", m.name, d)
 	}
 	return ""
 }

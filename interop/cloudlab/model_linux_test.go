@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -35,6 +36,8 @@ type thing struct {
 	acked bool            // some machine has said that it is in the cloud
 	gone  map[string]bool // machines on which it was replaced or removed
 	kept  map[string]bool // machines on which it was moved or changed in other ways
+
+	copied bool // somebody has given a copy that a conflict made another name
 }
 
 func newModel(l *lab, seed uint64) *model {
@@ -59,6 +62,10 @@ func (m *model) content(by *machine) []byte {
 	m.things[hashOf(data)] = newThing(name, len(data))
 	return data
 }
+
+// isCopy tells whether a name is one that a conflict gave to what stood beside its
+// winner.
+func isCopy(path string) bool { return strings.Contains(path, "(conflict from ") }
 
 func newThing(name string, size int) *thing {
 	return &thing{name: name, size: size, gone: map[string]bool{}, kept: map[string]bool{}}
@@ -171,6 +178,9 @@ func (m *model) act(on *machine) error {
 		to := m.free(on, filepath.Ext(file))
 		if err = rename(file, to, unix.RENAME_NOREPLACE); err == nil {
 			err = m.moved(on, to)
+			if isCopy(file) {
+				err = errors.Join(err, m.see(to, func(t *thing) { t.copied = true }))
+			}
 		}
 	case n == 15:
 		err = os.Mkdir(m.free(on, ""), 0o755)
@@ -260,7 +270,7 @@ func (m *model) check(on *machine, now map[string]string) (wrong []string) {
 			wrong = append(wrong, fmt.Sprintf("%q (%d bytes) is lost: it was acknowledged, and nobody removed it", t.name, t.size))
 		case len(t.gone) == 0 && !is:
 			lost++ // it did not get into the folder, or a newer file took its place before it was seen
-		case len(t.gone) > 0 && is && strings.Contains(path, "(conflict from "):
+		case len(t.gone) > 0 && is && (isCopy(path) || t.copied):
 			copies++ // made by a machine that had not heard of it
 		case len(t.gone) > 0 && is && on.saidAgain(path, name):
 			copies++ // it won a conflict that a machine resolved which had not heard of it
@@ -275,19 +285,25 @@ func (m *model) check(on *machine, now map[string]string) (wrong []string) {
 	return wrong
 }
 
-// saidAgain tells whether a content was stated at a path more than once, as whoever
-// resolves a conflict does with what wins.
+// saidAgain tells whether a content was stated at a path again for who stated it
+// first, as whoever resolves a conflict does with what wins.
 func (m *machine) saidAgain(path, name string) bool {
 	var told client.Entries
-	n := 0
-	if err := m.call("GET", "/history?path="+escaped(path), nil, &told); err == nil {
-		for _, e := range told.Entries {
-			if nameOf(e) == name {
-				n++
-			}
+	if err := m.call("GET", "/history?path="+escaped(path), nil, &told); err != nil {
+		return false
+	}
+	said := map[string]int{}
+	for _, e := range told.Entries {
+		if nameOf(e) == name {
+			said[fmt.Sprint(e.Machine, e.Time)]++
 		}
 	}
-	return n > 1
+	for _, n := range said {
+		if n > 1 {
+			return true
+		}
+	}
+	return false
 }
 
 // past is what the node says of what was at a path.
@@ -359,15 +375,18 @@ func (m *machine) list() (entries []client.Entry, err error) {
 func differ(a, b map[string]string) string {
 	var out bytes.Buffer
 	n := 0
-	for _, pair := range [][2]map[string]string{{a, b}, {b, a}} {
-		for p, x := range pair[0] {
-			y, ok := pair[1][p]
-			if ok && x == y {
-				continue
-			}
-			if n++; n <= 5 {
-				fmt.Fprintf(&out, "%s: %q and %q; ", p, x, y)
-			}
+	paths := slices.Collect(maps.Keys(a))
+	for p := range b {
+		if _, ok := a[p]; !ok {
+			paths = append(paths, p)
+		}
+	}
+	for _, p := range paths {
+		if a[p] == b[p] {
+			continue
+		}
+		if n++; n <= 5 {
+			fmt.Fprintf(&out, "%s: %q and %q; ", p, a[p], b[p])
 		}
 	}
 	if n > 5 {
