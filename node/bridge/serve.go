@@ -61,6 +61,7 @@ func (q *request) setHeaders() {
 	}
 	if q.h.o.Links {
 		h["X-Robots-Tag"] = noRobots
+		h["Cross-Origin-Resource-Policy"] = crossOrigin // a page in a sandbox has an origin of its own; who has the link may have it
 	}
 	if q.source == nil {
 		return

@@ -389,10 +389,13 @@ func (x *shared) Remove(ctx context.Context, p string, may func(*bridge.Info) bo
 		return err
 	}
 	return x.change(ctx, full, may, func(t *folder.Txn, old *folder.Entry) error {
-		if old == nil {
-			return fs.ErrNotExist
+		if old != nil {
+			return t.Remove(ctx, full)
 		}
-		return t.Remove(ctx, full)
+		if _, err := x.kept.folder.Stat(ctx, full); err == nil {
+			return bridge.ErrInTheWay // a folder that is there because something is in it
+		}
+		return fs.ErrNotExist
 	})
 }
 

@@ -175,7 +175,7 @@ func TestGuestsWriteWhereTheyMay(t *testing.T) {
 		{"DELETE", "/b.txt", "", []string{"If-Match", `"0000"`}, 412},
 		{"DELETE", "/b.txt", "", nil, 204},
 		{"DELETE", "/b.txt", "", nil, 404},
-		{"DELETE", "/new", "", nil, 404},
+		{"DELETE", "/new", "", nil, 409},
 		{"DELETE", "/", "", nil, 409},
 		{"POST", "/", "x", []string{"Content-Type", "text/plain"}, 415},
 		{"POST", "/", "x", []string{"Content-Type", "multipart/form-data; boundary=x"}, 400},
