@@ -18,6 +18,7 @@ type (
 		Snapshot string        `json:"snapshot,omitempty"`
 		Error    string        `json:"error,omitempty"` // why it can't since then
 		Running  bool          `json:"running,omitempty"`
+		Only     bool          `json:"only,omitempty"` // something was freed that may be nowhere else
 	}
 
 	// Backups are all of them.
@@ -38,6 +39,13 @@ type (
 	AddBackup struct {
 		Place BackupPlace   `json:"place"`
 		Every time.Duration `json:"every,omitempty"`
+	}
+
+	// DropBackup ends one.
+	DropBackup struct {
+		ID string `path:"backup" json:"-"`
+		// Anyway is also when it may be the only place of something.
+		Anyway bool `query:"anyway" json:"-"`
 	}
 
 	// BackupName names one.

@@ -127,6 +127,8 @@ type (
 	Freed struct {
 		Files int   `json:"files"`
 		Bytes int64 `json:"bytes"`
+		// Backup has it, if no other machine is known to.
+		Backup string `json:"backup,omitempty"`
 	}
 
 	// RemoveRequest removes something in a folder.

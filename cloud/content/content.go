@@ -38,6 +38,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cloudbevy/bevy/hyper/clock"
 	"github.com/cloudbevy/bevy/hyper/compact"
@@ -133,6 +134,8 @@ type Options struct {
 	// ChunkSize is about how large the chunks of large contents are; 64 KiB when 0.
 	// Devices that write the same folder must have the same, or they share nothing.
 	ChunkSize int
+	// Archive is asked for what no device at hand has. It may be nil.
+	Archive Archive
 	// Clock is the time seam. The machine's clock when nil.
 	Clock clock.Clock
 }
@@ -160,6 +163,8 @@ type source struct {
 	id   LogID
 	log  *hypercore.Log
 	upTo uint64 // blocks from here on are as if they were not there; 0 is no limit
+
+	archiveUntil time.Time // an archive is asked before peers; guarded by the store's mu
 }
 
 // New returns a store without logs.
@@ -350,6 +355,13 @@ func (s *Store) blockIn(ctx context.Context, p pointer, buf []byte) ([]byte, err
 			return nil, err
 		}
 	}
+	if s.o.Archive != nil && !src.log.Has(p.index) {
+		var want runs.Set
+		want.Add(runs.Range{Start: p.index, End: p.index + 1})
+		if err := s.fetch(ctx, src, false, &want); err != nil {
+			return nil, err
+		}
+	}
 	return src.log.GetIn(ctx, p.index, buf)
 }
 
@@ -398,16 +410,7 @@ func (s *Store) downloadFrom(ctx context.Context, linear bool, id LogID, set *ru
 			return fmt.Errorf("block %d of content log %s, which has %d as far as is known here: %w", last-1, src.log.Key(), src.log.Length(), ErrNotFound)
 		}
 	}
-	want := make([]hypercore.DownloadRange, 0, set.Runs())
-	for r := range set.All() {
-		want = append(want, hypercore.DownloadRange{From: r.Start, To: r.End, Linear: linear})
-	}
-	for part := range slices.Chunk(want, maxRanges) {
-		if err := src.log.Download(ctx, part...); err != nil {
-			return err
-		}
-	}
-	return nil
+	return s.fetch(ctx, src, linear, set)
 }
 
 // maxRanges is how many ranges of a log are downloaded at once.

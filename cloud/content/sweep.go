@@ -85,25 +85,7 @@ const maxWant = 4096
 // and returns how many bytes that were. They can be had again from peers: who has
 // made sure that these have them may call it.
 func (s *Store) Clear(ctx context.Context, refs ...Ref) (freed int64, err error) {
-	m := s.marker()
-	for _, r := range refs {
-		if err := m.ref(ctx, r); err != nil {
-			return 0, fmt.Errorf("clear contents: %w", err)
-		}
-	}
-	for id, set := range m.sets {
-		src, err := s.source(id)
-		if err != nil {
-			continue // nothing of it is here
-		}
-		for r := range set.All() {
-			n, err := src.clear(ctx, r)
-			if freed += n; err != nil {
-				return freed, fmt.Errorf("clear contents: %w", err)
-			}
-		}
-	}
-	return freed, nil
+	return s.ClearChecked(ctx, nil, refs...)
 }
 
 // clear frees what is held of a range.

@@ -288,17 +288,35 @@ func (f *Folder) download(ctx context.Context, refs []content.Ref) error {
 // files share, and returns how many bytes that were. They can be had again from
 // others: who has made sure that these have them may call it.
 func (f *Folder) Evict(ctx context.Context, path string) (freed int64, err error) {
+	return f.EvictChecked(ctx, path, nil)
+}
+
+// EvictChecked is Evict, but of what check is content with.
+func (f *Folder) EvictChecked(ctx context.Context, path string, check content.Check) (freed int64, err error) {
 	for refs, err := range f.refs(ctx, path, refsAtOnce) {
 		if err != nil {
 			return freed, fmt.Errorf("evict %q: %w", path, err)
 		}
-		n, err := f.content.Clear(ctx, refs...)
+		n, err := f.content.ClearChecked(ctx, check, refs...)
 		freed += n
 		if err != nil {
 			return freed, fmt.Errorf("evict %q: %w", path, err)
 		}
 	}
 	return freed, nil
+}
+
+// Check calls check with all that EvictChecked would free.
+func (f *Folder) Check(ctx context.Context, path string, check content.Check) error {
+	for refs, err := range f.refs(ctx, path, refsAtOnce) {
+		if err == nil {
+			err = f.content.Check(ctx, check, refs...)
+		}
+		if err != nil {
+			return fmt.Errorf("check contents of %q: %w", path, err)
+		}
+	}
+	return nil
 }
 
 // Fetch brings the contents of all files here, then those of what changes, until the

@@ -431,11 +431,13 @@ func (a *app) backupRestore(ctx context.Context, c *client.Client, place client.
 }
 
 func (a *app) backupStopCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "stop <place>",
+	yes := false
+	cmd := &cobra.Command{
+		Use:   "stop <place> [flags]",
 		Short: "Make a backup no more",
 		Long: `The cloud is not backed up there any more. What is there stays, and can be
-restored.`,
+restored. One that may be the only place of what was freed with "bevy free" is
+kept, unless --yes says otherwise: nothing is read from there any more then.`,
 		Example: `bevy backup stop /media/disk/bevy`,
 		Args:    wants(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -444,7 +446,7 @@ restored.`,
 				if err != nil {
 					return err
 				}
-				if err := c.Do(cmd.Context(), "DELETE", backupPath(b, ""), nil, nil); err != nil {
+				if err := c.Do(cmd.Context(), "DELETE", backupPath(b, "?anyway="+strconv.FormatBool(yes)), nil, nil); err != nil {
 					return asked(err, "cannot stop the backup to %s", b.Address)
 				}
 				a.say("the cloud is not backed up to %s any more\nundo:  bevy backup to %s", b.Address, shellWord(b.Address))
@@ -452,4 +454,6 @@ restored.`,
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "also if it may be the only place of something")
+	return cmd
 }

@@ -133,7 +133,8 @@ func (f *files) file(ctx context.Context, p place) (place, client.Entry, error) 
 	return p, e, err
 }
 
-// here makes sure that what is missing on this machine can come from another.
+// here makes sure that what is missing on this machine can come from another, or
+// from a backup.
 func (f *files) here(ctx context.Context, p place, missing int64) error {
 	if missing == 0 {
 		return nil
@@ -147,6 +148,14 @@ func (f *files) here(ctx context.Context, p place, missing int64) error {
 			f.say("%s of %s come from other machines", size(uint64(missing)), p.called())
 			return nil
 		}
+	}
+	var backups client.Backups
+	if err := f.node.Do(ctx, "GET", "/backups", nil, &backups); err != nil {
+		return asked(err, "cannot ask for the backups")
+	}
+	if len(backups.Backups) > 0 {
+		f.say("%s of %s come from %s", size(uint64(missing)), p.called(), backups.Backups[0].Address)
+		return nil
 	}
 	return &failure{code: codeOffline, what: fmt.Sprintf("%s of %s are not on this machine", size(uint64(missing)), p.called()),
 		cause: "no other machine is connected", try: "bevy status, and the same when one is"}

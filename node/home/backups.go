@@ -46,6 +46,8 @@ type backupPlace struct {
 	Device  hypercore.Key `json:"device"` // that makes it
 	Every   time.Duration `json:"every,omitempty"`
 	Created time.Time     `json:"created"`
+	// Freed are the devices that freed what may be nowhere else.
+	Freed []hypercore.Key `json:"freed,omitempty"`
 }
 
 // backupSetting is the setting of the cloud with all of them.
@@ -184,7 +186,7 @@ func (h *Home) describeBackup(s *session, p backupPlace, states map[string]backu
 	state := states[p.ID]
 	return client.Backup{
 		ID: p.ID, Address: p.Address, Endpoint: p.Endpoint, Region: p.Region, Every: p.Every, Created: p.Created,
-		Machine: s.cloud.DeviceName(noise.Key(p.Device)), Here: noise.Key(p.Device) == s.cloud.Self(),
+		Only: len(p.Freed) > 0, Machine: s.cloud.DeviceName(noise.Key(p.Device)), Here: noise.Key(p.Device) == s.cloud.Self(),
 		Last: state.Last, Snapshot: state.Snapshot, Error: state.Error, Running: h.backups.running[p.ID],
 	}
 }
@@ -234,6 +236,11 @@ func (h *Home) addBackup(ctx context.Context, in client.AddBackup) (out client.B
 			return err
 		}
 		p := backupPlace{BackupPlace: in.Place, ID: repo.ID(), Key: repo.Key(), Device: hypercore.Key(s.cloud.Self()), Every: in.Every, Created: h.node.Clock().Now().UTC()}
+		for _, old := range list {
+			if old.ID == p.ID {
+				p.Freed = old.Freed
+			}
+		}
 		list = append(slices.DeleteFunc(list, func(old backupPlace) bool { return old.ID == p.ID || old.Address == p.Address }), p)
 		if err := s.cloud.SetSetting(ctx, backupSetting, list); err != nil {
 			return err
@@ -273,7 +280,7 @@ func (h *Home) openOwn(ctx context.Context, s *session, remote backup.Remote, ad
 	return repo, err
 }
 
-func (h *Home) dropBackup(ctx context.Context, in client.BackupName) (node.None, error) {
+func (h *Home) dropBackup(ctx context.Context, in client.DropBackup) (node.None, error) {
 	return node.None{}, h.use(ctx, func(s *session) error {
 		p, err := s.findBackup(ctx, in.ID)
 		if err != nil {
@@ -282,6 +289,10 @@ func (h *Home) dropBackup(ctx context.Context, in client.BackupName) (node.None,
 		list, err := s.backupPlaces(ctx)
 		if err != nil {
 			return err
+		}
+		if len(p.Freed) > 0 && !in.Anyway {
+			return &client.Error{Code: client.CodeDenied, Message: "the backup to " + p.Address + " is still needed", Cause: "it may be the only place of what was freed with \"bevy free\"",
+				Try: "bevy get <folder> of all that was freed, then: bevy backup stop --yes " + p.Address}
 		}
 		list = slices.DeleteFunc(list, func(old backupPlace) bool { return old.ID == p.ID })
 		if err := s.cloud.SetSetting(ctx, backupSetting, list); err != nil {

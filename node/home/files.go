@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cloudbevy/bevy/client"
+	"github.com/cloudbevy/bevy/cloud/content"
 	"github.com/cloudbevy/bevy/cloud/disk"
 	"github.com/cloudbevy/bevy/cloud/folder"
 	"github.com/cloudbevy/bevy/cloud/identity"
@@ -129,7 +130,7 @@ func onDisk(p string) string {
 	return p
 }
 
-// free gives disk back for contents that others have.
+// free gives disk back for contents that others have, or a backup.
 func (h *Home) free(ctx context.Context, s *session, k *kept, in client.PathRequest) (out client.Freed, err error) {
 	p, name := rooted(in.Path), k.space.Info().Name
 	k.mu.Lock()
@@ -145,16 +146,31 @@ func (h *Home) free(ctx context.Context, s *session, k *kept, in client.PathRequ
 			Try: "bevy add " + dir + " --as " + name + " --sparse",
 		}
 	}
+	var check content.Check
 	if !s.othersHave(k) {
-		return out, &client.Error{Code: client.CodeDenied, Message: "nothing was freed", Cause: "no other machine is known to have all of it", Try: "bevy status"}
+		var place backupPlace
+		if place, check, err = s.archive.safe(ctx); err != nil {
+			return out, err
+		}
+		out.Backup = place.Address
 	}
 	files, err := filesAt(ctx, k.folder, p)
 	if err != nil {
 		return out, err
 	}
+	free := func(path string) error {
+		n, err := k.folder.EvictChecked(ctx, path, check)
+		out.Bytes += n
+		return err
+	}
 	for _, file := range files {
 		if keeper == nil {
 			break
+		}
+		if check != nil { // before it goes from the disk
+			if err := k.folder.Check(ctx, file, check); err != nil {
+				return out, err
+			}
 		}
 		switch err := keeper.Free(ctx, file); {
 		case err == nil:
@@ -162,10 +178,12 @@ func (h *Home) free(ctx context.Context, s *session, k *kept, in client.PathRequ
 		case !errors.Is(err, disk.ErrNotFound):
 			return out, err
 		}
+		if err := free(file); err != nil {
+			return out, err
+		}
 	}
-	if out.Bytes, err = k.folder.Evict(ctx, p); err == nil {
-		k.grow()
-	}
+	err = free(p)
+	k.grow()
 	return out, err
 }
 

@@ -125,7 +125,7 @@ func (s *session) folderOf(id string) (*kept, error) {
 	clk := s.home.node.Clock()
 	k := &kept{session: s, space: space, writers: map[tree.Writer]hypercore.Key{}}
 	k.ctx, k.stop = context.WithCancel(s.ctx)
-	contents := content.New(content.Options{Clock: clk})
+	contents := content.New(content.Options{Clock: clk, Archive: s.archive})
 	k.folder = folder.New(space.Tree(), contents, folder.Options{Device: k.deviceOf, Clock: clk})
 	space.Writers(func(w cloud.Writer) {
 		k.mu.Lock()

@@ -16,6 +16,7 @@ import (
 
 	"github.com/cloudbevy/bevy/client"
 	"github.com/cloudbevy/bevy/cloud"
+	"github.com/cloudbevy/bevy/cloud/content"
 	"github.com/cloudbevy/bevy/cloud/folder"
 	"github.com/cloudbevy/bevy/cloud/pair"
 	"github.com/cloudbevy/bevy/cloud/words"
@@ -324,17 +325,32 @@ func (h *Home) read(w http.ResponseWriter, r *http.Request, in client.PathReques
 			if e.Kind != folder.File {
 				return fmt.Errorf("read %s: %w", e.Path, folder.ErrNotFile)
 			}
-			content, err := f.OpenEntry(r.Context(), e)
+			c, err := f.OpenEntry(r.Context(), e)
 			if err != nil {
 				return err
 			}
-			defer content.Close()
+			defer c.Close()
+			if err := begins(r, c); err != nil {
+				return err
+			}
 			w.Header().Set("Content-Type", "application/octet-stream")
 			w.Header().Set("ETag", `"`+hex.EncodeToString(e.Content.Hash[:])+`"`)
-			http.ServeContent(w, r, "", e.ModTime, content)
+			http.ServeContent(w, r, "", e.ModTime, c)
 			return nil
 		}))
 	})
+}
+
+// begins looks whether what is asked for of a content can be read, while an error
+// can still be told.
+func begins(r *http.Request, c *content.Reader) error {
+	var at int64
+	_, _ = fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &at) // else it is the beginning, or near the end
+	if r.Method == http.MethodHead || at < 0 || at >= c.Size() {
+		return nil
+	}
+	_, err := c.ReadAt(make([]byte, 1), at)
+	return err
 }
 
 func (h *Home) write(w http.ResponseWriter, r *http.Request, in client.WriteRequest) error {
@@ -506,7 +522,7 @@ func (h *Home) scrub(ctx context.Context, _ *session, k *kept, in client.ScrubRe
 	return out, err
 }
 
-func (h *Home) clear(ctx context.Context, _ *session, k *kept, in client.ClearRequest) (out client.Cleared, err error) {
+func (h *Home) clear(ctx context.Context, s *session, k *kept, in client.ClearRequest) (out client.Cleared, err error) {
 	var r folder.Retention
 	for _, f := range []struct {
 		text string
@@ -522,6 +538,9 @@ func (h *Home) clear(ctx context.Context, _ *session, k *kept, in client.ClearRe
 		if *f.to = d; d == 0 {
 			*f.to = -1
 		}
+	}
+	if err := s.secure(ctx); err != nil {
+		return out, err
 	}
 	swept, err := k.folder.Clear(ctx, r)
 	return client.Cleared{Blocks: swept.Blocks, Bytes: swept.Bytes}, err

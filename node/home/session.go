@@ -18,11 +18,12 @@ import (
 
 // A session is a cloud while it is open, with all that depends on it.
 type session struct {
-	home   *Home
-	cloud  *cloud.Cloud
-	swarm  *swarm         // nil if there is none
-	drives *bridge.Drives // of others, while they are read
-	feeds  *feed.Feeds    // of this machine
+	home    *Home
+	cloud   *cloud.Cloud
+	swarm   *swarm         // nil if there is none
+	drives  *bridge.Drives // of others, while they are read
+	feeds   *feed.Feeds    // of this machine
+	archive *archive
 
 	ctx      context.Context
 	stop     context.CancelFunc
@@ -53,6 +54,7 @@ func (h *Home) open(ctx context.Context) (s *session, err error) {
 	s = &session{home: h, cloud: c, again: make(chan struct{}, 1), replaced: make(chan struct{}), folders: map[string]*kept{},
 		seen: map[string]time.Time{}, holdings: map[noise.Key]map[string]cloud.Holding{}, speeds: map[string]rate{}}
 	s.ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
+	s.archive = &archive{session: s}
 	s.drives = bridge.NewDrives(bridge.DrivesOptions{Open: s.openDrive, Clock: h.node.Clock()})
 	defer func() {
 		if err != nil {
@@ -88,6 +90,10 @@ func (s *session) poke() {
 // keepHouse frees contents that are past what is kept, once a day.
 func (s *session) keepHouse() {
 	for sleep(s.ctx, s.home.node.Clock(), houseEvery) {
+		if err := s.secure(s.ctx); err != nil {
+			s.home.node.Log.Warn("nothing is freed while a backup with what was freed before can't be made", "err", err)
+			continue
+		}
 		for _, k := range s.all() {
 			swept, err := k.folder.Clear(s.ctx, folder.Retention{})
 			switch {
@@ -160,6 +166,7 @@ func (s *session) over() bool {
 // close ends the session, once nobody uses it any more.
 func (s *session) close() (err error) {
 	s.stop()
+	s.archive.stop()
 	s.users.Wait()
 	err = s.drives.Close()
 	if s.swarm != nil {

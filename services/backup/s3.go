@@ -33,7 +33,9 @@ type S3 struct {
 
 const (
 	tries       = 4
+	partTries   = 2
 	tryTimeout  = 5 * time.Minute
+	partTimeout = 30 * time.Second // somebody waits to read
 	firstPause  = 500 * time.Millisecond
 	maxListing  = 16 << 20 // of one page
 	maxErrorXML = 64 << 10
@@ -90,7 +92,11 @@ func (s *S3) ask(ctx context.Context, q question) (b []byte, err error) {
 	if c == nil {
 		c = clock.System
 	}
-	for try := range tries {
+	n := tries
+	if q.part {
+		n = partTries
+	}
+	for try := range n {
 		if try > 0 {
 			over := make(chan struct{})
 			t := c.AfterFunc(firstPause<<(2*try-2), func() { close(over) })
@@ -112,7 +118,11 @@ func (s *S3) ask(ctx context.Context, q question) (b []byte, err error) {
 func (s *S3) askOnce(ctx context.Context, c clock.Clock, q question) (b []byte, again bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer c.AfterFunc(tryTimeout, func() { cancel(fmt.Errorf("no answer in %v", tryTimeout)) }).Stop()
+	timeout := tryTimeout
+	if q.part {
+		timeout = partTimeout
+	}
+	defer c.AfterFunc(timeout, func() { cancel(fmt.Errorf("no answer in %v", timeout)) }).Stop()
 	path := "/" + s.Bucket
 	if q.name != "" {
 		path += "/" + s.Prefix + q.name
