@@ -156,3 +156,35 @@ func TestWriteToGoesOnWhereItEnded(t *testing.T) {
 		t.Errorf("wrote %d bytes more (%v)", again, err)
 	}
 }
+
+// A part is written from anywhere to anywhere, and what follows it can be read after it.
+func TestCopyNWritesAPart(t *testing.T) {
+	s := newStore(t, Options{ChunkSize: 1 << 10})
+	data := randomBytes(3, 100_000)
+	ref := write(t, s, Ref{}, data)
+	r, err := s.NewReader(t.Context(), ref)
+	must(t, err)
+	defer r.Close()
+	rng := rand.New(rand.NewPCG(5, 5))
+	for range 200 {
+		from := rng.IntN(len(data))
+		n := rng.IntN(len(data) - from)
+		if _, err := r.Seek(int64(from), io.SeekStart); err != nil {
+			t.Fatal(err)
+		}
+		var part bytes.Buffer
+		if got, err := r.CopyN(&part, int64(n)); err != nil || got != int64(n) || !bytes.Equal(part.Bytes(), data[from:from+n]) {
+			t.Fatalf("%d bytes from %d: %d, %v", n, from, got, err)
+		}
+		next := make([]byte, min(10, len(data)-from-n))
+		if _, err := io.ReadFull(r, next); err != nil || !bytes.Equal(next, data[from+n:from+n+len(next)]) {
+			t.Fatalf("what follows %d bytes from %d: %v", n, from, err)
+		}
+	}
+	if _, err := r.Seek(-5, io.SeekEnd); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := r.CopyN(io.Discard, 6); n != 5 || err != io.EOF {
+		t.Errorf("beyond the end: %d, %v", n, err)
+	}
+}

@@ -98,29 +98,50 @@ func (r *Reader) Read(p []byte) (int, error) {
 
 // WriteTo implements io.WriterTo: it writes whole chunks, and reads those that
 // follow meanwhile.
-func (r *Reader) WriteTo(w io.Writer) (total int64, err error) {
+func (r *Reader) WriteTo(w io.Writer) (int64, error) { return r.writeTo(w, r.ref.Size) }
+
+// CopyN writes the next n bytes, as WriteTo does all. What is missing at the end is
+// io.EOF.
+func (r *Reader) CopyN(w io.Writer, n int64) (int64, error) {
+	total, err := r.writeTo(w, min(r.pos+n, r.ref.Size))
+	if err == nil && total < n {
+		err = io.EOF
+	}
+	return total, err
+}
+
+// writeTo writes what there is up to a byte.
+func (r *Reader) writeTo(w io.Writer, end int64) (total int64, err error) {
 	ctx, cancel := context.WithCancel(r.ctx)
 	next, at := r.pos, r.here
-	var loads []*loading // in order
-	var bytes int64      // that they bring
-	var spare [][]byte
+	var loads []*loader // that are reading, in order
+	var bytes int64     // that they bring
+	var all, spare []*loader
 	defer func() {
 		cancel()
-		for _, l := range loads {
-			<-l.done
+		for _, l := range all {
+			close(l.todo)
+		}
+		for _, l := range all {
+			for range l.done {
+				// until it has ended
+			}
 		}
 	}()
 	for {
-		for len(loads) < loadAhead && bytes < aheadBytes && next < r.ref.Size && err == nil {
+		for len(loads) < loadAhead && bytes < aheadBytes && next < end && err == nil {
 			if at, err = r.way(at, next); err != nil {
 				break // for when what comes before is written
 			}
 			r.ahead.at(r.ctx, at, next)
-			var buf []byte
+			var l *loader
 			if n := len(spare); n > 0 {
-				buf, spare = spare[n-1], spare[:n-1]
+				l, spare = spare[n-1], spare[:n-1]
+			} else {
+				l = r.newLoader(ctx)
+				all = append(all, l)
 			}
-			l := r.begin(ctx, at, buf)
+			l.begin(at, r.chunk(at))
 			loads = append(loads, l)
 			bytes += l.p.size
 			next = at.start + l.p.size
@@ -134,7 +155,7 @@ func (r *Reader) WriteTo(w io.Writer) (total int64, err error) {
 			return total, r.fail(l.err)
 		}
 		loads, bytes = loads[1:], bytes-l.p.size
-		part := l.data[r.pos-l.at.start:]
+		part := l.data[r.pos-l.at.start : min(l.p.size, end-l.at.start)]
 		n, err := w.Write(part)
 		r.pos += int64(n)
 		total += int64(n)
@@ -145,7 +166,7 @@ func (r *Reader) WriteTo(w io.Writer) (total int64, err error) {
 			return total, err
 		}
 		r.here = spot{path: l.at.path}
-		spare = append(spare, l.buf)
+		spare = append(spare, l)
 	}
 	if err != nil {
 		return total, r.fail(err)
@@ -156,27 +177,39 @@ func (r *Reader) WriteTo(w io.Writer) (total int64, err error) {
 // loadAhead is how many chunks are read at once by who reads all of them, at most.
 const loadAhead = 8
 
-// A loading is a chunk that is being read.
-type loading struct {
+// A loader reads one chunk after the other, in the same memory.
+type loader struct {
+	s    *Store
 	at   spot
 	p    pointer
 	buf  []byte // that it lies in, if it is large enough
-	done chan struct{}
-	data []byte // once done
+	data []byte
 	err  error
+
+	todo chan struct{} // closed when there is no more
+	done chan struct{} // closed when it has ended
+}
+
+// newLoader returns a loader that ends when its todo is closed.
+func (r *Reader) newLoader(ctx context.Context) *loader {
+	l := &loader{s: r.s, todo: make(chan struct{}, 1), done: make(chan struct{}, 1)}
+	go func() {
+		defer close(l.done)
+		for range l.todo {
+			l.data, l.err = l.s.chunk(ctx, l.p, l.buf)
+			l.done <- struct{}{}
+		}
+	}()
+	return l
 }
 
 // begin begins to read the chunk of a spot.
-func (r *Reader) begin(ctx context.Context, at spot, buf []byte) *loading {
-	l := &loading{at: at, p: r.chunk(at), buf: buf, done: make(chan struct{})}
-	if need := int(l.p.size) + blockRoom; cap(buf) < need && l.p.size <= int64(4*r.s.o.ChunkSize) {
-		l.buf = make([]byte, 0, max(need, 2*r.s.o.ChunkSize))
+func (l *loader) begin(at spot, p pointer) {
+	l.at, l.p = at, p
+	if need := int(p.size) + blockRoom; cap(l.buf) < need && p.size <= int64(4*l.s.o.ChunkSize) {
+		l.buf = make([]byte, 0, max(need, 2*l.s.o.ChunkSize))
 	}
-	go func() {
-		defer close(l.done)
-		l.data, l.err = r.s.chunk(ctx, l.p, l.buf)
-	}()
-	return l
+	l.todo <- struct{}{}
 }
 
 // blockRoom is more than what is read with a block.

@@ -49,15 +49,15 @@ func (c *Cutter) Max() int { return c.max }
 func (c *Cutter) Cut(p []byte) int {
 	table, sum := gear(), uint64(0)
 	p = p[:min(len(p), c.max)]
-	i := min(c.min, len(p))
-	for ; i < min(c.normal, len(p)); i++ {
-		if sum = sum<<1 + table[p[i]]; sum&c.early == 0 {
-			return i + 1
+	from, normal := min(c.min, len(p)), min(c.normal, len(p))
+	for i, b := range p[from:normal] {
+		if sum = sum<<1 + table[b]; sum&c.early == 0 {
+			return from + i + 1
 		}
 	}
-	for ; i < len(p); i++ {
-		if sum = sum<<1 + table[p[i]]; sum&c.late == 0 {
-			return i + 1
+	for i, b := range p[normal:] {
+		if sum = sum<<1 + table[b]; sum&c.late == 0 {
+			return normal + i + 1
 		}
 	}
 	return len(p)

@@ -820,16 +820,20 @@ func (d *disk) Blob(key, buf []byte) ([]byte, error) {
 }
 
 func (d *disk) blobFrom(r pebble.Reader, key, buf []byte) ([]byte, error) {
-	for try := 0; ; try++ {
-		value, err := d.getFrom(r, spaceBlob, key)
-		if !errors.Is(err, ErrNotFound) {
+	large := cap(buf) >= blobInline // who has room for a large one asks for one
+	for misses, moved := 0, 0; ; {
+		space := byte(spaceBlob)
+		if large {
+			space = spaceLarge
+		}
+		value, err := d.getFrom(r, space, key)
+		if errors.Is(err, ErrNotFound) && misses < 3 {
+			misses++ // both twice: one of another size may have come between
+			large = !large
+			continue
+		}
+		if err != nil || !large {
 			return value, err
-		}
-		if value, err = d.getFrom(r, spaceLarge, key); errors.Is(err, ErrNotFound) && try == 0 {
-			continue // one of another size may have come between
-		}
-		if err != nil {
-			return nil, err
 		}
 		p, ok := parsePointer(value)
 		if !ok {
@@ -838,7 +842,7 @@ func (d *disk) blobFrom(r pebble.Reader, key, buf []byte) ([]byte, error) {
 		data, err := d.segments.read(p, key, buf)
 		if errors.Is(err, fs.ErrNotExist) {
 			// The collector may have moved it since the pointer was read.
-			if try < 3 {
+			if moved++; moved <= 3 {
 				continue
 			}
 			return nil, fmt.Errorf("segment %d is missing: %w", p.segment, ErrCorrupt)

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cloudbevy/bevy/cloud/content"
 	"github.com/cloudbevy/bevy/hyper/clock"
 	"github.com/cloudbevy/bevy/services/s3/objects"
 )
@@ -255,22 +254,13 @@ func (c *call) stream(status int, o objects.Object, s span) error {
 	if _, err := w.Write(first); err != nil {
 		return http.ErrAbortHandler
 	}
-	if err := copyRest(w, r, s.n-int64(len(first)), s.start+s.n == o.Size); err != nil {
+	if _, err := r.CopyN(w, s.n-int64(len(first))); err != nil {
 		if c.ctx.Err() == nil {
 			c.d.o.Log.Warn("read object", "bucket", c.bucket, "key", c.key, "err", err)
 		}
 		return http.ErrAbortHandler
 	}
 	return nil
-}
-
-func copyRest(w io.Writer, r *content.Reader, n int64, toEnd bool) (err error) {
-	if toEnd {
-		_, err = r.WriteTo(w)
-	} else {
-		_, err = io.CopyN(w, r, n)
-	}
-	return err
 }
 
 // writer is where the answer goes. A client that takes nothing fails.
