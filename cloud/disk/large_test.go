@@ -177,7 +177,7 @@ func TestDeepTreesAndLongNames(t *testing.T) {
 	must(t, os.Chdir(filepath.Dir(a.dir)))
 	a.write("/other", "goes on")
 	a.sync()
-	a.wantNotice(CodeName)
+	a.wantNotice(CodeNameHere)
 	if e, err := a.cloud.stat(t.Context(), "/other"); e == nil || err != nil {
 		t.Error("what has a short name is not put")
 	}

@@ -228,7 +228,7 @@ func scanCode(err error) string {
 	case errors.Is(err, errKind):
 		return CodeSpecial
 	case errors.Is(err, errName):
-		return CodeName
+		return CodeNameHere
 	}
 	return CodeUnreadable
 }
@@ -513,7 +513,7 @@ func (r *round) put(ctx context.Context, path string, disk *stat, known *row, e 
 	if disk.kind != kindFile {
 		err := r.state(ctx, now, nil, over, &row{stat: *disk})
 		if errors.Is(err, errName) {
-			r.scanned(CodeName, path)
+			r.scanned(CodeNameHere, path)
 			err = nil
 		}
 		return err

@@ -189,7 +189,7 @@ func TestRealFoldersOfTwoDevices(t *testing.T) {
 	b.write("/in/a/folder", "new")
 	must(t, os.Symlink("no \xff text", b.at("/link")))
 	w.rest()
-	b.wantNotice(CodeName, "/link")
+	b.wantNotice(CodeNameHere, "/link")
 	b.remove("/link")
 	w.rest()
 	same(t, "other device", b.tree(), a.tree())

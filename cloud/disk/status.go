@@ -51,6 +51,7 @@ const (
 	CodeSpecial    = "special-file"
 	CodeUnstable   = "file-changing"
 	CodeName       = "illegal-name"
+	CodeNameHere   = "unkept-name"
 	CodeClash      = "name-clash"
 	CodeInTheWay   = "in-the-way"
 	CodeDenied     = "cannot-write"
@@ -77,6 +78,7 @@ var words = map[string]struct {
 	CodeSpecial:    {Info, "these are no files, folders or links, and are not kept", ""},
 	CodeUnstable:   {Info, "these change all the time, and are kept once they rest", ""},
 	CodeName:       {Warning, "these are kept in the cloud only: this system can't have their names", ""},
+	CodeNameHere:   {Warning, "these are not kept: their names, or what they lead to, are no text in UTF-8, or their paths are too long", ""},
 	CodeClash:      {Warning, "these are kept in the cloud only: this disk takes their names for those of others", ""},
 	CodeInTheWay:   {Warning, "these are kept in the cloud only: a file is where their folder should be, or the other way round", ""},
 	CodeDenied:     {Warning, "these can't be written: permission denied", ""},

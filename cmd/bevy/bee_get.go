@@ -74,7 +74,7 @@ func shown(s string) string {
 			if i > 0 {
 				out.WriteByte('\t')
 			}
-			out.WriteString(strings.ReplaceAll(escape([]byte(cell)), `\\`, `\`))
+			out.WriteString(oneLine(cell))
 		}
 		out.WriteByte('\n')
 	}

@@ -19,6 +19,9 @@ func FuzzEscapedBytesAreReadBack(f *testing.F) {
 		if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || unseen(r) }) || !utf8.ValidString(s) {
 			t.Errorf("escape(%q) is %q, which no terminal should get", p, s)
 		}
+		if s := oneLine(string(p)); strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || unseen(r) }) || oneLine(s) != s {
+			t.Errorf("oneLine(%q) is %q, which no terminal should get", p, s)
+		}
 		if got, err := unescape(s); err != nil || !bytes.Equal(got, p) {
 			t.Errorf("unescape(escape(%q)) is %q, %v", p, got, err)
 		}

@@ -18,6 +18,10 @@ func escape(p []byte) string {
 	return strings.ReplaceAll(s[1:len(s)-1], `\"`, `"`)
 }
 
+// oneLine is text without what a terminal would obey and not show: names come from
+// other machines. A backslash stays one.
+func oneLine(s string) string { return strings.ReplaceAll(escape([]byte(s)), `\\`, `\`) }
+
 // unescape returns the bytes that escape has written.
 func unescape(s string) ([]byte, error) {
 	out := make([]byte, 0, len(s))

@@ -50,9 +50,9 @@ func (a *app) doctor(ctx context.Context) error {
 			if !f.OK {
 				mark = "wrong"
 			}
-			line := fmt.Sprintf("%s  %-8s  %s", mark, f.Check, f.Result)
+			line := fmt.Sprintf("%s  %-8s  %s", mark, f.Check, oneLine(f.Result))
 			if f.Next != "" {
-				line += "\n                 try: " + f.Next
+				line += "\n                 try: " + oneLine(f.Next)
 			}
 			err = a.printLine(line)
 		}

@@ -173,12 +173,12 @@ func (a *app) report(err error) code {
 	if a.color(a.stderr) {
 		on, off = "\x1b[1;31m", "\x1b[0m"
 	}
-	a.say("%serror:%s %s", on, off, f.what)
+	a.say("%serror:%s %s", on, off, oneLine(f.what))
 	if f.cause != "" {
-		a.say("cause: %s", f.cause)
+		a.say("cause: %s", oneLine(f.cause))
 	}
 	if f.try != "" {
-		a.say("try:   %s", f.try)
+		a.say("try:   %s", oneLine(f.try))
 	}
 	return f.code
 }

@@ -165,9 +165,9 @@ func noticesText(list []client.Notice) string {
 		if n.Subject != "" {
 			text = n.Subject + ": " + text
 		}
-		fmt.Fprintf(&b, "%s  %s: %s", label, n.Severity, text)
+		fmt.Fprintf(&b, "%s  %s: %s", label, n.Severity, oneLine(text))
 		if n.Fix != "" {
-			fmt.Fprintf(&b, "\n         try: %s", n.Fix)
+			fmt.Fprintf(&b, "\n         try: %s", oneLine(n.Fix))
 		}
 		b.WriteByte('\n')
 	}

@@ -17,7 +17,13 @@ func newTable(headings ...string) *table {
 	return &table{rows: [][]string{headings}, right: map[int]bool{}, paints: map[[2]int]func(string) string{}}
 }
 
-func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
+func (t *table) add(cells ...string) {
+	row := make([]string, len(cells))
+	for i, cell := range cells {
+		row[i] = oneLine(cell)
+	}
+	t.rows = append(t.rows, row)
+}
 
 // paint colours a cell of the last row.
 func (t *table) paint(column int, f func(string) string) {
