@@ -38,13 +38,13 @@ func canned(name, owner string) (acl, bool) {
 	case "", "private", "bucket-owner-read", "bucket-owner-full-control", "aws-exec-read":
 		return acl{mine}, true
 	case "public-read":
-		return acl{{Group: everybody, Permission: read}, mine}, true
+		return acl{mine, {Group: everybody, Permission: read}}, true
 	case "public-read-write":
-		return acl{{Group: everybody, Permission: read}, {Group: everybody, Permission: write}, mine}, true
+		return acl{mine, {Group: everybody, Permission: read}, {Group: everybody, Permission: write}}, true
 	case "authenticated-read":
-		return acl{{Group: everyKey, Permission: read}, mine}, true
+		return acl{mine, {Group: everyKey, Permission: read}}, true
 	case "log-delivery-write":
-		return acl{{Group: logWriters, Permission: write}, {Group: logWriters, Permission: readACP}, mine}, true
+		return acl{mine, {Group: logWriters, Permission: write}, {Group: logWriters, Permission: readACP}}, true
 	}
 	return nil, false
 }
@@ -139,6 +139,9 @@ var aclHeaders = []struct {
 func (c *call) headerACL(h http.Header, owner string) (string, error) {
 	name := h.Get("X-Amz-Acl")
 	var list acl
+	if name != "" && hasGrants(h) {
+		return "", badRequest("Specifying both Canned ACLs and Header Grants is not allowed")
+	}
 	for _, kind := range aclHeaders {
 		for part := range strings.SplitSeq(h.Get(kind.name), ",") {
 			if strings.TrimSpace(part) == "" {
@@ -152,8 +155,6 @@ func (c *call) headerACL(h http.Header, owner string) (string, error) {
 		}
 	}
 	switch {
-	case name != "" && len(list) > 0:
-		return "", badRequest("Specifying both Canned ACLs and Header Grants is not allowed")
 	case len(list) > maxGrants:
 		return "", fail("MalformedACLError")
 	case len(list) > 0:
@@ -166,6 +167,15 @@ func (c *call) headerACL(h http.Header, owner string) (string, error) {
 		name = ""
 	}
 	return name, nil
+}
+
+func hasGrants(h http.Header) bool {
+	return slices.ContainsFunc(aclHeaders, func(kind struct {
+		name string
+		p    permission
+	}) bool {
+		return h.Get(kind.name) != ""
+	})
 }
 
 func (c *call) headerGrant(text string, p permission) (grant, error) {
@@ -218,11 +228,14 @@ func checkGroup(uri string) error {
 
 // readACL reads the list of a request: from headers or the body.
 func (c *call) readACL() (string, error) {
-	text, err := c.headerACL(c.r.Header, c.owner)
+	body, err := c.text(maxBody)
 	if err != nil {
 		return "", err
 	}
-	body, err := c.text(maxBody)
+	if len(body) > 0 && hasGrants(c.r.Header) {
+		return "", fail("UnexpectedContent")
+	}
+	text, err := c.headerACL(c.r.Header, c.owner)
 	if err != nil {
 		return "", err
 	}
@@ -244,6 +257,7 @@ func (c *call) parseXMLACL(body []byte, owner string) (string, error) {
 		List  *struct {
 			Grant []struct {
 				Grantee struct {
+					Type         string `xml:"http://www.w3.org/2001/XMLSchema-instance type,attr"`
 					ID           string
 					URI          string
 					EmailAddress string
@@ -258,6 +272,9 @@ func (c *call) parseXMLACL(body []byte, owner string) (string, error) {
 	list := acl{}
 	for _, g := range in.List.Grant {
 		if !slices.Contains([]permission{read, write, readACP, writeACP, full}, g.Permission) {
+			return "", fail("MalformedACLError")
+		}
+		if kind := g.Grantee.Type; kind != "" && kind != "CanonicalUser" && kind != "Group" && kind != "AmazonCustomerByEmail" {
 			return "", fail("MalformedACLError")
 		}
 		var err error
@@ -304,6 +321,11 @@ func (c *call) checkACL(ctx context.Context, text string) error {
 }
 
 func (c *call) putBucketACL() error {
+	if enforced, err := ownerEnforced(c.ctx, c.b); err != nil {
+		return err
+	} else if enforced && c.r.Header.Get("X-Amz-Acl") != "bucket-owner-full-control" {
+		return fail("AccessControlListNotSupported")
+	}
 	text, err := c.readACL()
 	if err != nil {
 		return err
@@ -358,9 +380,8 @@ func (c *call) getObjectACL() error {
 	return c.replyACL(parseACL(o.ACL, c.owner))
 }
 
-// replyACL answers with a list, groups first.
+// replyACL answers with a list.
 func (c *call) replyACL(list acl) error {
-	slices.SortStableFunc(list, func(a, b grant) int { return min(len(b.Group), 1) - min(len(a.Group), 1) })
 	d := newDocument("AccessControlPolicy")
 	d.owner("Owner", c.owner)
 	d.in("AccessControlList")

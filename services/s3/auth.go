@@ -123,6 +123,9 @@ func (c *call) may(a ask) error {
 			Action: actionName(a.action, a.version), Resource: policy.ARN(a.bucket.Name(), a.key), Values: c.values(a)})
 	}
 	switch {
+	case said == policy.Deny && !c.who.anonymous:
+		return failf("AccessDenied", "User: %s is not authorized to perform: %s on resource: %q with an explicit deny in a resource-based policy",
+			c.who.key, actionName(a.action, a.version), policy.ARN(a.bucket.Name(), a.key))
 	case said == policy.Deny:
 		return fail("AccessDenied")
 	case own:

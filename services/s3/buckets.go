@@ -72,16 +72,19 @@ func (c *call) count(name string, none, low, high int) (int, error) {
 	switch {
 	case errors.Is(err, strconv.ErrRange) && !strings.HasPrefix(text, "-"), err != nil:
 		return 0, badArgument(name, text, "Provided %s not an integer or within integer range", name)
+	case low > 0 && (int(n) < low || int(n) > high):
+		return 0, badArgument(name, text, "Argument %s must be an integer between %d and %d.", name, low, high)
 	case n < 0:
 		return 0, badArgument(name, text, "Argument %s must be an integer between 0 and 2147483647", name)
-	case int(n) < low:
-		return 0, badArgument(name, text, "Argument %s must be an integer between %d and %d", name, low, high)
 	}
 	return min(int(n), high), nil
 }
 
 func (c *call) createBucket() error {
-	if c.who.anonymous || !c.d.o.Allowed(c.who.key, c.bucket, true) {
+	if c.who.anonymous {
+		return failf("AccessDenied", "Anonymous users cannot invoke this API. Please authenticate.")
+	}
+	if !c.d.o.Allowed(c.who.key, c.bucket, true) {
 		return fail("AccessDenied")
 	}
 	if !goodBucket(c.bucket) {
@@ -169,12 +172,20 @@ func (c *call) headBucket() error {
 }
 
 func (c *call) deleteBucket() error {
-	err := c.b.Close()
+	state, err := c.b.State(c.ctx)
+	if err != nil {
+		return err
+	}
+	err = c.b.Close()
 	c.b = nil
 	if err != nil {
 		return err
 	}
-	if err := c.d.store.Drop(c.ctx, c.owner, c.bucket); err != nil {
+	err = c.d.store.Drop(c.ctx, c.owner, c.bucket)
+	if errors.Is(err, objects.ErrNotEmpty) && state.Versioning != "" {
+		return failf("BucketNotEmpty", "The bucket you tried to delete is not empty. You must delete all versions in the bucket.").with("BucketName", c.bucket)
+	}
+	if err != nil {
 		return bucketError(err, c.bucket)
 	}
 	return c.done(http.StatusNoContent)

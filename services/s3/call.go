@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/md5"
-	"encoding/hex"
 	"errors"
 	"io"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -187,6 +187,9 @@ func (b *impatient) Read(p []byte) (int, error) {
 
 // text reads a body that is text, as the headers say it has to be.
 func (c *call) text(limit int64) ([]byte, error) {
+	if strings.HasPrefix(c.r.Header.Get("X-Amz-Content-Sha256"), "STREAMING-") {
+		return nil, badRequest("The value of x-amz-content-sha256 header is invalid.")
+	}
 	d, err := digestOf(c.r.Header)
 	if err != nil {
 		return nil, err
@@ -323,6 +326,14 @@ func (c *call) setVersion(version string) {
 	}
 }
 
+// setPutVersion is setVersion for what was put. The version that all objects have in a
+// bucket whose versioning is suspended has no name worth telling.
+func (c *call) setPutVersion(version string) {
+	if version != objects.Null {
+		c.setVersion(version)
+	}
+}
+
 // version is the one that is asked for.
 func (c *call) version() (string, error) {
 	if c.query.Has("versionId") && c.query.Get("versionId") == "" {
@@ -332,9 +343,13 @@ func (c *call) version() (string, error) {
 	return v, checkVersion(v)
 }
 
+// versionText is what version ids look like, those of other servers, too: such a one is
+// of no object here, another is a mistake.
+var versionText = regexp.MustCompile(`^[A-Za-z0-9._+/-]{20}[A-Za-z0-9._+/-]*$`)
+
 // checkVersion refuses what can be no version.
 func checkVersion(v string) error {
-	if _, err := hex.DecodeString(v); v != "" && v != objects.Null && (err != nil || len(v) != versionSize) {
+	if v != "" && v != objects.Null && !versionText.MatchString(v) {
 		return badArgument("versionId", v, "Invalid version id specified")
 	}
 	return nil

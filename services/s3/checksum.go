@@ -4,7 +4,9 @@ import (
 	"crypto/md5"
 	"crypto/sha1"
 	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/base64"
+	"encoding/hex"
 	"hash"
 	"hash/crc32"
 	"hash/crc64"
@@ -14,6 +16,7 @@ import (
 	"strings"
 
 	"github.com/cloudbevy/bevy/services/internal/sigv4"
+	"github.com/cloudbevy/bevy/services/internal/xxhash"
 	"github.com/cloudbevy/bevy/services/s3/objects"
 )
 
@@ -37,6 +40,11 @@ var algorithms = []algorithm{
 	{"CRC64NVME", 8, func() hash.Hash { return crc64.New(nvme) }, true, false},
 	{"SHA1", 20, sha1.New, false, true},
 	{"SHA256", 32, sha256.New, false, true},
+	{"SHA512", 64, sha512.New, false, true},
+	{"MD5", md5.Size, md5.New, false, true},
+	{"XXHASH64", 8, func() hash.Hash { return xxhash.New64() }, false, true},
+	{"XXHASH3", 8, func() hash.Hash { return xxhash.New3() }, false, true},
+	{"XXHASH128", 16, func() hash.Hash { return xxhash.New128() }, false, true},
 }
 
 // byName returns an algorithm, or nil.
@@ -107,6 +115,7 @@ func digestOf(h http.Header) (*digest, error) {
 		}
 		d.md5 = b
 	}
+	text := ""
 	for name, values := range h {
 		kind, ok := strings.CutPrefix(strings.ToLower(name), checksumHeader)
 		if !ok || kind == "algorithm" || kind == "type" || kind == "mode" {
@@ -119,11 +128,13 @@ func digestOf(h http.Header) (*digest, error) {
 		if d.algo != nil || len(values) > 1 {
 			return nil, badRequest("Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.")
 		}
-		want, ok := a.parse(values[0])
-		if !ok {
-			return nil, badRequest("Value for %s header is invalid.", a.header())
+		d.algo, text = a, values[0]
+	}
+	if d.algo != nil {
+		var ok bool
+		if d.want, ok = d.algo.parse(text); !ok {
+			return nil, badRequest("Value for %s header is invalid.", d.algo.header())
 		}
-		d.algo, d.want = a, want
 	}
 	if err := d.readTrailer(h.Get("X-Amz-Trailer")); err != nil {
 		return nil, err
@@ -172,14 +183,14 @@ func (d *digest) readAlgorithm(h http.Header) error {
 }
 
 func badAlgorithm() *Error {
-	return badRequest("Checksum algorithm provided is unsupported. Please try again with any of the valid types: [CRC32, CRC32C, CRC64NVME, SHA1, SHA256]")
+	return badRequest("Checksum algorithm provided is unsupported. Please try again with any of the valid types: [CRC32, CRC32C, CRC64NVME, MD5, SHA1, SHA256, SHA512, XXHASH128, XXHASH3, XXHASH64]")
 }
 
 // check compares what was read with what was said.
 func (d *digest) check(sum [md5.Size]byte, trailer http.Header) (objects.Checksum, error) {
 	if d.md5 != nil && string(d.md5) != string(sum[:]) {
 		return objects.Checksum{}, fail("BadDigest").
-			with("ExpectedDigest", base64.StdEncoding.EncodeToString(d.md5)).with("CalculatedDigest", base64.StdEncoding.EncodeToString(sum[:]))
+			with("ExpectedDigest", hex.EncodeToString(d.md5)).with("CalculatedDigest", base64.StdEncoding.EncodeToString(sum[:]))
 	}
 	if d.algo == nil {
 		return objects.Checksum{}, nil

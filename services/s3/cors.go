@@ -45,6 +45,11 @@ func readCORS(_ *call, body []byte) (any, error) {
 				return nil, badRequest("AllowedOrigin \"%s\" can not have more than one wildcard.", o)
 			}
 		}
+		for _, h := range append(slices.Clone(r.AllowedHeader), r.ExposeHeader...) {
+			if !headerName(h, "*") {
+				return nil, badRequest("AllowedHeader \"%s\" contains invalid character.", h)
+			}
+		}
 		for _, h := range r.AllowedHeader {
 			if strings.Count(h, "*") > 1 {
 				return nil, badRequest("AllowedHeader \"%s\" can not have more than one wildcard.", h)
@@ -57,6 +62,16 @@ func readCORS(_ *call, body []byte) (any, error) {
 		}
 	}
 	return in, nil
+}
+
+// headerName reports whether a text can be the name of a header (RFC 9110 §5.6.2), but
+// for some letters.
+func headerName(text, also string) bool {
+	const marks = "!#$%&'*+-.^_`|~"
+	return text != "" && !strings.ContainsFunc(text, func(r rune) bool {
+		letter := r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z'
+		return !letter && !strings.ContainsRune(marks+also, r)
+	})
 }
 
 // oneStar matches a pattern with at most one star.
@@ -156,6 +171,9 @@ func (c *call) preflight() error {
 	}
 	var headers []string
 	for h := range strings.SplitSeq(c.r.Header.Get("Access-Control-Request-Headers"), ",") {
+		if strings.TrimSpace(h) != "" && !headerName(strings.Trim(h, " "), "") {
+			return failf("BadRequest", "Access-Control-Request-Headers \"%s\" contains invalid character.", h)
+		}
 		if h = strings.ToLower(strings.TrimSpace(h)); h != "" {
 			headers = append(headers, h)
 		}

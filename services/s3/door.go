@@ -43,8 +43,7 @@ const (
 	smallObject    = 64 << 10    // bytes of one that is read at once
 	drainSize      = 16 << 20    // bytes that are read of what is refused
 	drainTime      = 5 * time.Second
-	versionSize    = 32 // letters of a version's id
-	firstExpiry    = 10 * time.Minute
+	firstExpiry    = time.Minute
 	expiryInterval = 6 * time.Hour
 )
 
@@ -78,6 +77,12 @@ type Options struct {
 	Hosts []string
 	// Region is the one that is told; us-east-1 when "".
 	Region string
+	// Tidies says whether the door does in a bucket by itself what its lifecycle says;
+	// in all when nil.
+	Tidies func(ctx context.Context, app, bucket string) bool
+	// Tidied is when that was done last, and Tidy told when it was done.
+	Tidied time.Time
+	Tidy   func(time.Time)
 	// Clock is the machine's clock if it is nil.
 	Clock clock.Clock
 	// Log is told what goes wrong inside.
@@ -128,7 +133,8 @@ func New(_ context.Context, o Options) (*Door, error) {
 	d.ctx, d.stop = context.WithCancel(context.Background())
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.timer = o.Clock.AfterFunc(firstExpiry, d.expireAll)
+	wait := o.Tidied.Add(expiryInterval).Sub(o.Clock.Now())
+	d.timer = o.Clock.AfterFunc(min(max(wait, firstExpiry), expiryInterval), d.expireAll)
 	return d, nil
 }
 

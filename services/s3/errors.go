@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/cloudbevy/bevy/services/internal/sigv4"
 	"github.com/cloudbevy/bevy/services/s3/objects"
@@ -211,24 +212,27 @@ func signatureError(s *sigv4.Error) *Error {
 		return failf("AuthorizationHeaderMalformed", "The authorization header is malformed; %s", s.Message)
 	case sigv4.BadQuery:
 		return say("AuthorizationQueryParametersError")
-	case sigv4.Unsigned, sigv4.Expired, sigv4.Denied:
+	case sigv4.BadHeader:
+		return badArgument("Authorization", s.Value, "%s", s.Message)
+	case sigv4.BadHash:
+		return badArgument("x-amz-content-sha256", s.Value, "%s", s.Message)
+	case sigv4.Unsigned:
+		return say("AccessDenied").with("HeadersNotSigned", s.Value)
+	case sigv4.NoDate, sigv4.Expired, sigv4.Denied:
 		return say("AccessDenied")
 	case sigv4.UnknownKey:
-		return fail("InvalidAccessKeyId")
+		return fail("InvalidAccessKeyId").with("AWSAccessKeyId", s.Value)
 	case sigv4.Mismatch:
-		e := say("SignatureDoesNotMatch")
-		if s.ToSign != "" {
-			e = e.with("StringToSign", s.ToSign)
-		}
-		if s.Canonical != "" {
-			e = e.with("CanonicalRequest", s.Canonical)
-		}
-		return e
+		return mismatch(s)
 	case sigv4.Skewed:
 		return fail("RequestTimeTooSkewed").with("MaxAllowedSkewMilliseconds", "900000")
 	case sigv4.BadPayload:
 		return say("XAmzContentSHA256Mismatch")
 	case sigv4.BadChunk:
+		return fail("IncompleteBody")
+	case sigv4.BadTrailer:
+		return fail("MalformedTrailerError")
+	case sigv4.BadStream:
 		return say("InvalidRequest")
 	case sigv4.NoLength:
 		return fail("MissingContentLength")
@@ -239,3 +243,17 @@ func signatureError(s *sigv4.Error) *Error {
 	}
 	return say("AccessDenied")
 }
+
+// mismatch says what was signed here, so that somebody can find the difference.
+func mismatch(s *sigv4.Error) *Error {
+	e := failf("SignatureDoesNotMatch", "%s", s.Message)
+	for _, x := range [][2]string{{"AWSAccessKeyId", s.AccessKey}, {"StringToSign", s.ToSign}, {"SignatureProvided", s.Signature}, {"StringToSignBytes", spaced(s.ToSign)},
+		{"CanonicalRequest", s.Canonical}, {"CanonicalRequestBytes", spaced(s.Canonical)}} {
+		if x[1] != "" {
+			e = e.with(x[0], x[1])
+		}
+	}
+	return e
+}
+
+func spaced(text string) string { return strings.TrimSpace(fmt.Sprintf("% x", text)) }

@@ -32,7 +32,10 @@ type form struct {
 func readForm(r *http.Request) (*form, error) {
 	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || kind != "multipart/form-data" || params["boundary"] == "" {
-		return nil, failf("MalformedPOSTRequest", "The body of your POST request is not well-formed multipart/form-data.")
+		if err == nil && kind == "multipart/form-data" {
+			return nil, fail("MalformedPOSTRequest")
+		}
+		return nil, fail("PreconditionFailed").with("Condition", "Bucket POST must be of the enclosure-type multipart/form-data")
 	}
 	parts := multipart.NewReader(r.Body, params["boundary"])
 	f := &form{fields: map[string]string{}}
@@ -84,7 +87,7 @@ func (c *call) postObject() error {
 	if v := c.d.o.Verifier; v != nil && (f.fields["policy"] != "" || f.fields["x-amz-signature"] != "" || f.fields["x-amz-credential"] != "" || f.fields["awsaccesskeyid"] != "") {
 		posted, err := v.VerifyForm(c.ctx, f.fields, c.bucket)
 		if err != nil {
-			return formSignature(err)
+			return formSignature(err, f.fields)
 		}
 		limits = *posted
 		c.who = caller{app: c.d.o.App(posted.AccessKey), key: posted.AccessKey}
@@ -103,14 +106,16 @@ func (c *call) postObject() error {
 }
 
 // formSignature says what is wrong with the signature of a form.
-func formSignature(err error) error {
+func formSignature(err error, fields map[string]string) error {
 	var s *sigv4.Error
 	if !errors.As(err, &s) {
 		return err
 	}
 	switch s.Kind {
-	case sigv4.Missing, sigv4.Malformed, sigv4.Incomplete, sigv4.BadScope:
-		return failf("InvalidArgument", "%s", s.Message)
+	case sigv4.BadScope:
+		return badArgument("x-amz-credential", fields["x-amz-credential"], "%s", s.Message)
+	case sigv4.Missing, sigv4.Malformed, sigv4.Incomplete:
+		return badArgument(s.Value, fields[strings.ToLower(s.Value)], "%s", s.Message)
 	}
 	return err
 }

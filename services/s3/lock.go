@@ -11,6 +11,9 @@ import (
 // noLocks is what is said where locks were not switched on.
 func noLocks() *Error { return badRequest("Bucket is missing Object Lock Configuration") }
 
+// noLocksPut is noLocks for a put, as S3 says it then.
+func noLocksPut() *Error { return badRequest("Bucket is missing ObjectLockConfiguration") }
+
 // lockOf reads the lock that a new object is to have.
 func (c *call) lockOf(h http.Header) (l objects.Lock, err error) {
 	mode, until, hold := h.Get("X-Amz-Object-Lock-Mode"), h.Get("X-Amz-Object-Lock-Retain-Until-Date"), h.Get("X-Amz-Object-Lock-Legal-Hold")
@@ -19,11 +22,11 @@ func (c *call) lockOf(h http.Header) (l objects.Lock, err error) {
 	}
 	switch {
 	case (mode == "") != (until == ""):
-		return l, badArgument("x-amz-object-lock-mode", mode, "x-amz-object-lock-retain-until-date and x-amz-object-lock-mode must both be supplied")
+		return l, badArgument("x-amz-object-lock-mode", mode, "x-amz-object-lock-retain-until-date and x-amz-object-lock-mode must both be supplied.")
 	case hold != "" && hold != "ON" && hold != "OFF":
 		return l, badArgument("x-amz-object-lock-legal-hold", hold, "Legal Hold must be either of 'ON' or 'OFF'")
 	}
-	l.Hold = hold == "ON"
+	l.Hold, l.NoHold = hold == "ON", hold == "OFF"
 	if mode != "" {
 		if mode != objects.Governance && mode != objects.Compliance {
 			return l, badArgument("x-amz-object-lock-mode", mode, "Unknown wormMode directive.")
@@ -43,7 +46,7 @@ func (c *call) lockOf(h http.Header) (l objects.Lock, err error) {
 	}
 	s, err := c.b.State(c.ctx)
 	if err == nil && !s.Locks {
-		err = noLocks()
+		err = noLocksPut()
 	}
 	return l, err
 }
@@ -145,18 +148,15 @@ func (c *call) locked() (objects.Object, string, error) {
 	if err := checkVersion(version); err != nil {
 		return objects.Object{}, "", err
 	}
-	s, err := c.b.State(c.ctx)
-	if err != nil {
-		return objects.Object{}, "", err
-	}
-	if !s.Locks {
-		return objects.Object{}, "", noLocks()
-	}
 	o, err := c.b.Head(c.ctx, c.key, version)
 	if err != nil {
 		return o, version, c.readError(o, err, version)
 	}
-	return o, version, nil
+	s, err := c.b.State(c.ctx)
+	if err == nil && !s.Locks {
+		err = noLocks()
+	}
+	return o, version, err
 }
 
 func (c *call) putRetention() error {
@@ -248,6 +248,9 @@ func (c *call) getHold() error {
 	o, _, err := c.locked()
 	if err != nil {
 		return err
+	}
+	if !o.Lock.Hold && !o.Lock.NoHold {
+		return fail("NoSuchObjectLockConfiguration")
 	}
 	d := newDocument("LegalHold")
 	d.put("Status", map[bool]string{true: "ON", false: "OFF"}[o.Lock.Hold])

@@ -42,6 +42,9 @@ func (c *call) createUpload() error {
 // readAlgorithm reads which checksum an object of parts is to have.
 func readAlgorithm(h http.Header, o *objects.UploadOptions) error {
 	name, kind := h.Get("X-Amz-Checksum-Algorithm"), strings.ToUpper(h.Get("X-Amz-Checksum-Type"))
+	if kind != "" && kind != "COMPOSITE" && kind != "FULL_OBJECT" {
+		return badRequest("Value for x-amz-checksum-type header is invalid.")
+	}
 	if name == "" {
 		if kind != "" {
 			return badRequest("The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header.")
@@ -56,13 +59,11 @@ func readAlgorithm(h http.Header, o *objects.UploadOptions) error {
 	switch kind {
 	case "":
 		o.Composite = a.composite
-	case "COMPOSITE", "FULL_OBJECT":
+	default:
 		o.Composite = kind == "COMPOSITE"
 		if o.Composite && !a.composite || !o.Composite && !a.full {
 			return badRequest("The %s checksum type cannot be used with the %s checksum algorithm.", kind, strings.ToLower(a.name))
 		}
-	default:
-		return badRequest("Value for x-amz-checksum-type header is invalid.")
 	}
 	return nil
 }
@@ -260,23 +261,44 @@ func (c *call) listParts() error {
 
 // xmlPart is a part that an object is to be made of.
 type xmlPart struct {
-	PartNumber        int
+	PartNumber        *int
 	ETag              string
 	ChecksumCRC32     string
 	ChecksumCRC32C    string
 	ChecksumCRC64NVME string
 	ChecksumSHA1      string
 	ChecksumSHA256    string
+	ChecksumSHA512    string
+	ChecksumMD5       string
+	ChecksumXXHASH64  string
+	ChecksumXXHASH3   string
+	ChecksumXXHASH128 string
 }
 
 // checksum returns the one that the part was said to have.
-func (p xmlPart) checksum() (*algorithm, string) {
-	for i, text := range []string{p.ChecksumCRC32, p.ChecksumCRC32C, p.ChecksumCRC64NVME, p.ChecksumSHA1, p.ChecksumSHA256} {
-		if text != "" {
-			return &algorithms[i], text
+func (p xmlPart) checksum() (a *algorithm, sum []byte, err error) {
+	texts := []string{p.ChecksumCRC32, p.ChecksumCRC32C, p.ChecksumCRC64NVME, p.ChecksumSHA1, p.ChecksumSHA256, p.ChecksumSHA512, p.ChecksumMD5,
+		p.ChecksumXXHASH64, p.ChecksumXXHASH3, p.ChecksumXXHASH128}
+	all, last, ok := "", "", true
+	for i, text := range texts {
+		if text == "" {
+			continue
 		}
+		ok = ok && a == nil
+		a, last = &algorithms[i], text
+		all += a.name + ":" + text + ";"
 	}
-	return nil, ""
+	if a == nil {
+		return nil, nil, nil
+	}
+	if ok {
+		all = last
+		sum, ok = a.parse(last)
+	}
+	if !ok {
+		return nil, nil, badArgument("Checksum", all, "Invalid Base64 or multiple checksums present in request")
+	}
+	return a, sum, nil
 }
 
 func (c *call) completeUpload() error {
@@ -306,11 +328,11 @@ func (c *call) completeUpload() error {
 	if o.If, err = writeConditions(c.r.Header); err != nil {
 		return err
 	}
-	list, err := completeParts(in.Part, u)
-	if err != nil {
+	if err := c.completeChecksum(u, sums, &o); err != nil {
 		return err
 	}
-	if err := c.completeChecksum(u, sums, &o); err != nil {
+	list, err := completeParts(in.Part, u)
+	if err != nil {
 		return err
 	}
 	put, err := c.b.Complete(c.ctx, c.key, u.ID, list, o)
@@ -320,7 +342,7 @@ func (c *call) completeUpload() error {
 	if err != nil {
 		return c.putError(err)
 	}
-	c.setVersion(put.Version)
+	c.setPutVersion(put.Version)
 	c.setExpiration(put)
 	c.setEncryption()
 	d := newDocument("CompleteMultipartUploadResult")
@@ -350,30 +372,30 @@ func completeParts(in []xmlPart, u objects.Upload) ([]objects.CompletePart, erro
 	out := make([]objects.CompletePart, len(in))
 	last := 0
 	for i, p := range in {
-		if p.PartNumber < 1 || p.PartNumber > objects.MaxPart {
-			return nil, badArgument("PartNumber", strconv.Itoa(p.PartNumber), "PartNumber must be >= 1")
-		}
-		if p.PartNumber <= last {
-			return nil, fail("InvalidPartOrder")
-		}
-		last = p.PartNumber
-		if p.ETag == "" {
+		if p.PartNumber == nil || p.ETag == "" {
 			return nil, fail("MalformedXML")
 		}
-		out[i] = objects.CompletePart{Number: p.PartNumber, ETag: unquote(p.ETag)}
-		a, text := p.checksum()
+		n := *p.PartNumber
+		if n < 1 || n > objects.MaxPart {
+			return nil, badArgument("PartNumber", strconv.Itoa(n), "PartNumber must be >= 1")
+		}
+		if n <= last {
+			return nil, fail("InvalidPartOrder")
+		}
+		last = n
+		out[i] = objects.CompletePart{Number: n, ETag: unquote(p.ETag)}
+		a, sum, err := p.checksum()
+		if err != nil {
+			return nil, err
+		}
 		if a == nil {
 			if u.Composite {
-				return nil, badRequest("The upload was created using a %s checksum. The complete request must include the checksum for each part. It was missing for part %d in the request.", strings.ToLower(u.Algorithm), p.PartNumber)
+				return nil, badRequest("The upload was created using a %s checksum. The complete request must include the checksum for each part. It was missing for part %d in the request.", strings.ToLower(u.Algorithm), n)
 			}
 			continue
 		}
 		if u.Algorithm != "" && a.name != u.Algorithm {
-			return nil, failf("BadDigest", "The %s you specified for part %d did not match what we received.", strings.ToLower(a.name), p.PartNumber)
-		}
-		sum, ok := a.parse(text)
-		if !ok {
-			return nil, fail("InvalidPart").with("PartNumber", strconv.Itoa(p.PartNumber))
+			return nil, failf("BadDigest", "The %s you specified for part %d did not match what we received.", strings.ToLower(a.name), n)
 		}
 		if u.Algorithm != "" {
 			out[i].Checksum = sum
@@ -384,22 +406,39 @@ func completeParts(in []xmlPart, u objects.Upload) ([]objects.CompletePart, erro
 
 // completeChecksum says what checksum the whole gets, and what it has to be.
 func (c *call) completeChecksum(u objects.Upload, h http.Header, o *objects.CompleteOptions) error {
-	if kind := h.Get("X-Amz-Checksum-Type"); kind != "" && u.Algorithm != "" && !strings.EqualFold(kind, checksumType(u.Composite)) {
+	sums := 0
+	for i := range algorithms {
+		sums += len(h.Values(algorithms[i].header()))
+	}
+	if sums > 1 {
+		return badRequest("Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.")
+	}
+	kind := h.Get("X-Amz-Checksum-Type")
+	if kind != "" && !strings.EqualFold(kind, "COMPOSITE") && !strings.EqualFold(kind, "FULL_OBJECT") {
+		return badRequest("Value for x-amz-checksum-type header is invalid.")
+	}
+	if kind != "" && u.Algorithm != "" && !strings.EqualFold(kind, checksumType(u.Composite)) {
 		return badRequest("The upload was created using the %s checksum mode. The complete request must use the same checksum mode.", checksumType(u.Composite))
 	}
 	size := int64(-1)
 	if text := h.Get("X-Amz-Mp-Object-Size"); text != "" {
-		n, ok := number(text)
-		if !ok {
-			return badRequest("Value for x-amz-mp-object-size header is invalid.")
+		n, err := strconv.ParseInt(text, 10, 64)
+		switch {
+		case err != nil:
+			return badRequest("Value for x-amz-mp-object-size header is invalid: '%.40s'", text)
+		case n < 0:
+			return badRequest("Value for x-amz-mp-object-size header is less than zero: '%d'", n)
 		}
 		size = n
 	}
 	a := byName(u.Algorithm)
 	want := ""
 	if a != nil {
-		want, _, _ = strings.Cut(h.Get(a.header()), "-")
-		if _, ok := a.parse(want); want != "" && !ok {
+		var count string
+		var counted bool
+		want, count, counted = strings.Cut(h.Get(a.header()), "-")
+		_, ok := a.parse(want)
+		if _, isNumber := number(count); want != "" && (!ok || counted && (!isNumber || !u.Composite)) {
 			return badRequest("Value for %s header is invalid.", a.header())
 		}
 	}
@@ -436,7 +475,7 @@ func (c *call) abortUpload() error {
 		if err != nil {
 			return err
 		}
-		if at, ok := httpTime(text); !ok || at.Unix() != u.Created.Unix() {
+		if at, ok := httpTime(text); !ok || at.Unix() != u.Created.Unix() && !at.After(c.d.o.Clock.Now()) {
 			return fail("PreconditionFailed")
 		}
 	}

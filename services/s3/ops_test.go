@@ -354,7 +354,7 @@ func TestFormsAreTaken(t *testing.T) {
 	post(policy([]string{"starts-with", "$success_action_redirect", ""}), "key", "up/a b", "success_action_redirect", "http://x/y?z=1").want(t, "with a redirect", 303).
 		has(t, "Location", "http://x/y?z=1&bucket=bbb&key=up/a%20b&etag=%22"+strings.Trim(w.do("HEAD", "/bbb/up/a", "").get("ETag"), `"`)+"%22")
 	w.anon("POST", "/bbb", "nothing", "Content-Type", "multipart/form-data; boundary=x").want(t, "no form", 400)
-	w.anon("POST", "/bbb", "nothing", "Content-Type", "text/plain").want(t, "no form", 400, "MalformedPOSTRequest")
+	w.anon("POST", "/bbb", "nothing", "Content-Type", "text/plain").want(t, "no form", 412, "enclosure-type")
 	w.clock.Advance(2 * time.Hour)
 	post(policy(), "key", "up/a").want(t, "too late", 403, "expired")
 }
@@ -363,7 +363,7 @@ func TestLocksHold(t *testing.T) {
 	w := newWorld(t)
 	w.do("PUT", "/bbb", "").want(t, "make bucket", 200)
 	w.do("GET", "/bbb?object-lock", "").want(t, "no locks", 404, "ObjectLockConfigurationNotFoundError")
-	w.do("PUT", "/bbb/k?legal-hold", "<LegalHold><Status>ON</Status></LegalHold>").want(t, "hold without locks", 400, "InvalidRequest")
+	w.do("PUT", "/bbb/k?legal-hold", "<LegalHold><Status>ON</Status></LegalHold>").want(t, "hold of nothing", 404, "NoSuchKey")
 	w.do("PUT", "/locked", "", "X-Amz-Bucket-Object-Lock-Enabled", "true").want(t, "make bucket", 200)
 	w.do("PUT", "/locked?object-lock", "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention><Mode>GOVERNANCE</Mode><Days>1</Days></DefaultRetention></Rule></ObjectLockConfiguration>").want(t, "a default", 200)
 	w.do("GET", "/locked?object-lock", "").want(t, "get it", 200, "<Days>1</Days>", "GOVERNANCE")
@@ -423,7 +423,7 @@ func TestSignaturesAreLookedAt(t *testing.T) {
 	r.URL.Path = "/bbb/other"
 	w.serve(r).want(t, "another address", 403, "SignatureDoesNotMatch", "<StringToSign>")
 	w.anon("GET", "/bbb/k", "", "Authorization", "AWS owner:AAAA", "Date", w.clock.Now().Format("Mon, 02 Jan 2006 15:04:05 GMT")).want(t, "version 2", 403, "SignatureDoesNotMatch")
-	w.anon("GET", "/bbb/k", "", "Authorization", "Basic eDp5").want(t, "basic", 400, "InvalidRequest")
+	w.anon("GET", "/bbb/k", "", "Authorization", "Basic eDp5").want(t, "basic", 400, "Unsupported Authorization Type")
 	w.anon("GET", "/bbb/k?%zz", "").want(t, "a bad query", 400, "InvalidURI")
 }
 

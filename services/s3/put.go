@@ -212,7 +212,7 @@ func (c *call) putError(err error) error {
 // setPut says in headers what was put.
 func (c *call) setPut(o objects.Object) {
 	c.setETag(o)
-	c.setVersion(o.Version)
+	c.setPutVersion(o.Version)
 	setChecksum(c.h, o.Checksum, o.Parts)
 	c.h.Set("x-amz-object-size", strconv.FormatInt(o.Size, 10))
 	c.setEncryption()
@@ -227,6 +227,11 @@ type source struct {
 func parseSource(text string) (source, error) {
 	bad := badArgument("x-amz-copy-source", text, "Copy Source must mention the source bucket and key: sourcebucket/sourcekey")
 	path, query, hasQuery := strings.Cut(text, "?versionId=")
+	for _, mark := range []string{"%3FVERSIONID=", "%3FVERSIONID%3D"} { // as some clients write it
+		if at := strings.Index(strings.ToUpper(text), mark); !hasQuery && at >= 0 {
+			path, query, hasQuery = text[:at], text[at+len(mark):], true
+		}
+	}
 	var s source
 	if hasQuery {
 		v, err := url.QueryUnescape(query)
@@ -237,7 +242,7 @@ func parseSource(text string) (source, error) {
 	}
 	path, err := url.PathUnescape(path)
 	if err != nil {
-		return s, badArgument("x-amz-copy-source", text, "Invalid copy source encoding.")
+		return s, badArgument("x-amz-copy-source", text, "Invalid copy source encoding")
 	}
 	var ok bool
 	s.bucket, s.key, ok = strings.Cut(strings.TrimPrefix(path, "/"), "/")
@@ -280,6 +285,9 @@ func (c *call) headSource(b *objects.Bucket, owner string, s source) (objects.Ob
 	if want := c.r.Header.Get("X-Amz-Source-Expected-Bucket-Owner"); want != "" && want != canonicalID(owner) && want != account && want != owner {
 		return objects.Object{}, fail("AccessDenied")
 	}
+	if err := checkVersion(s.version); err != nil {
+		return objects.Object{}, err
+	}
 	o, err := b.Head(c.ctx, s.key, s.version)
 	if o.Marker && s.version != "" {
 		return o, badRequest("The source of a copy request may not specifically refer to a delete marker by version id.")
@@ -304,7 +312,7 @@ func (c *call) directive(name string) (replace bool, err error) {
 	case "REPLACE":
 		return true, nil
 	default:
-		return false, badArgument(strings.ToLower(name), v, "Unknown %s directive.", strings.TrimPrefix(strings.ToLower(name), "x-amz-"))
+		return false, badArgument(strings.ToLower(name), v, "Unknown %s directive.", strings.TrimSuffix(strings.TrimPrefix(strings.ToLower(name), "x-amz-"), "-directive"))
 	}
 }
 
@@ -357,7 +365,7 @@ func (c *call) copyObject() error {
 	if err != nil {
 		return c.putError(err)
 	}
-	c.setVersion(put.Version)
+	c.setPutVersion(put.Version)
 	c.setEncryption()
 	d := newDocument("CopyObjectResult")
 	d.time("LastModified", put.Modified)

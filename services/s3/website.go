@@ -22,11 +22,13 @@ type website struct {
 }
 
 type routingRule struct {
-	Condition *struct {
-		KeyPrefixEquals             string `xml:",omitempty"`
-		HTTPErrorCodeReturnedEquals string `xml:"HttpErrorCodeReturnedEquals,omitempty"`
-	} `xml:",omitempty"`
-	Redirect redirect
+	Condition *routingCondition `xml:",omitempty"`
+	Redirect  redirect
+}
+
+type routingCondition struct {
+	KeyPrefixEquals             string `xml:",omitempty"`
+	HTTPErrorCodeReturnedEquals string `xml:"HttpErrorCodeReturnedEquals,omitempty"`
 }
 
 type redirect struct {
@@ -46,7 +48,7 @@ func readWebsite(_ *call, body []byte) (any, error) {
 	}
 	if all := in.RedirectAllRequestsTo; all != nil {
 		if in.IndexDocument != nil || in.ErrorDocument != nil || in.RoutingRules != nil {
-			return nil, failf("InvalidArgument", "RedirectAllRequestsTo cannot be provided in conjunction with other Routing Rules.")
+			return nil, fail("MalformedXML")
 		}
 		if all.HostName == "" {
 			return nil, fail("MalformedXML")
@@ -57,10 +59,10 @@ func readWebsite(_ *call, body []byte) (any, error) {
 		return nil, failf("InvalidArgument", "A value for IndexDocument Suffix must be provided if RedirectAllRequestsTo is empty")
 	}
 	if s := in.IndexDocument.Suffix; s == "" || strings.Contains(s, "/") {
-		return nil, failf("InvalidArgument", "The IndexDocument Suffix is not well formed")
+		return nil, badArgument("IndexDocument", s, "The IndexDocument Suffix is not well formed")
 	}
 	if in.ErrorDocument != nil && in.ErrorDocument.Key == "" {
-		return nil, fail("MalformedXML")
+		return nil, badArgument("ErrorDocument", "", "The ErrorDocument Key is not well formed")
 	}
 	if in.RoutingRules == nil {
 		return in, nil
@@ -69,6 +71,15 @@ func readWebsite(_ *call, body []byte) (any, error) {
 		return nil, badRequest("%d routing rules provided, the number of routing rules in a website configuration is limited to %d.", len(in.RoutingRules.RoutingRule), maxRoutes)
 	}
 	for _, r := range in.RoutingRules.RoutingRule {
+		if r.Condition != nil && *r.Condition == (routingCondition{}) || r.Redirect == (redirect{}) {
+			return nil, fail("MalformedXML")
+		}
+		if r.Condition != nil && r.Condition.HTTPErrorCodeReturnedEquals != "" {
+			code := r.Condition.HTTPErrorCodeReturnedEquals
+			if n, err := strconv.Atoi(code); err != nil || n < 400 || n > 599 {
+				return nil, badRequest("The provided HTTP error code (%s) is not valid. Valid codes are 4XX or 5XX.", code)
+			}
+		}
 		if err := r.Redirect.check(); err != nil {
 			return nil, err
 		}
@@ -84,7 +95,7 @@ func (r *redirect) check() error {
 		return badRequest("You can only define ReplaceKeyPrefix or ReplaceKey but not both.")
 	}
 	if code := r.HTTPRedirectCode; code != "" {
-		if n, err := strconv.Atoi(code); err != nil || n < 301 || n > 308 {
+		if n, err := strconv.Atoi(code); err != nil || n < 301 || n > 308 || n == 306 {
 			return badRequest("The provided HTTP redirect code (%s) is not valid. Valid codes are 3XX except 300.", code)
 		}
 	}

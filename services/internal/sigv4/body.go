@@ -9,6 +9,7 @@ import (
 	"hash"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -69,7 +70,7 @@ func (b *Body) Read(p []byte) (int, error) {
 	b.left -= int64(n)
 	switch {
 	case b.sized && b.left < 0:
-		err = fail(Short, "There is more data than was announced")
+		err = fail(Short, "You did not provide the number of bytes specified by the Content-Length HTTP header")
 	case b.sized && b.left > 0 && err == io.EOF:
 		err = fail(Short, "You did not provide the number of bytes specified by the Content-Length HTTP header")
 	case errors.Is(err, io.ErrUnexpectedEOF):
@@ -77,6 +78,16 @@ func (b *Body) Read(p []byte) (int, error) {
 	}
 	b.err = err
 	return n, err
+}
+
+// goodPayload reports whether a value of X-Amz-Content-Sha256 is one.
+func goodPayload(payload string) bool {
+	switch payload {
+	case unsignedPayload, signedChunks, signedTrailer, unsignedTrailer:
+		return true
+	}
+	_, err := hex.DecodeString(payload)
+	return err == nil && len(payload) == 64
 }
 
 // newBody returns the body of a request with that payload.
@@ -96,14 +107,14 @@ func newBody(r *http.Request, payload string, sig *chain) (*Body, error) {
 			return nil, fail(NoLength, "X-Amz-Decoded-Content-Length must say how long the data is")
 		}
 		b.Length = n
-		c := &chunks{r: bufio.NewReaderSize(body, maxLine), trailer: b.Trailer, wants: payload != signedChunks}
+		c := &chunks{r: bufio.NewReaderSize(body, maxLine), trailer: b.Trailer, wants: payload != signedChunks, names: trailerNames(r.Header)}
 		if payload != unsignedTrailer {
 			c.sig, c.hash = sig, sha256.New()
 		}
 		b.read = c.Read
 	default:
-		if len(payload) != 64 {
-			return nil, fail(BadPayload, "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, STREAMING-… or a valid sha256 value.")
+		if !goodPayload(payload) {
+			return nil, fail(BadPayload, "The provided 'x-amz-content-sha256' header does not match what was computed.")
 		}
 		h := sha256.New()
 		b.sum = payload
@@ -121,6 +132,11 @@ func newBody(r *http.Request, payload string, sig *chain) (*Body, error) {
 	}
 	b.left, b.sized = b.Length, b.Length >= 0
 	return b, nil
+}
+
+// trailerNames are the trailers that a request announces.
+func trailerNames(h http.Header) []string {
+	return strings.FieldsFunc(strings.ToLower(h.Get("X-Amz-Trailer")), func(r rune) bool { return r == ',' || r == ' ' })
 }
 
 // A chain is the signatures of chunks, each of which is over the one before.
@@ -152,6 +168,7 @@ type chunks struct {
 	sig     *chain // nil if chunks are not signed
 	hash    hash.Hash
 	wants   bool // trailers
+	names   []string
 	trailer http.Header
 
 	left      int64 // of the chunk
@@ -219,7 +236,7 @@ func (c *chunks) head() error {
 		return nil
 	}
 	var ok bool
-	if c.signature, ok = strings.CutPrefix(extension, "chunk-signature="); !ok {
+	if c.signature, ok = strings.CutPrefix(extension, "chunk-signature="); !ok || len(c.signature) != 2*sha256.Size {
 		return fail(BadChunk, "A chunk has no signature")
 	}
 	c.hash.Reset()
@@ -279,12 +296,18 @@ func (c *chunks) end() error {
 			if c.sig == nil {
 				return fail(BadChunk, "A trailer makes no sense")
 			}
+			if len(value) != 2*sha256.Size {
+				return fail(BadChunk, "The signature of the trailers is not one")
+			}
 			sum := sha256.Sum256([]byte(text.String()))
 			if err := c.sig.next(algorithm+"-TRAILER", hex.EncodeToString(sum[:]), value); err != nil {
 				return err
 			}
 			signed = true
 			continue
+		}
+		if !slices.Contains(c.names, name) {
+			return fail(BadTrailer, "The request contained trailing data that was not well-formed or did not conform to our published schema.")
 		}
 		text.WriteString(name + ":" + value + "\n")
 		c.trailer.Add(name, value)

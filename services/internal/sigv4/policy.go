@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -24,9 +25,12 @@ type Posted struct {
 // the file, whose length has to be looked at by the caller. bucket is that of the
 // address.
 func (v *Verifier) VerifyForm(ctx context.Context, fields map[string]string, bucket string) (*Posted, error) {
-	policy := fields["policy"]
-	if policy == "" {
-		return nil, fail(Missing, "The form has no policy")
+	policy, ok := fields["policy"]
+	if policy == "" && ok {
+		return nil, fail(BadPolicy, "Invalid Policy: Expecting '{' but found End-of-Input")
+	}
+	if !ok {
+		return nil, noField("policy")
 	}
 	if len(policy) > maxPolicy {
 		return nil, fail(BadPolicy, "The policy is too long")
@@ -38,13 +42,18 @@ func (v *Verifier) VerifyForm(ctx context.Context, fields map[string]string, buc
 		}
 		return v.verifyFormV2(fields, key, bucket)
 	}
+	for _, name := range []string{"x-amz-algorithm", "x-amz-credential", "x-amz-signature", "x-amz-date"} {
+		if fields[name] == "" {
+			return nil, noField(name)
+		}
+	}
 	if fields["x-amz-algorithm"] != algorithm {
-		return nil, fail(Malformed, "x-amz-algorithm only supports \"AWS4-HMAC-SHA256\"")
+		return nil, about(Malformed, "X-Amz-Algorithm", "Only AWS4-HMAC-SHA256 is supported")
 	}
 	s := &signature{signature: fields["x-amz-signature"]}
 	var err error
 	if s.at, err = time.Parse(timeFormat, fields["x-amz-date"]); err != nil {
-		return nil, fail(Malformed, "x-amz-date must be in the ISO8601 Long Format")
+		return nil, about(Malformed, "X-Amz-Date", "X-Amz-Date must be formated via ISO8601 Long format")
 	}
 	if err := v.setCredential(s, fields["x-amz-credential"], Malformed); err != nil {
 		return nil, err
@@ -54,10 +63,15 @@ func (v *Verifier) VerifyForm(ctx context.Context, fields map[string]string, buc
 		return nil, err
 	}
 	if !same(sign(signingKey(key.Secret, s.date, s.region, s.service), policy), s.signature) {
-		return nil, fail(Mismatch, "The signature of the policy does not match")
+		return nil, &Error{Kind: Mismatch, Message: "The request signature we calculated does not match the signature you provided. Check your key and signing method.",
+			ToSign: policy, AccessKey: s.accessKey, Signature: s.signature}
 	}
 	out := &Posted{Principal: key.Principal, AccessKey: s.accessKey, MaxLength: math.MaxInt64}
 	return out, v.checkPolicy(policy, fields, bucket, out)
+}
+
+func noField(name string) error {
+	return about(Missing, name, "Bucket POST must contain a field named '%s'.  If it is specified, please check the order of the fields.", name)
 }
 
 // checkPolicy looks whether a form is as its policy says.
@@ -67,14 +81,28 @@ func (v *Verifier) checkPolicy(encoded string, fields map[string]string, bucket 
 	var parts map[string]json.RawMessage
 	var expiration string
 	var conditions []json.RawMessage
-	if err != nil || json.Unmarshal(text, &parts) != nil {
+	switch {
+	case err != nil:
+		return fail(BadPolicy, "Invalid Policy: invalid Base64 encoding.")
+	case json.Unmarshal(text, &parts) != nil:
 		return fail(BadPolicy, "Invalid Policy: Invalid JSON.")
 	}
-	if json.Unmarshal(parts["conditions"], &conditions) != nil || len(conditions) == 0 {
-		return fail(BadPolicy, "Invalid Policy: Policy missing conditions.")
+	for name := range parts {
+		if name != "expiration" && name != "conditions" {
+			return fail(BadPolicy, "Invalid Policy: Unexpected: %q", name)
+		}
 	}
-	if json.Unmarshal(parts["expiration"], &expiration) != nil {
+	switch {
+	case parts["expiration"] == nil:
 		return fail(BadPolicy, "Invalid Policy: Policy missing expiration.")
+	case json.Unmarshal(parts["expiration"], &expiration) != nil:
+		return fail(BadPolicy, "Invalid Policy: Invalid 'expiration' value: '%.40s'", parts["expiration"])
+	case parts["conditions"] == nil:
+		return fail(BadPolicy, "Invalid Policy: Policy missing conditions.")
+	case json.Unmarshal(parts["conditions"], &conditions) != nil:
+		return fail(BadPolicy, "Invalid Policy: Invalid 'conditions' value: must be a List.")
+	case len(conditions) == 0:
+		return fail(BadPolicy, "Invalid Policy: Policy missing conditions.")
 	}
 	end, err := time.Parse(time.RFC3339, expiration)
 	if err != nil {
@@ -95,7 +123,10 @@ func (v *Verifier) checkPolicy(encoded string, fields map[string]string, bucket 
 			return err
 		}
 	}
-	free := []string{"policy", "x-amz-signature", "signature", "file", "bucket", "awsaccesskeyid"}
+	if !spoken["bucket"] {
+		return fail(Denied, "Invalid according to Policy: Extra input fields: bucket")
+	}
+	free := []string{"policy", "x-amz-signature", "signature", "file", "awsaccesskeyid"}
 	for name := range fields {
 		if !spoken[name] && !slices.Contains(free, name) && !strings.HasPrefix(name, "x-ignore-") && !strings.HasPrefix(name, "x-amz-checksum-") {
 			return fail(Denied, "Invalid according to Policy: Extra input fields: %s", name)
@@ -107,32 +138,44 @@ func (v *Verifier) checkPolicy(encoded string, fields map[string]string, bucket 
 // checkCondition looks at one condition: {"name": "value"}, ["eq", "$name",
 // "value"], ["starts-with", "$name", "value"] or ["content-length-range", 1, 2].
 func checkCondition(raw json.RawMessage, value func(string) string, spoken map[string]bool, out *Posted) error {
-	failed := fail(Denied, "Invalid according to Policy: Policy Condition failed: %.200s", raw)
-	var exact map[string]string
+	var exact map[string]any
 	if json.Unmarshal(raw, &exact) == nil {
-		if len(exact) == 0 {
+		if len(exact) != 1 {
 			return fail(BadPolicy, "Invalid Policy: Invalid Simple-Condition: Simple-Conditions must have exactly one property specified.")
 		}
 		for name, want := range exact {
+			text, ok := want.(string)
+			if !ok {
+				return fail(BadPolicy, "Invalid Policy: Invalid Simple-Condition: value must be a string.")
+			}
 			name = strings.ToLower(name)
 			spoken[name] = true
-			if value(name) != want {
-				return failed
+			if value(name) != text {
+				return fail(Denied, "Invalid according to Policy: Policy Condition failed: [\"eq\", %q, %.200q]", "$"+name, text)
 			}
 		}
 		return nil
 	}
 	var list []any
-	if json.Unmarshal(raw, &list) != nil || len(list) != 3 {
-		return fail(BadPolicy, "A condition of the policy can't be read")
+	if json.Unmarshal(raw, &list) != nil {
+		return fail(BadPolicy, "Invalid Policy: Invalid condition test: must be a List or Object.")
 	}
-	kind, _ := list[0].(string)
-	kind = strings.ToLower(kind)
+	if len(list) == 0 {
+		return fail(BadPolicy, "Invalid Policy: Invalid Condition: missing operation identifier.")
+	}
+	said, _ := list[0].(string)
+	kind := strings.ToLower(said)
+	switch {
+	case kind != "eq" && kind != "starts-with" && kind != "content-length-range":
+		return fail(BadPolicy, "Invalid Policy: Invalid Condition: unknown operation '%.40s'.", said)
+	case len(list) != 3:
+		return fail(BadPolicy, "Invalid Policy: Invalid %s: wrong number of arguments.", kind)
+	}
 	if kind == "content-length-range" {
-		low, ok1 := list[1].(float64)
-		high, ok2 := list[2].(float64)
+		low, ok1 := length(list[1])
+		high, ok2 := length(list[2])
 		if !ok1 || !ok2 || low < 0 || high < low {
-			return fail(BadPolicy, "A condition of the policy can't be read")
+			return fail(BadPolicy, "Invalid Policy: Invalid content-length-range: the bounds make no sense.")
 		}
 		out.MinLength, out.MaxLength = max(out.MinLength, int64(low)), min(out.MaxLength, int64(min(high, 1<<62)))
 		return nil
@@ -141,18 +184,24 @@ func checkCondition(raw json.RawMessage, value func(string) string, spoken map[s
 	want, ok := list[2].(string)
 	name, dollar := strings.CutPrefix(strings.ToLower(name), "$")
 	if !ok || !dollar {
-		return fail(BadPolicy, "A condition of the policy can't be read")
+		return fail(BadPolicy, "Invalid Policy: Invalid %s: a field begins with '$', and its value is a string.", kind)
 	}
 	spoken[name] = true
-	switch got := value(name); {
-	case kind == "eq" && got == want:
-	case kind == "starts-with" && (strings.HasPrefix(got, want) || name == "content-type" && eachStarts(got, want)):
-	case kind != "eq" && kind != "starts-with":
-		return fail(BadPolicy, "A condition of the policy can't be read")
-	default:
-		return failed
+	got := value(name)
+	if kind == "eq" && got == want || kind == "starts-with" && (strings.HasPrefix(got, want) || name == "content-type" && eachStarts(got, want)) {
+		return nil
 	}
-	return nil
+	return fail(Denied, "Invalid according to Policy: Policy Condition failed: %.200s", raw)
+}
+
+// length reads a bound, which some clients write as a string.
+func length(v any) (float64, bool) {
+	if text, ok := v.(string); ok {
+		n, err := strconv.ParseUint(text, 10, 62)
+		return float64(n), err == nil
+	}
+	n, ok := v.(float64)
+	return n, ok
 }
 
 // eachStarts is for content types, which may be a list.

@@ -54,20 +54,36 @@ const (
 	NoLength   Kind = "MissingContentLength"
 	BadPolicy  Kind = "InvalidPolicyDocument"
 	Denied     Kind = "AccessDenied" // by a policy
+	// BadHeader is an Authorization header that S3 does not know, NoDate a request that
+	// does not say when it was made, BadHash a value of X-Amz-Content-Sha256 that is none.
+	BadHeader  Kind = "InvalidArgument"
+	NoDate     Kind = "MissingDate"
+	BadHash    Kind = "InvalidSHA256"
+	BadTrailer Kind = "MalformedTrailerError"
+	BadStream  Kind = "InvalidRequest"
 )
 
 // An Error is why a request is refused.
 type Error struct {
 	Kind    Kind
 	Message string
-	// Canonical and ToSign are what was signed here, for a Mismatch.
-	Canonical, ToSign string
+	// Value is what it is about: an access key, the names of headers, or a header's value.
+	Value string
+	// Canonical and ToSign are what was signed here, and AccessKey and Signature what was
+	// given, for a Mismatch.
+	Canonical, ToSign    string
+	AccessKey, Signature string
 }
 
 func (e *Error) Error() string { return string(e.Kind) + ": " + e.Message }
 
 func fail(kind Kind, format string, args ...any) error {
 	return &Error{Kind: kind, Message: fmt.Sprintf(format, args...)}
+}
+
+// about is fail with what it is about.
+func about(kind Kind, value, format string, args ...any) error {
+	return &Error{Kind: kind, Message: fmt.Sprintf(format, args...), Value: value}
 }
 
 // ErrUnknownKey is what Keys returns for a key that there is not.
@@ -152,6 +168,9 @@ func (v *Verifier) Verify(r *http.Request) (*Signed, error) {
 	if payload == "" {
 		return nil, fail(Malformed, "Missing required header for this request: x-amz-content-sha256")
 	}
+	if !goodPayload(payload) {
+		return nil, about(BadHash, payload, "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, STREAMING-UNSIGNED-PAYLOAD-TRAILER, STREAMING-AWS4-HMAC-SHA256-PAYLOAD, STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER, STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD, STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD-TRAILER or a valid sha256 value.")
+	}
 	key, signing, err := v.check(r, s, payload)
 	if err != nil {
 		return nil, err
@@ -171,7 +190,7 @@ func (v *Verifier) Anonymous(r *http.Request) (*Body, error) {
 	case "":
 		payload = unsignedPayload
 	case signedChunks, signedTrailer:
-		return nil, fail(BadChunk, "Anonymous requests don't support this x-amz-content-sha256 value. Please use UNSIGNED-PAYLOAD or STREAMING-UNSIGNED-PAYLOAD-TRAILER.")
+		return nil, fail(BadStream, "Anonymous requests don't support this x-amz-content-sha256 value. Please use UNSIGNED-PAYLOAD or STREAMING-UNSIGNED-PAYLOAD-TRAILER.")
 	}
 	return newBody(r, payload, nil)
 }
@@ -214,6 +233,11 @@ func (v *Verifier) parse(r *http.Request) (*signature, error) {
 
 func (v *Verifier) parseHeader(r *http.Request, header string) (*signature, error) {
 	kind, rest, _ := strings.Cut(strings.TrimSpace(header), " ")
+	if v.Service == "s3" {
+		if err := s3Header(header, kind, rest); err != nil {
+			return nil, err
+		}
+	}
 	if kind != algorithm {
 		if strings.HasPrefix(kind, "AWS4-") {
 			return nil, fail(Incomplete, "Unsupported AWS 'algorithm': '%.40s'", kind)
@@ -239,6 +263,9 @@ func (v *Verifier) parseHeader(r *http.Request, header string) (*signature, erro
 	if date == "" {
 		at, err = http.ParseTime(r.Header.Get("Date"))
 	}
+	if err != nil && v.Service == "s3" {
+		return nil, fail(NoDate, "AWS authentication requires a valid Date or x-amz-date header.")
+	}
 	if err != nil {
 		return nil, fail(Incomplete, "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header.")
 	}
@@ -249,13 +276,44 @@ func (v *Verifier) parseHeader(r *http.Request, header string) (*signature, erro
 	return s, v.setCredential(s, params["Credential"], Malformed)
 }
 
+// s3Header refuses a header in the words of S3.
+func s3Header(header, kind, rest string) error {
+	switch {
+	case kind == algorithm && rest == "", !strings.Contains(header, " "):
+		return about(BadHeader, header, "Authorization header is invalid -- one and only one ' ' (space) required.")
+	case kind != algorithm:
+		return about(BadHeader, kind, "Unsupported Authorization Type")
+	}
+	parts := strings.Split(rest, ",")
+	if len(parts) != 3 {
+		return fail(Malformed, "the authorization header requires three components: Credential, SignedHeaders, and Signature.")
+	}
+	params := map[string]string{}
+	for _, part := range parts {
+		name, value, ok := strings.Cut(strings.TrimSpace(part), "=")
+		if !ok || value == "" {
+			return fail(Malformed, "the authorization component %q is malformed.", strings.TrimSpace(part))
+		}
+		params[name] = value
+	}
+	for _, name := range []string{"Credential", "SignedHeaders", "Signature"} {
+		if params[name] == "" {
+			return fail(Malformed, "missing %s.", name)
+		}
+	}
+	return nil
+}
+
 func (v *Verifier) parseQuery(query url.Values) (*signature, error) {
-	if query.Get("X-Amz-Algorithm") != algorithm {
+	if query.Get("X-Amz-Algorithm") == "AWS4-ECDSA-P256-SHA256" {
 		return nil, fail(BadQuery, "X-Amz-Algorithm only supports \"AWS4-HMAC-SHA256\"")
+	}
+	if query.Get("X-Amz-Algorithm") != algorithm {
+		return nil, fail(BadQuery, "X-Amz-Algorithm only supports \"AWS4-HMAC-SHA256 and AWS4-ECDSA-P256-SHA256\"")
 	}
 	for _, name := range []string{"X-Amz-Credential", "X-Amz-Signature", "X-Amz-SignedHeaders", "X-Amz-Date", "X-Amz-Expires"} {
 		if query.Get(name) == "" || len(query[name]) > 1 {
-			return nil, fail(BadQuery, "Query-string authentication version 4 requires the %s parameter once", name)
+			return nil, fail(BadQuery, "Query-string authentication version 4 requires the X-Amz-Algorithm, X-Amz-Credential, X-Amz-Signature, X-Amz-Date, X-Amz-SignedHeaders, and X-Amz-Expires parameters.")
 		}
 	}
 	s := &signature{signature: query.Get("X-Amz-Signature"), presigned: true}
@@ -292,12 +350,15 @@ func (s *signature) setHeaders(list string, kind Kind) error {
 // setCredential takes a credential apart. An access key may have slashes in it.
 func (v *Verifier) setCredential(s *signature, credential string, kind Kind) error {
 	parts := strings.Split(credential, "/")
+	if len(parts) < 5 && v.Service == "s3" {
+		return fail(BadScope, "the Credential is mal-formed; expecting \"<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request\".")
+	}
 	if len(parts) < 5 {
 		return fail(kind, "Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term, got '%.80s'", credential)
 	}
 	n := len(parts) - 4
 	if v.Service == "s3" {
-		return v.setScope(s, parts[:n], parts[n:], kind)
+		return v.setScope(s, parts[:n], parts[n:])
 	}
 	s.accessKey = strings.Join(parts[:n], "/")
 	s.date, s.region, s.service = parts[n], parts[n+1], parts[n+2]
@@ -316,19 +377,21 @@ func (v *Verifier) setCredential(s *signature, credential string, kind Kind) err
 }
 
 // setScope is setCredential in the words of S3.
-func (v *Verifier) setScope(s *signature, key, scope []string, kind Kind) error {
+func (v *Verifier) setScope(s *signature, key, scope []string) error {
 	s.accessKey = strings.Join(key, "/")
 	s.date, s.region, s.service = scope[0], scope[1], scope[2]
 	_, err := time.Parse("20060102", s.date)
 	switch {
-	case err != nil:
-		return fail(kind, "incorrect date format %q. This date in the credential must be in the format \"yyyyMMdd\".", s.date)
-	case s.service != v.Service:
-		return fail(BadScope, "incorrect service %q. This endpoint belongs to \"s3\".", s.service)
-	case v.Region != "" && s.region != v.Region:
-		return fail(BadScope, "the region %q is wrong; expecting %q", s.region, v.Region)
 	case scope[3] != terminator:
 		return fail(BadScope, "incorrect terminal %q. This endpoint uses \"aws4_request\".", scope[3])
+	case s.service != v.Service:
+		return fail(BadScope, "incorrect service %q. This endpoint belongs to \"s3\".", s.service)
+	case err != nil:
+		return fail(BadScope, "incorrect date format %q. This date in the credential must be in the format \"yyyyMMdd\".", s.date)
+	case v.Region != "" && s.region != v.Region:
+		return fail(BadScope, "the region %q is wrong; expecting %q", s.region, v.Region)
+	case s.date != s.at.Format("20060102") && s.presigned:
+		return fail(BadQuery, "Invalid credential date %q. This date is not the same as X-Amz-Date: %q.", s.date, s.at.Format("20060102"))
 	case s.date != s.at.Format("20060102"):
 		return fail(BadScope, "Invalid credential date. Date is not the same as X-Amz-Date.")
 	}
@@ -355,7 +418,8 @@ func (v *Verifier) check(r *http.Request, s *signature, payload string) (Key, []
 	toSign := algorithm + "\n" + s.at.Format(timeFormat) + "\n" + s.scope() + "\n" + hex.EncodeToString(sum[:])
 	signing := signingKey(key.Secret, s.date, s.region, s.service)
 	if !same(sign(signing, toSign), s.signature) {
-		return Key{}, nil, &Error{Mismatch, "The request signature we calculated does not match the signature you provided. Check your key and signing method.", canonical, toSign}
+		return Key{}, nil, &Error{Kind: Mismatch, Message: "The request signature we calculated does not match the signature you provided. Check your key and signing method.",
+			Canonical: canonical, ToSign: toSign, AccessKey: s.accessKey, Signature: s.signature}
 	}
 	return key, signing, nil
 }
@@ -363,7 +427,7 @@ func (v *Verifier) check(r *http.Request, s *signature, payload string) (Key, []
 func (v *Verifier) key(ctx context.Context, accessKey string) (Key, error) {
 	key, err := v.Keys(ctx, accessKey)
 	if errors.Is(err, ErrUnknownKey) {
-		return Key{}, fail(UnknownKey, "The AWS Access Key Id you provided does not exist in our records.")
+		return Key{}, about(UnknownKey, accessKey, "The AWS Access Key Id you provided does not exist in our records.")
 	}
 	if err != nil {
 		return Key{}, fmt.Errorf("look up access key: %w", err)
@@ -394,14 +458,19 @@ func (v *Verifier) checkTime(s *signature) error {
 // checkSigned refuses requests with headers of AWS that were not signed: whoever
 // is in between could have put them there.
 func (s *signature) checkSigned(r *http.Request) error {
+	var unsigned []string
 	for name := range r.Header {
 		name = strings.ToLower(name)
 		if strings.HasPrefix(name, "x-amz-") && !slices.Contains(s.headers, name) {
 			if name == "x-amz-content-sha256" && s.presigned {
 				continue // the signature is over its value anyway
 			}
-			return fail(Unsigned, "There were headers present in the request which were not signed: %s", name)
+			unsigned = append(unsigned, name)
 		}
+	}
+	if len(unsigned) > 0 {
+		slices.Sort(unsigned)
+		return about(Unsigned, strings.Join(unsigned, ", "), "There were headers present in the request which were not signed")
 	}
 	return nil
 }

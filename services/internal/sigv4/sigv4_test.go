@@ -204,6 +204,7 @@ func TestTrailersAreReadAndChecked(t *testing.T) {
 		r := httptest.NewRequest("PUT", "/", nil)
 		setBody(r, body)
 		r.Header.Set("X-Amz-Decoded-Content-Length", "66560")
+		r.Header.Set("X-Amz-Trailer", "x-amz-checksum-crc32c, x-amz-checksum-crc32")
 		b, err := newBody(r, payload, &chain{key, "20130524T000000Z", "20130524/us-east-1/s3/aws4_request", "106e2a8a18243abcf37539882f36619c00e2dfc72633413f02d3b74544bfeb8e"})
 		if err != nil {
 			t.Fatal(err)
@@ -220,6 +221,9 @@ func TestTrailersAreReadAndChecked(t *testing.T) {
 	}
 	if _, err := read(signedTrailer, strings.Replace(body, "x-amz-trailer-signature:%s\r\n", "", 1)); err == nil {
 		t.Error("trailers without a signature were let through")
+	}
+	if _, err := read(unsignedTrailer, "10000\r\n"+a+"\r\n400\r\n"+a[:1024]+"\r\n0\r\nx-amz-checksum-sha1:abc=\r\n\r\n"); err == nil {
+		t.Error("a trailer that was not announced was let through")
 	}
 	b, err = read(unsignedTrailer, "10000\r\n"+a+"\r\n400\r\n"+a[:1024]+"\r\n0\r\nx-amz-checksum-crc32:abc=\r\n\r\n")
 	if err != nil || b.Trailer.Get("X-Amz-Checksum-Crc32") != "abc=" {
@@ -247,15 +251,15 @@ func TestWhatIsWrongIsToldByKind(t *testing.T) {
 	}{
 		"nothing":         {func(*http.Request, *Verifier) {}, ""},
 		"no header":       {func(r *http.Request, _ *Verifier) { r.Header.Del("Authorization") }, Missing},
-		"another kind":    {auth("AWS4-HMAC-SHA256 ", "Basic "), Missing},
-		"another hash":    {auth("AWS4-HMAC-SHA256", "AWS4-HMAC-SHA1"), Incomplete},
-		"no signature":    {auth("Signature=", "S="), Incomplete},
+		"another kind":    {auth("AWS4-HMAC-SHA256 ", "Basic "), BadHeader},
+		"another hash":    {auth("AWS4-HMAC-SHA256", "AWS4-HMAC-SHA1"), BadHeader},
+		"no signature":    {auth("Signature=", "S="), Malformed},
 		"wrong signature": {auth("Signature=f", "Signature=e"), Mismatch},
 		"unknown key":     {auth("AKIAIOSFODNN7EXAMPLE", "AKIAIOSFODNN7EXAMPLF"), UnknownKey},
 		"another service": {auth("/s3/", "/dynamodb/"), BadScope},
 		"another region":  {auth("us-east-1", "us-west-1"), BadScope},
 		"another day":     {auth("20130524/", "20130525/"), BadScope},
-		"short":           {auth("/aws4_request", ""), Malformed},
+		"short":           {auth("/aws4_request", ""), BadScope},
 		"host unsigned":   {auth("host;", ""), Malformed},
 		"method":          {func(r *http.Request, _ *Verifier) { r.Method = "PUT" }, Mismatch},
 		"path":            {func(r *http.Request, _ *Verifier) { r.URL.Path = "/x" }, Mismatch},

@@ -67,10 +67,11 @@ const (
 	fieldVersioning
 	fieldLocks
 	fieldDefault
+	fieldNoHold
 )
 
 // Checksum algorithms by their numbers.
-var algorithms = []string{"", "CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256"}
+var algorithms = []string{"", "CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256", "SHA512", "MD5", "XXHASH64", "XXHASH3", "XXHASH128"}
 
 // Lock modes by their numbers.
 var modes = []string{"", Governance, Compliance}
@@ -166,6 +167,9 @@ func (a *attributes) encode() []byte {
 		v := compact.AppendUint([]byte{byte(n)}, uint64(a.state.Days))
 		field(fieldDefault, compact.AppendUint(v, uint64(a.state.Years)))
 	}
+	if a.lock.NoHold {
+		field(fieldNoHold, nil)
+	}
 	return b
 }
 
@@ -226,6 +230,8 @@ func (a *attributes) decode(b []byte, brief bool) error {
 			}
 		case tag == fieldHold:
 			a.lock.Hold = true
+		case tag == fieldNoHold:
+			a.lock.NoHold = true
 		case tag == fieldACL:
 			a.acl = string(v.Rest())
 		case tag == fieldEvent:

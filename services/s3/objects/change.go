@@ -53,7 +53,7 @@ func (b *Bucket) SetRetention(ctx context.Context, key, version, mode string, un
 // SetHold sets or takes away a version's legal hold.
 func (b *Bucket) SetHold(ctx context.Context, key, version string, hold bool) (Object, error) {
 	return b.change(ctx, key, version, RetentionChanged, func(_ *tx, a *attributes) error {
-		a.lock.Hold = hold
+		a.lock.Hold, a.lock.NoHold = hold, !hold
 		return nil
 	})
 }

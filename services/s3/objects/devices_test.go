@@ -263,7 +263,7 @@ func encodeEntry(t *testing.T, e folder.Entry) []byte {
 
 func FuzzAttributes(f *testing.F) {
 	f.Add((&attributes{md5: make([]byte, 16), sizes: []run{{3, 5}}, meta: Meta{ContentType: "a", User: map[string]string{"a": "b"}}, tags: []Tag{{"a", "b"}},
-		checksum: Checksum{"CRC32", []byte{1}, true}, checksums: []byte{1}, lock: Lock{Governance, epoch, true}, acl: "x", version: make([]byte, idSize), event: CreatedPut, by: "b",
+		checksum: Checksum{"CRC32", []byte{1}, true}, checksums: []byte{1}, lock: Lock{Mode: Governance, Until: epoch, Hold: true}, acl: "x", version: make([]byte, idSize), event: CreatedPut, by: "b",
 		marker: true, upload: make([]byte, idSize), state: State{Enabled, true, Compliance, 1, 2}}).encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var a, again, brief attributes

@@ -11,7 +11,7 @@ func TestBytesStayWhatTheyAre(t *testing.T) {
 		md5: []byte("0123456789abcdef"), sizes: []run{{2, 5 << 20}, {1, 7}},
 		meta: Meta{ContentType: "3", CacheControl: "4", ContentDisposition: "5", ContentEncoding: "6", ContentLanguage: "7", Expires: "8", WebsiteRedirect: "9", StorageClass: "10", User: map[string]string{"b": "2", "a": "1"}},
 		tags: []Tag{{"k", "v"}}, checksum: Checksum{"CRC64NVME", []byte{0xab}, true}, checksums: []byte{1, 2},
-		lock: Lock{Compliance, epoch, true}, acl: "p", version: []byte("versionversionve"), event: "e", by: "b", marker: true,
+		lock: Lock{Mode: Compliance, Until: epoch, Hold: true}, acl: "p", version: []byte("versionversionve"), event: "e", by: "b", marker: true,
 		upload: []byte("uploaduploadupl1"), state: State{Suspended, true, Governance, 3, 0},
 	}
 	want(t, "attributes", hex.EncodeToString(a.encode()), "01"+"0110"+hex.EncodeToString(a.md5)+"0209"+"0202fe000050000107"+

@@ -276,9 +276,7 @@ func (b *Bucket) Complete(ctx context.Context, key, id string, list []CompletePa
 func (b *Bucket) complete(ctx context.Context, key, name string, list []CompletePart, o CompleteOptions) (out Object, err error) {
 	up, id, err := b.now().upload(ctx, key, name)
 	if errors.Is(err, ErrNoUpload) {
-		if done, err := b.head(ctx, key, ""); err == nil && hex.EncodeToString(done.v.a.upload) == name {
-			return done, nil // the client did not hear of it
-		}
+		return b.completed(ctx, key, name)
 	}
 	if err != nil {
 		return out, err
@@ -286,6 +284,11 @@ func (b *Bucket) complete(ctx context.Context, key, name string, list []Complete
 	hold := b.f.Contents().Hold()
 	defer hold.Release()
 	parts, size, err := b.choose(ctx, id, list)
+	if errors.Is(err, ErrPart) {
+		if done, also := b.completed(ctx, key, name); also == nil {
+			return done, nil // another request was faster
+		}
+	}
 	if err != nil {
 		return out, err
 	}
@@ -317,7 +320,20 @@ func (b *Bucket) complete(ctx context.Context, key, name string, list []Complete
 		}
 		return x.forget(key, id)
 	}})
+	if errors.Is(err, ErrNoUpload) {
+		return b.completed(ctx, key, name)
+	}
 	return out, err
+}
+
+// completed returns the object that an upload made already, for a client that did not
+// hear of it, or that asks twice at once.
+func (b *Bucket) completed(ctx context.Context, key, name string) (Object, error) {
+	done, err := b.head(ctx, key, "")
+	if err != nil || hex.EncodeToString(done.v.a.upload) != name {
+		return Object{}, ErrNoUpload
+	}
+	return done, nil
 }
 
 // choose returns the parts that an object is to be made of.

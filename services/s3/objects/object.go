@@ -90,6 +90,8 @@ type Lock struct {
 	Mode  string    // Governance, Compliance or ""
 	Until time.Time // with a mode
 	Hold  bool      // a legal hold, for as long as it is set
+	// NoHold is that somebody said that there is no legal hold.
+	NoHold bool
 }
 
 // A PartInfo is a part of an object that was put in parts.

@@ -1,6 +1,9 @@
 package policy
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // bucketActions and objectActions are what a policy can speak of ("Actions, resources
 // and condition keys for Amazon S3"). Some are not done here; a policy may name them.
@@ -17,6 +20,28 @@ GetObjectTagging GetObjectVersionTagging PutObjectTagging PutObjectVersionTaggin
 AbortMultipartUpload ListMultipartUploadParts GetObjectRetention PutObjectRetention GetObjectLegalHold PutObjectLegalHold BypassGovernanceRetention RestoreObject
 GetObjectTorrent GetObjectVersionTorrent GetObjectVersionForReplication ReplicateObject ReplicateDelete ReplicateTags InitiateReplication ObjectOwnerOverrideToBucketOwner UpdateObjectEncryption`)
 )
+
+// keys are the condition keys that there are; aws:principaltag/… and the tags of
+// objects have more in their names.
+var keys = lower(`aws:SourceIp aws:SourceArn aws:SourceAccount aws:SourceVpc aws:SourceVpce aws:VpcSourceIp aws:SourceOrgID aws:SourceOrgPaths aws:SourceIdentity aws:SecureTransport aws:UserAgent aws:Referer
+aws:CurrentTime aws:EpochTime aws:TokenIssueTime aws:MultiFactorAuthPresent aws:MultiFactorAuthAge aws:username aws:userid aws:PrincipalAccount aws:PrincipalArn aws:PrincipalOrgID aws:PrincipalOrgPaths
+aws:PrincipalType aws:PrincipalIsAWSService aws:PrincipalServiceName aws:PrincipalServiceNamesList aws:RequestedRegion aws:ViaAWSService aws:CalledVia aws:CalledViaFirst aws:CalledViaLast aws:TagKeys
+aws:ResourceAccount aws:ResourceOrgID aws:ResourceOrgPaths aws:FederatedProvider
+s3:prefix s3:delimiter s3:max-keys s3:VersionId s3:authType s3:signatureAge s3:signatureversion s3:LocationConstraint s3:RequestObjectTagKeys s3:ResourceAccount s3:TlsVersion s3:if-match s3:if-none-match
+s3:object-lock-mode s3:object-lock-legal-hold s3:object-lock-remaining-retention-days s3:object-lock-retain-until-date s3:ObjectCreationOperation s3:ExistingObjectTagKeys s3:DataAccessPointArn
+s3:DataAccessPointAccount s3:AccessPointNetworkOrigin s3:isReplicationPauseRequest s3:InventoryAccessibleOptionalFields s3:x-amz-acl s3:x-amz-content-sha256 s3:x-amz-copy-source s3:x-amz-metadata-directive
+s3:x-amz-grant-full-control s3:x-amz-grant-read s3:x-amz-grant-read-acp s3:x-amz-grant-write s3:x-amz-grant-write-acp s3:x-amz-object-ownership s3:x-amz-server-side-encryption
+s3:x-amz-server-side-encryption-aws-kms-key-id s3:x-amz-server-side-encryption-customer-algorithm s3:x-amz-storage-class s3:x-amz-website-redirect-location s3:x-amz-tagging`)
+
+// knownKey reports whether there is a condition key, whose name is in lower case.
+func knownKey(name string) bool {
+	for _, prefix := range []string{"aws:principaltag/", "aws:requesttag/", "aws:resourcetag/", "s3:existingobjecttag/", "s3:requestobjecttag/"} {
+		if len(name) > len(prefix) && strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return slices.Contains(keys, name)
+}
 
 func lower(list string) []string { return strings.Fields(strings.ToLower(list)) }
 

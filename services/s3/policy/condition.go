@@ -28,39 +28,39 @@ const (
 	forAny
 )
 
-// operators are the tests of conditions by their names in lower case. Those that
-// begin with "not" are their opposites.
+// operators are the tests of conditions by their names. Those with "Not" are the
+// opposites of others.
 var operators = map[string]struct {
 	test     func(want, got string) bool
 	negative bool
 }{
-	"stringequals":              {func(w, g string) bool { return w == g }, false},
-	"stringnotequals":           {func(w, g string) bool { return w == g }, true},
-	"stringequalsignorecase":    {strings.EqualFold, false},
-	"stringnotequalsignorecase": {strings.EqualFold, true},
-	"stringlike":                {like, false},
-	"stringnotlike":             {like, true},
-	"arnequals":                 {like, false},
-	"arnnotequals":              {like, true},
-	"arnlike":                   {like, false},
-	"arnnotlike":                {like, true},
-	"numericequals":             {numeric(func(c int) bool { return c == 0 }), false},
-	"numericnotequals":          {numeric(func(c int) bool { return c == 0 }), true},
-	"numericlessthan":           {numeric(func(c int) bool { return c < 0 }), false},
-	"numericlessthanequals":     {numeric(func(c int) bool { return c <= 0 }), false},
-	"numericgreaterthan":        {numeric(func(c int) bool { return c > 0 }), false},
-	"numericgreaterthanequals":  {numeric(func(c int) bool { return c >= 0 }), false},
-	"dateequals":                {date(func(c int) bool { return c == 0 }), false},
-	"datenotequals":             {date(func(c int) bool { return c == 0 }), true},
-	"datelessthan":              {date(func(c int) bool { return c < 0 }), false},
-	"datelessthanequals":        {date(func(c int) bool { return c <= 0 }), false},
-	"dategreaterthan":           {date(func(c int) bool { return c > 0 }), false},
-	"dategreaterthanequals":     {date(func(c int) bool { return c >= 0 }), false},
-	"bool":                      {strings.EqualFold, false},
-	"binaryequals":              {func(w, g string) bool { return w == g }, false},
-	"ipaddress":                 {address, false},
-	"notipaddress":              {address, true},
-	"null":                      {nil, false},
+	"StringEquals":              {func(w, g string) bool { return w == g }, false},
+	"StringNotEquals":           {func(w, g string) bool { return w == g }, true},
+	"StringEqualsIgnoreCase":    {strings.EqualFold, false},
+	"StringNotEqualsIgnoreCase": {strings.EqualFold, true},
+	"StringLike":                {like, false},
+	"StringNotLike":             {like, true},
+	"ArnEquals":                 {like, false},
+	"ArnNotEquals":              {like, true},
+	"ArnLike":                   {like, false},
+	"ArnNotLike":                {like, true},
+	"NumericEquals":             {numeric(func(c int) bool { return c == 0 }), false},
+	"NumericNotEquals":          {numeric(func(c int) bool { return c == 0 }), true},
+	"NumericLessThan":           {numeric(func(c int) bool { return c < 0 }), false},
+	"NumericLessThanEquals":     {numeric(func(c int) bool { return c <= 0 }), false},
+	"NumericGreaterThan":        {numeric(func(c int) bool { return c > 0 }), false},
+	"NumericGreaterThanEquals":  {numeric(func(c int) bool { return c >= 0 }), false},
+	"DateEquals":                {date(func(c int) bool { return c == 0 }), false},
+	"DateNotEquals":             {date(func(c int) bool { return c == 0 }), true},
+	"DateLessThan":              {date(func(c int) bool { return c < 0 }), false},
+	"DateLessThanEquals":        {date(func(c int) bool { return c <= 0 }), false},
+	"DateGreaterThan":           {date(func(c int) bool { return c > 0 }), false},
+	"DateGreaterThanEquals":     {date(func(c int) bool { return c >= 0 }), false},
+	"Bool":                      {strings.EqualFold, false},
+	"BinaryEquals":              {func(w, g string) bool { return w == g }, false},
+	"IpAddress":                 {address, false},
+	"NotIpAddress":              {address, true},
+	"Null":                      {nil, false},
 }
 
 // numeric compares what a request has with what is wanted.
@@ -139,20 +139,19 @@ func open(wants []string) bool {
 
 func readCondition(operator, key string, raw json.RawMessage) (condition, error) {
 	c := condition{key: strings.ToLower(key)}
-	name := strings.ToLower(operator)
-	if rest, ok := strings.CutPrefix(name, "forallvalues:"); ok {
+	name := operator
+	if rest, ok := strings.CutPrefix(name, "ForAllValues:"); ok {
 		name, c.each = rest, forAll
-	} else if rest, ok := strings.CutPrefix(name, "foranyvalue:"); ok {
+	} else if rest, ok := strings.CutPrefix(name, "ForAnyValue:"); ok {
 		name, c.each = rest, forAny
 	}
-	name, c.ifExists = strings.CutSuffix(name, "ifexists")
+	name, c.ifExists = strings.CutSuffix(name, "IfExists")
 	op, ok := operators[name]
-	if !ok {
+	if !ok || name == "Null" && c.ifExists {
 		return c, problem("Invalid Condition type : " + operator)
 	}
-	c.test, c.negative, c.null = op.test, op.negative, name == "null"
-	prefix, _, _ := strings.Cut(c.key, ":")
-	if prefix != "aws" && prefix != "s3" {
+	c.test, c.negative, c.null = op.test, op.negative, name == "Null"
+	if !knownKey(c.key) {
 		return c, problem("Policy has an invalid condition key")
 	}
 	var err error
@@ -160,6 +159,9 @@ func readCondition(operator, key string, raw json.RawMessage) (condition, error)
 		return c, problem("Policy has invalid syntax")
 	}
 	for _, w := range c.wants {
+		if !c.fits(name, w) && strings.HasSuffix(name, "IpAddress") {
+			return c, problem("Invalid IP address in Conditions")
+		}
 		if !c.fits(name, w) {
 			return c, problem(fmt.Sprintf("Invalid value for condition %s", operator))
 		}
@@ -170,16 +172,16 @@ func readCondition(operator, key string, raw json.RawMessage) (condition, error)
 // fits reports whether a want is one of its operator.
 func (c *condition) fits(name, want string) bool {
 	switch {
-	case strings.HasSuffix(name, "ipaddress"):
+	case strings.HasSuffix(name, "IpAddress"):
 		_, ok := network(want)
 		return ok
-	case strings.HasPrefix(name, "date"):
+	case strings.HasPrefix(name, "Date"):
 		_, ok := parseTime(want)
 		return ok
-	case strings.HasPrefix(name, "numeric"):
+	case strings.HasPrefix(name, "Numeric"):
 		_, err := strconv.ParseFloat(want, 64)
 		return err == nil
-	case name == "bool" || c.null:
+	case name == "Bool" || c.null:
 		return strings.EqualFold(want, "true") || strings.EqualFold(want, "false")
 	}
 	return true

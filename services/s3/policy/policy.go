@@ -100,7 +100,7 @@ func (w *words) UnmarshalJSON(b []byte) error {
 
 // raw is a policy as it is written.
 type raw struct {
-	Version   string
+	Version   *string
 	ID        string `json:"Id"`
 	Statement statements
 }
@@ -148,18 +148,24 @@ func Parse(text []byte, bucket string) (*Policy, error) {
 	if len(text) > MaxSize {
 		return nil, problem("Policy exceeds the maximum allowed document size.")
 	}
-	if !bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) || !json.Valid(text) {
+	if !bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) {
+		return nil, problem("Policies must be valid JSON and the first byte must be '{'")
+	}
+	if !json.Valid(text) {
 		return nil, ErrSyntax
 	}
 	var in raw
 	if err := strict(text, &in); err != nil {
 		return nil, fmt.Errorf("read policy: %w", err)
 	}
-	if in.Version != "" && in.Version != "2012-10-17" && in.Version != "2008-10-17" {
+	if in.Version != nil && *in.Version != "2012-10-17" && *in.Version != "2008-10-17" {
 		return nil, problem("The policy must contain a valid version string")
 	}
-	if len(in.Statement) == 0 {
+	if in.Statement == nil {
 		return nil, problem("Missing required field Statement")
+	}
+	if len(in.Statement) == 0 {
+		return nil, problem("Could not parse the policy: Statement is empty!")
 	}
 	p := &Policy{}
 	for _, r := range in.Statement {
@@ -218,6 +224,8 @@ func oneOf(is, not words, name string) ([]string, bool, error) {
 		return is, false, nil
 	case len(not) > 0:
 		return not, true, nil
+	case is != nil || not != nil:
+		return nil, false, problem("Policy has invalid " + strings.ToLower(name))
 	}
 	return nil, false, problem("Missing required field " + name)
 }

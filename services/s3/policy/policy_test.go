@@ -94,9 +94,15 @@ func TestPoliciesSayWhatTheySay(t *testing.T) {
 
 func TestBadPoliciesAreRefused(t *testing.T) {
 	for name, c := range map[string]struct{ policy, want string }{
-		"no JSON":           {`hello`, "invalid Json"},
-		"a list":            {`[]`, "invalid Json"},
-		"empty":             {``, "invalid Json"},
+		"no JSON":           {`hello`, "first byte must be"},
+		"a list":            {`[]`, "first byte must be"},
+		"empty":             {``, "first byte must be"},
+		"cut off":           {`{"Statement":`, "invalid Json"},
+		"nothing in it":     {`{"Statement":[]}`, "Statement is empty"},
+		"no version":        {`{"Version":"","Statement":[{}]}`, "valid version"},
+		"no actions":        {`{"Statement":[{"Effect":"Allow","Principal":"*","Action":[],"Resource":"*"}]}`, "invalid action"},
+		"lower case":        {statementOf(`,"Condition":{"stringequals":{"s3:prefix":"a"}}`), "Condition type : stringequals"},
+		"no such key":       {statementOf(`,"Condition":{"StringEquals":{"s3:colour":"a"}}`), "condition key"},
 		"unknown element":   {`{"Statement":[],"X":1}`, "invalid syntax"},
 		"no statement":      {`{"Version":"2012-10-17"}`, "required field Statement"},
 		"version":           {`{"Version":"2020-01-01","Statement":[{}]}`, "valid version"},
@@ -112,7 +118,7 @@ func TestBadPoliciesAreRefused(t *testing.T) {
 		"does not fit 2":    {`{"Statement":[{"Effect":"Allow","Principal":"*","Action":"s3:ListBucket","Resource":"arn:aws:s3:::b/*"}]}`, "does not apply"},
 		"condition":         {statementOf(`,"Condition":{"StringsEqual":{"s3:prefix":"a"}}`), "Condition type"},
 		"condition key":     {statementOf(`,"Condition":{"StringEquals":{"prefix":"a"}}`), "condition key"},
-		"address":           {statementOf(`,"Condition":{"IpAddress":{"aws:SourceIp":"everywhere"}}`), "Invalid value"},
+		"address":           {statementOf(`,"Condition":{"IpAddress":{"aws:SourceIp":"everywhere"}}`), "Invalid IP address"},
 		"value":             {statementOf(`,"Condition":{"StringEquals":{"s3:prefix":{"a":1}}}`), "invalid syntax"},
 		"more after it":     {`{"Statement":[]}{}`, "invalid Json"},
 		"too long":          {`{"Id":"` + strings.Repeat("x", MaxSize) + `"}`, "maximum allowed"},
