@@ -2,6 +2,10 @@ package client
 
 import "time"
 
+// GrantType is the media type of a link's grant, which who has the link gets from its
+// address by asking for nothing else: in docs/formats/identity.md.
+const GrantType = "application/x-bevy-grant"
+
 // What a node is asked about links to parts of folders.
 type (
 	// Share is a part of a folder that whoever has its link may use.

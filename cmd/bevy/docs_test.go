@@ -96,6 +96,7 @@ var printed = map[string]any{
 	"bevy folder here":          nil, // nothing
 	"bevy publish":              client.Published{},
 	"bevy share link":           client.Share{},
+	"bevy share narrow":         narrowed{},
 	"bevy share ls":             client.Share{},
 	"bevy share stop":           nil, // nothing
 	"bevy join":                 client.Invitation{},

@@ -64,6 +64,7 @@ func TestScripts(t *testing.T) {
 			"until":     until,
 			"pick":      pick,
 			"fill":      fill,
+			"link":      readLink,
 			"damage":    damage,
 		},
 	})

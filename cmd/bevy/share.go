@@ -21,7 +21,7 @@ cloud serves it, at its own address, and no other path than that.`,
 		Args: noSuchWord,
 		RunE: helpOf,
 	}
-	cmd.AddCommand(a.shareLinkCommand(), a.shareLsCommand(), a.shareStopCommand())
+	cmd.AddCommand(a.shareLinkCommand(), a.shareNarrowCommand(), a.shareLsCommand(), a.shareStopCommand())
 	return cmd
 }
 
@@ -30,7 +30,7 @@ const usualShare = 7 * day
 
 func (a *app) shareLinkCommand() *cobra.Command {
 	var in client.AddShare
-	life, until := daysFlag(usualShare), ""
+	var life shareLife
 	cmd := &cobra.Command{
 		Use:   "link <path> [flags]",
 		Short: "Make a link to a file or folder",
@@ -45,27 +45,47 @@ bevy share link ~/Photos/inbox --write --for 2d --name Lenka
 bevy share link docs/plan.pdf --until 2027-01-31`,
 		Args: wants(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			now := a.clock.Now()
-			switch {
-			case until != "" && cmd.Flags().Changed("for"):
-				return wrong("one of them", "both say when it ends", "--for and --until are given")
-			case until == "":
-				if in.Until = now.Add(time.Duration(life)).UTC(); life <= 0 {
-					return wrong("--for 7d", "it would be over at once", "wrong time %q", life.String())
-				}
-			case until != "never":
-				if in.Until, err = a.parseUntil(until); err != nil {
-					return err
-				}
+			in.Until, err = life.end(a, cmd, a.clock.Now().Add(usualShare))
+			if err != nil {
+				return err
 			}
 			return a.withFiles(cmd.Context(), func(f *files) error { return f.shareLink(cmd.Context(), args[0], in) })
 		},
 	}
 	cmd.Flags().BoolVar(&in.Write, "write", false, "let them put, change and remove files, too")
-	cmd.Flags().Var(&life, "for", "let it end after this `time`, such as 12h or 30d")
-	cmd.Flags().StringVar(&until, "until", "", "let it end at this `time`: 2027-01-31, or never")
+	cmd.Flags().BoolVar(&in.HandOn, "narrow", false, "let them hand on less, with bevy share narrow")
+	life.flags(cmd, "7d")
 	cmd.Flags().StringVar(&in.Name, "name", "", "keep this `text` with it: who gets it")
 	return cmd
+}
+
+// A shareLife is when a link is to end.
+type shareLife struct {
+	after daysFlag
+	until string
+}
+
+func (l *shareLife) flags(cmd *cobra.Command, usual string) {
+	cmd.Flags().Var(&l.after, "for", "let it end after this `time`, such as 12h or 30d (default "+usual+")")
+	cmd.Flags().StringVar(&l.until, "until", "", "let it end at this `time`: 2027-01-31, or never")
+}
+
+// end returns when, or what is usual if nothing was said; zero is never.
+func (l *shareLife) end(a *app, cmd *cobra.Command, usual time.Time) (time.Time, error) {
+	after := cmd.Flags().Changed("for")
+	switch {
+	case after && l.until != "":
+		return time.Time{}, wrong("one of them", "both say when it ends", "--for and --until are given")
+	case after && l.after == 0:
+		return time.Time{}, wrong("--for 7d", "it would be over at once", "wrong time %q", l.after.String())
+	case after:
+		return a.clock.Now().Add(time.Duration(l.after)).UTC(), nil
+	case l.until == "never":
+		return time.Time{}, nil
+	case l.until == "":
+		return usual.UTC(), nil
+	}
+	return a.parseUntil(l.until)
 }
 
 func (f *files) shareLink(ctx context.Context, word string, in client.AddShare) error {

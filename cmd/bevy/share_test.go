@@ -6,7 +6,17 @@ import (
 	"net/http"
 	"os"
 	"strings"
+
+	"github.com/rogpeppe/go-internal/testscript"
 )
+
+// readLink sets a variable to the link that a file has: link file variable.
+func readLink(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: link file variable")
+	}
+	ts.Setenv(args[1], strings.TrimSpace(ts.ReadFile(args[0])))
+}
 
 // webMain is a small browser that scripts run, with a file that has a link:
 //

@@ -37,8 +37,8 @@ func (h *Home) shareDoor() {
 	l := &links{home: h, tries: node.NewTries(h.node.Clock()), known: map[[32]byte]bool{}}
 	l.uses = openUses(cloud.FileVault(filepath.Join(h.dir, sharesFile)), h.node.Clock())
 	h.node.OnClose(l.uses.close)
-	b := bridge.New(bridge.Options{Resolver: l, Links: true, Clock: h.node.Clock(), Log: h.node.Log, CacheBytes: bridgeCache})
-	h.node.Door(node.Door{Name: "shares", Match: h.node.UnderPath("/s/"), Handler: b})
+	l.files = bridge.New(bridge.Options{Resolver: l, Links: true, Clock: h.node.Clock(), Log: h.node.Log, CacheBytes: bridgeCache})
+	h.node.Door(node.Door{Name: "shares", Match: h.node.UnderPath("/s/"), Handler: l})
 	h.node.Route(
 		onFolder(h, "POST", "/folders/{folder}/shares", "Share a part of a folder by a link", h.addShare),
 		node.Call("GET", "/shares", "List the links that parts of folders are shared by", func(ctx context.Context, _ node.None) (client.Shares, error) { return h.getShares(ctx, l.uses) }),
@@ -170,6 +170,7 @@ func (s *session) findShare(word string) (id identity.CapabilityID, err error) {
 // links are the shares that are open to who has their links.
 type links struct {
 	home  *Home
+	files *bridge.Handler
 	uses  *uses
 	tries *node.Tries
 
@@ -180,8 +181,50 @@ type links struct {
 // maxKnown is how many are remembered.
 const maxKnown = 1 << 12
 
+// ServeHTTP implements http.Handler. Who asks for the grant of a link, to hand on less
+// than it, gets that instead of files.
+func (l *links) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet || r.Header.Get("Accept") != client.GrantType {
+		l.files.ServeHTTP(w, r)
+		return
+	}
+	token, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/s/"), "/")
+	source, done, err := l.open(r, token)
+	switch {
+	case errors.Is(err, bridge.ErrTries):
+		http.Error(w, "there were too many tries", http.StatusTooManyRequests)
+	case errors.Is(err, bridge.ErrGone):
+		http.Error(w, "the link is over", http.StatusGone)
+	case err != nil:
+		http.Error(w, "there is no such link", http.StatusNotFound)
+	}
+	if err != nil {
+		return
+	}
+	defer done()
+	if !source.rights.Actions.Has(identity.Share) {
+		http.Error(w, "the link may not be handed on", http.StatusForbidden)
+		return
+	}
+	w.Header().Set("Content-Type", client.GrantType)
+	w.Header().Set("Cache-Control", "no-store")
+	_, _ = w.Write(source.share.Grant.Encode()) // or nobody is there any more
+}
+
 // Resolve implements bridge.Resolver: the name is a token.
-func (l *links) Resolve(ctx context.Context, r *http.Request, token, _ string) (bridge.Source, func(), error) {
+func (l *links) Resolve(_ context.Context, r *http.Request, token, _ string) (bridge.Source, func(), error) {
+	source, done, err := l.open(r, token)
+	if err != nil {
+		return nil, nil, err
+	}
+	if r.Method != http.MethodHead && r.Method != http.MethodOptions {
+		l.uses.note(source.share.Grant[0].ID().String())
+	}
+	return source, done, nil
+}
+
+// open opens what a link is for, unless whoever asks has guessed too often.
+func (l *links) open(r *http.Request, token string) (*shared, func(), error) {
 	hash := sha256.Sum256([]byte(token))
 	l.mu.Lock()
 	known := l.known[hash]
@@ -190,11 +233,11 @@ func (l *links) Resolve(ctx context.Context, r *http.Request, token, _ string) (
 	if !known && !l.tries.Take(from) {
 		return nil, nil, bridge.ErrTries
 	}
-	s, done, err := l.home.acquire(ctx)
+	s, done, err := l.home.acquire(r.Context())
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", bridge.ErrUnreachable, err)
 	}
-	source, err := s.openLink(ctx, token)
+	source, err := s.openLink(r.Context(), token)
 	if err != nil {
 		done()
 		return nil, nil, err
@@ -207,9 +250,6 @@ func (l *links) Resolve(ctx context.Context, r *http.Request, token, _ string) (
 		}
 		l.known[hash] = true
 		l.mu.Unlock()
-	}
-	if r.Method != http.MethodHead && r.Method != http.MethodOptions {
-		l.uses.note(source.share.Grant[0].ID().String())
 	}
 	return source, done, nil
 }

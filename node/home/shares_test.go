@@ -51,15 +51,6 @@ func (m *machine) share(in client.AddShare) (s client.Share) {
 	return s
 }
 
-func (m *machine) put(folder, path, text string) {
-	m.t.Helper()
-	resp, err := m.Stream(m.t.Context(), "PUT", "/folders/"+folder+"/content?path="+path, strings.NewReader(text), http.Header{"Content-Type": {"application/octet-stream"}})
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	resp.Body.Close()
-}
-
 // refusal is the code of an error of a node.
 func refusal(err error) client.Code {
 	var e *client.Error
