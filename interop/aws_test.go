@@ -62,7 +62,9 @@ func TestAWSProgramUsesANodeByItsEnvironmentAlone(t *testing.T) {
 		}
 	}
 	dir := t.TempDir()
-	if out, err := exec.Command("go", "build", "-o", filepath.Join(dir, "bevy"), "github.com/cloudbevy/bevy/cmd/bevy").CombinedOutput(); err != nil {
+	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", filepath.Join(dir, "bevy"), "github.com/cloudbevy/bevy/cmd/bevy")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as for people
+	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)

@@ -44,6 +44,7 @@ func run(m *testing.M) int {
 		bevy = filepath.Join(dir, "bevy")
 		// Without the race detector, also if this test has it.
 		build := exec.Command("go", "build", "-ldflags=-s -w", "-o", bevy, "../../cmd/bevy")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0") // as for people
 		if out, err := build.CombinedOutput(); err != nil {
 			errBin = fmt.Errorf("build bevy: %w\n%s", err, out)
 		}

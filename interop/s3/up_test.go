@@ -52,6 +52,7 @@ func startNode() (err error) {
 	bevy := filepath.Join(dir, "bevy")
 	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", bevy, "./cmd/bevy")
 	build.Dir = root
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as for people
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build bevy: %w\n%s", err, out)
 	}
