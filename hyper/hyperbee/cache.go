@@ -3,7 +3,8 @@ package hyperbee
 import "sync"
 
 // A cache keeps decoded blocks of one fork of a log, those used last, up to a
-// number of bytes.
+// number of bytes. Of those that were not used for a while it keeps what a search
+// needs, without the value, until they are not used for another while.
 type cache struct {
 	max int
 
@@ -39,13 +40,13 @@ func (c *cache) turn(fork uint64) bool {
 	return c.fork == fork
 }
 
-// get returns a block, or nil.
-func (c *cache) get(fork, seq uint64) *block {
+// get returns a block, or nil. A brief one may be without its value.
+func (c *cache) get(fork, seq uint64, brief bool) *block {
 	c.mu.RLock()
 	b := c.blocks[seq]
 	same := c.fork == fork
 	c.mu.RUnlock()
-	if b == nil || !same {
+	if b == nil || !same || b.brief && !brief {
 		return nil
 	}
 	if !b.used.Load() { // no write to shared memory where none is needed
@@ -74,8 +75,14 @@ func (c *cache) add(fork uint64, b *block) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.fork != fork || c.blocks[b.seq] != nil {
+	if c.fork != fork {
 		return
+	}
+	if old := c.blocks[b.seq]; old != nil {
+		if !old.brief {
+			return
+		}
+		c.remove(old)
 	}
 	c.bytes += size
 	for c.bytes > c.max {
@@ -87,13 +94,27 @@ func (c *cache) add(fork uint64, b *block) {
 			c.hand++
 			continue
 		}
-		last := len(c.ring) - 1
-		c.ring[c.hand] = c.ring[last]
-		c.ring[last] = nil
-		c.ring = c.ring[:last]
-		delete(c.blocks, e.seq)
-		c.bytes -= e.cost()
+		if s := e.without(); s != nil {
+			s.at = e.at
+			c.ring[s.at], c.blocks[s.seq] = s, s
+			c.bytes += s.cost() - e.cost()
+			c.hand++
+			continue
+		}
+		c.remove(e)
 	}
-	c.blocks[b.seq] = b
+	b.at = len(c.ring)
 	c.ring = append(c.ring, b)
+	c.blocks[b.seq] = b
+}
+
+// remove takes a block away that is there. c.mu is held.
+func (c *cache) remove(b *block) {
+	last := len(c.ring) - 1
+	c.ring[b.at] = c.ring[last]
+	c.ring[b.at].at = b.at
+	c.ring[last] = nil
+	c.ring = c.ring[:last]
+	delete(c.blocks, b.seq)
+	c.bytes -= b.cost()
 }

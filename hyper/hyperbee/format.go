@@ -118,7 +118,9 @@ type block struct {
 	levels []span // of raw, a node each, as read by node
 	few    [6]span
 	format format
+	brief  bool        // it is without its value
 	used   atomic.Bool // for the cache
+	at     int         // where it is in the cache's ring; guarded by the cache's mu
 }
 
 // A span is a part of a block.
@@ -131,6 +133,23 @@ func (b *block) cost() int {
 		n += 8 * cap(b.levels)
 	}
 	return n
+}
+
+// without returns the block without its value, or nil if that is not worth it.
+func (b *block) without() *block {
+	if b.brief || len(b.value) < 256 {
+		return nil
+	}
+	out := &block{seq: b.seq, format: b.format, brief: true}
+	out.raw = append(make([]byte, 0, len(b.raw)-len(b.value)), b.key...)
+	out.key = out.raw
+	out.levels = out.few[:0]
+	for _, l := range b.levels {
+		from := uint32(len(out.raw))
+		out.raw = append(out.raw, b.raw[l.from:l.to]...)
+		out.levels = append(out.levels, span{from, uint32(len(out.raw))})
+	}
+	return out
 }
 
 func (b *block) level(i int) []byte { return b.raw[b.levels[i].from:b.levels[i].to] }

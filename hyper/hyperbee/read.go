@@ -70,13 +70,18 @@ func (v *view) end() {
 
 // block returns a block of the log, decoded.
 func (v *view) block(ctx context.Context, seq uint64) (*block, error) {
+	return v.read(ctx, seq, false)
+}
+
+// read is block; a brief one may be without its value.
+func (v *view) read(ctx context.Context, seq uint64, brief bool) (*block, error) {
 	if v.told != nil {
 		if !v.log.Has(seq) {
 			return nil, hypercore.ErrNotFound
 		}
 		v.told(seq)
 	}
-	if b := v.cache.get(v.fork, seq); b != nil {
+	if b := v.cache.get(v.fork, seq, brief); b != nil {
 		return b, nil
 	}
 	if v.ahead != nil && v.ahead.ask != nil && !v.s.log.Has(seq) {
@@ -111,7 +116,7 @@ const groupBlocks = 64
 func (v *view) addGroup(ctx context.Context, seq uint64) {
 	from := seq &^ (groupBlocks - 1)
 	for s := max(1, from); s < min(from+groupBlocks, v.version); s++ {
-		if s == seq || v.cache.get(v.fork, s) != nil || !v.log.Has(s) {
+		if s == seq || v.cache.get(v.fork, s, false) != nil || !v.log.Has(s) {
 			continue
 		}
 		raw, err := v.log.Get(ctx, s)
@@ -142,7 +147,7 @@ func (v *view) node(ctx context.Context, at place, depth int, n *node) error {
 	if depth >= maxDepth {
 		return v.invalid(at.seq, errDeep)
 	}
-	b, err := v.block(ctx, at.seq)
+	b, err := v.read(ctx, at.seq, true)
 	if err != nil {
 		return err
 	}
@@ -162,7 +167,7 @@ func (v *view) root() (place, bool) {
 
 // key returns the key of a block's entry. It must not be changed.
 func (v *view) key(ctx context.Context, seq uint64) ([]byte, error) {
-	b, err := v.block(ctx, seq)
+	b, err := v.read(ctx, seq, true)
 	if err != nil {
 		return nil, err
 	}

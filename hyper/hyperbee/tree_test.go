@@ -42,7 +42,7 @@ func TestTheCacheIsBoundedAndKeepsWhatIsUsed(t *testing.T) {
 	}
 	c.add(1, one(7))
 	for seq := uint64(100); seq < 2000; seq++ {
-		if c.get(1, 7) == nil {
+		if c.get(1, 7, false) == nil {
 			t.Fatalf("a block that is always used is gone after %d others", seq-100)
 		}
 		c.add(1, one(seq))
@@ -60,18 +60,78 @@ func TestTheCacheIsBoundedAndKeepsWhatIsUsed(t *testing.T) {
 	}
 	big, err := decode(5, rawBlock("key", make([]byte, 10_000), leaf(1)))
 	must(t, err)
-	if c.add(1, big); c.get(1, 5) != nil {
+	if c.add(1, big); c.get(1, 5, false) != nil {
 		t.Error("a block that is half of it is kept")
 	}
-	if c.get(2, 7) != nil {
+	if c.get(2, 7, false) != nil {
 		t.Error("another fork has the block")
 	}
 	if !c.turn(2) || len(c.blocks) != 0 || c.bytes != 0 || c.turn(1) {
 		t.Error("it does not turn to a new fork, or turns back")
 	}
 	c.add(1, one(8))
-	if c.add(2, one(9)); c.get(2, 8) != nil || c.get(2, 9) == nil {
+	if c.add(2, one(9)); c.get(2, 8, false) != nil || c.get(2, 9, false) == nil {
 		t.Error("it keeps what is of another fork")
+	}
+}
+
+// What a search needs of blocks with large values stays longer than the values.
+func TestTheCacheKeepsKeysAndNodesLongerThanValues(t *testing.T) {
+	c := newCache(100_000)
+	c.turn(1)
+	const n = 200
+	one := func(seq uint64) *block {
+		b, err := decode(seq, rawBlock(fmt.Sprint("key ", seq), make([]byte, 1000), leaf(1)))
+		must(t, err)
+		return b
+	}
+	for seq := uint64(100); seq < 100+n; seq++ {
+		c.add(1, one(seq))
+	}
+	full, brief := 0, 0
+	for seq := uint64(100); seq < 100+n; seq++ {
+		b := c.get(1, seq, true)
+		if b == nil {
+			continue
+		}
+		brief++
+		if string(b.key) != fmt.Sprint("key ", seq) {
+			t.Fatalf("block %d has the key %q", seq, b.key)
+		}
+		var have, want node
+		must(t, b.node(0, false, &have))
+		must(t, one(seq).node(0, false, &want))
+		if have != want {
+			t.Fatalf("block %d has another node", seq)
+		}
+		if b := c.get(1, seq, false); b != nil {
+			full++
+			if len(b.value) != 1000 {
+				t.Fatalf("block %d has a value of %d bytes", seq, len(b.value))
+			}
+		}
+	}
+	if brief < n*9/10 || full > 80 || full < 5 {
+		t.Errorf("of %d blocks it has %d keys and %d values", n, brief, full)
+	}
+	// A value that is wanted again is there afterwards, in place of the key alone.
+	for seq := uint64(100); seq < 100+n; seq++ {
+		if c.get(1, seq, true) != nil && c.get(1, seq, false) == nil {
+			c.add(1, one(seq))
+			if b := c.get(1, seq, false); b == nil || len(b.value) != 1000 {
+				t.Fatalf("block %d has no value", seq)
+			}
+			break
+		}
+	}
+	sum := 0
+	for i, b := range c.ring {
+		if sum += b.cost(); b.at != i || c.blocks[b.seq] != b {
+			t.Fatalf("block %d is not where it is", b.seq)
+		}
+	}
+	if sum != c.bytes || sum > c.max || len(c.ring) != len(c.blocks) {
+		t.Errorf("%d bytes of %d in %d blocks, which cost %d", c.bytes, c.max, len(c.blocks), sum)
 	}
 }
 
