@@ -2,16 +2,22 @@ package home
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/cloudbevy/bevy/client"
 	"github.com/cloudbevy/bevy/cloud"
+	"github.com/cloudbevy/bevy/hyper/hyperbee"
 	"github.com/cloudbevy/bevy/node"
 	"github.com/cloudbevy/bevy/services/dynamodb"
 	"github.com/cloudbevy/bevy/services/s3"
@@ -130,8 +136,21 @@ func (d *doors) buckets(ctx context.Context) (*s3.Door, error) {
 		return d.s3, nil
 	}
 	h, c := d.session.home, d.session.cloud
-	var err error
+	tidied, err := h.tidied()
+	if err != nil {
+		return nil, err
+	}
 	d.s3, err = s3.New(ctx, s3.Options{
+		Tidies: func(ctx context.Context, app, bucket string) bool {
+			info, err := appBuckets{d.session}.find(app, bucket)
+			return err == nil && d.session.tidies(ctx, info)
+		},
+		Tidied: tidied,
+		Tidy: func(at time.Time) {
+			if err := h.setTidied(at); err != nil {
+				h.node.Log.Warn("cannot write down when buckets were tidied", "err", err)
+			}
+		},
 		Spaces: appBuckets{d.session}, Verifier: d.verifier("s3", nil), Hosts: h.node.Hosts(), Region: region, Clock: h.node.Clock(), Log: h.node.Log,
 		App: func(key string) string {
 			k, _ := c.FindAppKey(key) // it was found when the request was verified
@@ -149,6 +168,82 @@ func (d *doors) buckets(ctx context.Context) (*s3.Door, error) {
 		},
 	})
 	return d.s3, err
+}
+
+// doorsCalm is how long after the start the doors are opened that have something to do
+// by themselves.
+const doorsCalm = 10 * time.Second
+
+// tend opens the doors that may have something to do though nobody asks them: items
+// and objects that expire. From then on they have a timer each. What is to be done
+// in a table or a bucket is left to the machines that write there.
+func (s *session) tend() {
+	h := s.home
+	if !sleep(s.ctx, h.node.Clock(), doorsCalm) {
+		return
+	}
+	failed := func(what string, err error) {
+		if err != nil && s.ctx.Err() == nil {
+			h.node.Log.Error("nothing expires there until they are used", "in", what, "err", err)
+		}
+	}
+	for _, info := range s.cloud.Spaces(cloud.Table) {
+		if info.Name != dynamodb.Catalog {
+			continue
+		}
+		space, err := s.cloud.Space(info.ID)
+		if err == nil && written(space) {
+			_, err = h.doorsOf(s).tables(s.ctx, info.App)
+		}
+		failed("the tables of "+info.App, err)
+	}
+	for _, info := range s.cloud.Spaces(cloud.Folder) {
+		if s.tidies(s.ctx, info) {
+			_, err := h.doorsOf(s).buckets(s.ctx)
+			failed("the buckets", err)
+			return
+		}
+	}
+}
+
+// written reports whether this machine writes to a space.
+func written(space *cloud.Space) bool {
+	return slices.ContainsFunc(space.Open(), func(w cloud.Writer) bool { return w.Own })
+}
+
+// tidies reports whether this machine may have something to do in a bucket: what says
+// what expires, and what is not complete, is kept aside.
+func (s *session) tidies(ctx context.Context, info cloud.SpaceInfo) bool {
+	k, err := s.folderOf(info.ID)
+	if err != nil || !written(k.space) {
+		return false
+	}
+	for _, err := range k.folder.Asides(ctx, hyperbee.RangeOptions{Limit: 1}) {
+		return err == nil
+	}
+	return false
+}
+
+// tidiedFile has the time when what expires in buckets was looked at.
+const tidiedFile = "tidied.json"
+
+func (h *Home) tidied() (at time.Time, err error) {
+	b, err := os.ReadFile(filepath.Join(h.dir, tidiedFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return at, nil
+	}
+	if err == nil && json.Unmarshal(b, &at) != nil {
+		return time.Time{}, nil // then it is done again
+	}
+	return at, err
+}
+
+func (h *Home) setTidied(at time.Time) error {
+	b, err := json.Marshal(at.UTC())
+	if err != nil {
+		return err
+	}
+	return cloud.FileVault(filepath.Join(h.dir, tidiedFile)).Save(b)
 }
 
 // verifier verifies requests by the keys of an app, or of all if it is nil. A

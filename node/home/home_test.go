@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/cloudbevy/bevy/client"
+	"github.com/cloudbevy/bevy/hyper/clock"
 	"github.com/cloudbevy/bevy/hyper/hyperdht"
 	"github.com/cloudbevy/bevy/node"
 )
@@ -40,6 +41,8 @@ type machine struct {
 	dir  string // what is on its disk
 	data string
 	net  string
+
+	clock clock.Clock // nil is the machine's
 }
 
 func newMachine(t *testing.T, network, name string) *machine {
@@ -61,7 +64,7 @@ func (m *machine) up() {
 		o.DHT = hyperdht.Options{Bind: loopback, Port: -1, Bootstrap: []string{m.net}}
 	}
 	m.home = New(o)
-	if m.node, err = node.Open(m.t.Context(), node.Options{Paths: paths, Version: "test", Listen: []string{"127.0.0.1:0"}, Wire: m.home.Wire}); err != nil {
+	if m.node, err = node.Open(m.t.Context(), node.Options{Paths: paths, Version: "test", Listen: []string{"127.0.0.1:0"}, Clock: m.clock, Wire: m.home.Wire}); err != nil {
 		m.t.Fatal(err)
 	}
 	if m.Client, err = client.Dial(m.t.Context(), node.Control(paths)); err != nil {

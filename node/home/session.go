@@ -75,6 +75,7 @@ func (h *Home) open(ctx context.Context) (s *session, err error) {
 	s.work.Go(s.follow)
 	s.work.Go(s.keepHouse)
 	s.work.Go(s.keepBackups)
+	s.work.Go(s.tend)
 	s.poke()
 	return s, nil
 }

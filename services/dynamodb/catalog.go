@@ -13,9 +13,9 @@ import (
 	"github.com/cloudbevy/bevy/hyper/hyperbee"
 )
 
-// catalogName is the tree of the door itself. Those of tables are "table-" and
+// Catalog is the name of the tree of the door itself. Those of tables are "table-" and
 // their id.
-const catalogName = "catalog"
+const Catalog = "catalog"
 
 // The keys of the catalog begin with what they are.
 const (
@@ -106,7 +106,7 @@ func (c *catalog) each(ctx context.Context, kind byte, from string, f func(rest 
 
 // start opens the catalog and does what was left undone.
 func (d *Door) start(ctx context.Context) error {
-	tree, err := d.o.Trees.Open(ctx, catalogName, true)
+	tree, err := d.o.Trees.Open(ctx, Catalog, true)
 	if err != nil {
 		return err
 	}

@@ -53,7 +53,7 @@ func (d *device) Open(ctx context.Context, name string, create bool) (Tree, erro
 		}
 		return err
 	})
-	if _, err := all.Get(ctx, []byte{keyTable}); !create && name != catalogName && errors.Is(err, ErrNotFound) {
+	if _, err := all.Get(ctx, []byte{keyTable}); !create && name != Catalog && errors.Is(err, ErrNotFound) {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", name, ErrNotFound), all.Close())
 	}
 	return all, nil

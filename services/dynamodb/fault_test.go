@@ -21,7 +21,7 @@ var errFlaky = errors.New("no space left")
 
 func (f *flaky) Open(ctx context.Context, name string, create bool) (Tree, error) {
 	tree, err := f.Trees.Open(ctx, name, create)
-	if err != nil || name == catalogName {
+	if err != nil || name == Catalog {
 		return tree, err
 	}
 	return flakyTree{tree, f}, nil

@@ -286,8 +286,13 @@ func (d *Door) expireAll() {
 	}
 	go func() {
 		defer d.busy.Done()
-		if err := d.Expire(d.ctx); err != nil && d.ctx.Err() == nil {
+		at := d.o.Clock.Now()
+		err := d.Expire(d.ctx)
+		if err != nil && d.ctx.Err() == nil {
 			d.o.Log.Error("expire objects", "err", err)
+		}
+		if err == nil && d.o.Tidy != nil {
+			d.o.Tidy(at)
 		}
 		d.mu.Lock()
 		defer d.mu.Unlock()
@@ -310,6 +315,9 @@ func (d *Door) Expire(ctx context.Context) error {
 			return err
 		}
 		for _, i := range list {
+			if d.o.Tidies != nil && !d.o.Tidies(ctx, app, i.Name) {
+				continue
+			}
 			if err := d.expire(ctx, app, i.Name); err != nil {
 				if ctx.Err() != nil {
 					return ctx.Err()
