@@ -207,7 +207,10 @@ func (r *Reader) newLoader(ctx context.Context) *loader {
 func (l *loader) begin(at spot, p pointer) {
 	l.at, l.p = at, p
 	if need := int(p.size) + blockRoom; cap(l.buf) < need && p.size <= int64(4*l.s.o.ChunkSize) {
-		l.buf = make([]byte, 0, max(need, 2*l.s.o.ChunkSize))
+		if len(at.path) > 0 { // others follow, of other sizes
+			need = max(need, 2*l.s.o.ChunkSize)
+		}
+		l.buf = make([]byte, 0, need)
 	}
 	l.todo <- struct{}{}
 }

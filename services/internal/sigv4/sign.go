@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"net/http"
+	"sync"
 	"time"
 )
 
@@ -28,4 +29,33 @@ func Sign(r *http.Request, payload [sha256.Size]byte, accessKey, secret, region 
 	r.Header.Set("Authorization", algorithm+" Credential="+accessKey+"/"+s.scope()+",SignedHeaders=host;x-amz-content-sha256;x-amz-date,Signature="+
 		hex.EncodeToString(sign(signingKey(secret, s.date, region, "s3"), toSign)))
 	return nil
+}
+
+// A signingOf is what a signing key is made of.
+type signingOf struct{ secret, date, region, service string }
+
+// signingKeys are those made last: one serves for all requests of a client in a day.
+type signingKeys struct {
+	mu   sync.Mutex
+	made map[signingOf][]byte
+}
+
+// maxSigningKeys bounds them, as clients choose dates and regions.
+const maxSigningKeys = 256
+
+func (k *signingKeys) get(of signingOf) []byte {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	key := k.made[of]
+	if key == nil {
+		if len(k.made) >= maxSigningKeys {
+			clear(k.made)
+		}
+		if k.made == nil {
+			k.made = map[signingOf][]byte{}
+		}
+		key = signingKey(of.secret, of.date, of.region, of.service)
+		k.made[of] = key
+	}
+	return key
 }

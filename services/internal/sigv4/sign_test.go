@@ -1,8 +1,10 @@
 package sigv4
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -47,6 +49,19 @@ func TestSignedRequestsAreVerified(t *testing.T) {
 		}
 		if got, err := io.ReadAll(signed.Body); err != nil || string(got) != body {
 			t.Errorf("%s: %q, %v", to, got, err)
+		}
+	}
+}
+
+func TestSigningKeysAreBounded(t *testing.T) {
+	var keys signingKeys
+	for i := range 3 * maxSigningKeys {
+		of := signingOf{"secret", fmt.Sprint(i / 2), "us-east-1", "s3"}
+		if got := keys.get(of); !bytes.Equal(got, signingKey(of.secret, of.date, of.region, of.service)) {
+			t.Fatalf("another key for %v", of)
+		}
+		if len(keys.made) > maxSigningKeys {
+			t.Fatalf("%d keys are kept", len(keys.made))
 		}
 	}
 }

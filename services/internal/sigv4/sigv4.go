@@ -106,6 +106,8 @@ type Verifier struct {
 	Keys func(ctx context.Context, accessKey string) (Key, error)
 	// Clock is the machine's clock if it is nil.
 	Clock clock.Clock
+
+	signing signingKeys
 }
 
 // skew is how far clocks may be apart.
@@ -416,7 +418,7 @@ func (v *Verifier) check(r *http.Request, s *signature, payload string) (Key, []
 	}
 	sum := sha256.Sum256([]byte(canonical))
 	toSign := algorithm + "\n" + s.at.Format(timeFormat) + "\n" + s.scope() + "\n" + hex.EncodeToString(sum[:])
-	signing := signingKey(key.Secret, s.date, s.region, s.service)
+	signing := v.signing.get(signingOf{key.Secret, s.date, s.region, s.service})
 	if !same(sign(signing, toSign), s.signature) {
 		return Key{}, nil, &Error{Kind: Mismatch, Message: "The request signature we calculated does not match the signature you provided. Check your key and signing method.",
 			Canonical: canonical, ToSign: toSign, AccessKey: s.accessKey, Signature: s.signature}
