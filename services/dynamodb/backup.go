@@ -308,6 +308,7 @@ func (d *Door) restore(ctx context.Context, r *request, tree Tree, at time.Time,
 	from.Time = millis(at)
 	s := was.with(func(s *schema) {
 		s.Name, s.ID, s.Created, s.Restored = r.str("TargetTableName"), newID(), millis(d.o.Clock.Now()), from
+		s.Past = nil
 		s.TTL, s.Stream, s.Tags, s.Recovery, s.Protected, s.Dropped = "", nil, nil, 0, false, nil
 		for i, x := range s.Global {
 			whole := *x

@@ -88,7 +88,7 @@ func (d *Door) arn(table string) string {
 	return "arn:aws:dynamodb:" + d.o.Region + ":" + d.o.Account + ":table/" + table
 }
 
-func (d *Door) streamArn(s *schema) string { return d.arn(s.Name) + "/stream/" + s.Stream.Label }
+func (d *Door) streamArn(table, label string) string { return d.arn(table) + "/stream/" + label }
 
 func keyElements(keys []keyPart) []keyElement {
 	out := make([]keyElement, len(keys))
@@ -158,7 +158,7 @@ func (d *Door) describe(s *schema, counts state, status string) tableDescription
 		}
 	}
 	if s.Stream != nil {
-		out.LatestStreamLabel, out.LatestStreamArn = s.Stream.Label, d.streamArn(s)
+		out.LatestStreamLabel, out.LatestStreamArn = s.Stream.Label, d.streamArn(s.Name, s.Stream.Label)
 		if s.Stream.On {
 			out.StreamSpecification = &streamSpecification{true, s.Stream.View}
 		}

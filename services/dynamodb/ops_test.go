@@ -231,3 +231,71 @@ func TestNullsAndNonsenseAreRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestPastStreamsAreStillRead(t *testing.T) {
+	r := newRig(t)
+	r.ok("CreateTable", strings.TrimSuffix(simpleTable("people"), "}")+`,"StreamSpecification":{"StreamEnabled":true,"StreamViewType":"NEW_IMAGE"}}`)
+	put := func(n int) { r.ok("PutItem", fmt.Sprintf(`{"TableName":"people","Item":{"a":{"S":"x"},"n":{"N":"%d"}}}`, n)) }
+	turn := func(spec string) {
+		r.clock.Advance(time.Second)
+		r.ok("UpdateTable", `{"TableName":"people","StreamSpecification":`+spec+`}`)
+	}
+	latest := func() string {
+		return r.ok("DescribeTable", `{"TableName":"people"}`)["Table"].(map[string]any)["LatestStreamArn"].(string)
+	}
+	put(1)
+	put(2)
+	first := latest()
+	turn(`{"StreamEnabled":false}`)
+	put(3) // nobody is told of it
+	turn(`{"StreamEnabled":true,"StreamViewType":"KEYS_ONLY"}`)
+	put(4)
+	second := latest()
+	read := func(arn string) (out []string) {
+		shards := r.ok("DescribeStream", `{"StreamArn":"`+arn+`"}`)["StreamDescription"].(map[string]any)["Shards"].([]any)
+		for _, s := range shards {
+			id := s.(map[string]any)["ShardId"].(string)
+			it := r.ok("GetShardIterator", fmt.Sprintf(`{"StreamArn":%q,"ShardId":%q,"ShardIteratorType":"TRIM_HORIZON"}`, arn, id))["ShardIterator"]
+			for range 2 {
+				got := r.ok("GetRecords", fmt.Sprintf(`{"ShardIterator":%q,"Limit":5}`, it))
+				for _, rec := range got["Records"].([]any) {
+					m := rec.(map[string]any)
+					out = append(out, fmt.Sprint(m["eventName"], balance(m["dynamodb"].(map[string]any)["NewImage"])))
+				}
+				if it = got["NextShardIterator"]; it == nil {
+					break
+				}
+			}
+		}
+		return out
+	}
+	if got := read(first); strings.Join(got, " ") != "INSERT1 MODIFY2" {
+		t.Errorf("the first stream has %v", got)
+	}
+	if got := read(second); strings.Join(got, " ") != "MODIFY0" {
+		t.Errorf("the second stream has %v", got)
+	}
+	r.ok("CreateTable", strings.TrimSuffix(simpleTable("zoo"), "}")+`,"StreamSpecification":{"StreamEnabled":true,"StreamViewType":"NEW_IMAGE"}}`)
+	from, names := "", []string{}
+	for range 5 {
+		list := r.ok("ListStreams", `{"Limit":1`+from+`}`)
+		for _, s := range list["Streams"].([]any) {
+			names = append(names, s.(map[string]any)["StreamArn"].(string))
+		}
+		last, more := list["LastEvaluatedStreamArn"].(string)
+		if !more {
+			break
+		}
+		from = `,"ExclusiveStartStreamArn":"` + last + `"`
+	}
+	if len(names) != 3 || names[0] != first || names[1] != second {
+		t.Errorf("listed: %v", names)
+	}
+	// It goes with its records.
+	r.clock.Advance(25 * time.Hour)
+	turn(`{"StreamEnabled":false}`)
+	turn(`{"StreamEnabled":true,"StreamViewType":"KEYS_ONLY"}`)
+	if _, body := r.do("DescribeStream", `{"StreamArn":"`+first+`"}`); !strings.Contains(body, "ResourceNotFoundException") {
+		t.Errorf("the first stream after a day: %s", body)
+	}
+}

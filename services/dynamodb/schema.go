@@ -36,8 +36,10 @@ type schema struct {
 	Tags       map[string]string `json:"tags,omitempty"`
 	TTL        string            `json:"ttl,omitempty"` // the attribute; none is off
 	Stream     *streamInfo       `json:"stream,omitempty"`
-	Recovery   int64             `json:"recovery,omitempty"` // since when there is point-in-time recovery
-	Restored   *restoredFrom     `json:"restored,omitempty"`
+	// Past are the streams before it, the oldest first, for as long as records are kept.
+	Past     []streamInfo  `json:"past,omitempty"`
+	Recovery int64         `json:"recovery,omitempty"` // since when there is point-in-time recovery
+	Restored *restoredFrom `json:"restored,omitempty"`
 }
 
 type attribute struct {
@@ -76,6 +78,44 @@ type streamInfo struct {
 	View  string `json:"view"`
 	On    bool   `json:"on"`
 	First uint64 `json:"first"` // the number of its first record
+	// End is the number of the first record after it, of one that is past.
+	End uint64 `json:"end,omitempty"`
+}
+
+// streamLabel is how a stream is called: by when it was made.
+const streamLabel = "2006-01-02T15:04:05.000"
+
+// made is when the stream was made, in milliseconds since 1970.
+func (i *streamInfo) made() int64 {
+	at, err := time.Parse(streamLabel, i.Label)
+	if err != nil {
+		return 0
+	}
+	return millis(at)
+}
+
+// streams are all streams that can be read, the oldest first.
+func (s *schema) streams() []streamInfo {
+	if s.Stream == nil {
+		return s.Past
+	}
+	return append(slices.Clone(s.Past), *s.Stream)
+}
+
+// stream finds one of the streams, and returns when the next one was made; 0 if there
+// is none.
+func (s *schema) stream(label string) (i *streamInfo, until int64) {
+	all := s.streams()
+	for n := range all {
+		if all[n].Label != label {
+			continue
+		}
+		if n+1 < len(all) {
+			until = all[n+1].made()
+		}
+		return &all[n], until
+	}
+	return nil, 0
 }
 
 type restoredFrom struct {

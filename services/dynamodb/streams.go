@@ -95,8 +95,8 @@ func (x *tx) trim(now int64) error {
 
 // Each writer of a table has one shard in its stream.
 
-func shardID(s *schema, writer [8]byte) string {
-	return fmt.Sprintf("shardId-%020d-%s", s.Created, hex.EncodeToString(writer[:]))
+func shardID(i *streamInfo, writer [8]byte) string {
+	return fmt.Sprintf("shardId-%020d-%s", i.made(), hex.EncodeToString(writer[:]))
 }
 
 func shardWriter(id string) (w [8]byte, ok bool) {
@@ -143,8 +143,33 @@ func (t *table) writers(ctx context.Context) ([][8]byte, error) {
 	}
 }
 
-// streamOf returns the table that a stream belongs to, to be released.
-func (d *Door) streamOf(ctx context.Context, arn string) (*table, error) {
+// A stream is one of a table, which may be past.
+type stream struct {
+	*table
+	s     *schema
+	info  *streamInfo
+	until int64 // when the next one was made, 0 for the last
+}
+
+// numbers are those of the records that a writer may have in the stream.
+func (st *stream) numbers(w [8]byte) (first, last uint64) {
+	if w != st.tree.Writer() {
+		return 0, 1<<64 - 1
+	}
+	if st.until == 0 {
+		return st.info.First, 1<<64 - 1
+	}
+	return st.info.First, max(st.info.End, 1) - 1
+}
+
+// has reports whether a record is of the stream. The numbers of other writers say
+// nothing of that.
+func (st *stream) has(w [8]byte, r *record) bool {
+	return w == st.tree.Writer() || r.Time >= st.info.made() && (st.until == 0 || r.Time < st.until)
+}
+
+// streamOf returns a stream, whose table is to be released.
+func (d *Door) streamOf(ctx context.Context, arn string) (*stream, error) {
 	rest, ok := strings.CutPrefix(arn, d.arn(""))
 	name, label, ok2 := strings.Cut(rest, "/stream/")
 	gone := notFound("Requested resource not found: Stream: " + arn + " not found")
@@ -161,11 +186,12 @@ func (d *Door) streamOf(ctx context.Context, arn string) (*table, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s := t.now.Load(); s.Stream == nil || s.Stream.Label != label {
+	st := &stream{table: t, s: t.now.Load()}
+	if st.info, st.until = st.s.stream(label); st.info == nil {
 		d.release(t)
 		return nil, gone
 	}
-	return t, nil
+	return st, nil
 }
 
 func badStreamArn(arn string) *Error {
@@ -179,14 +205,17 @@ func (d *Door) listStreams(ctx context.Context, r *request) ([]byte, error) {
 	if r.has("Limit") {
 		limit = r.int("Limit")
 	}
-	from := ""
+	from, label := "", ""
 	if arn := r.str("ExclusiveStartStreamArn"); arn != "" {
 		if !strings.HasPrefix(arn, "arn:") {
 			return nil, badStreamArn(arn)
 		}
-		from, _, _ = strings.Cut(strings.TrimPrefix(arn, d.arn("")), "/stream/")
+		from, label, _ = strings.Cut(strings.TrimPrefix(arn, d.arn("")), "/stream/")
 	}
 	var all []string
+	if from != "" {
+		all = []string{from} // which may have later streams
+	}
 	if name := r.str("TableName"); name != "" {
 		all = []string{name}
 	} else if err := d.catalog.each(ctx, catTable, from, func(name string, _ []byte) (bool, error) {
@@ -207,14 +236,16 @@ func (d *Door) listStreams(ctx context.Context, r *request) ([]byte, error) {
 		}
 		s := t.now.Load()
 		d.release(t)
-		if s.Stream == nil {
-			continue
+		for _, i := range s.streams() {
+			if name != from || i.Label > label {
+				list = append(list, streamEntry{d.streamArn(s.Name, i.Label), s.Name, i.Label})
+			}
 		}
-		if len(list) == limit {
+		if len(list) > limit {
+			list = list[:limit]
 			o.str("LastEvaluatedStreamArn", list[limit-1].StreamArn)
 			break
 		}
-		list = append(list, streamEntry{d.streamArn(s), s.Name, s.Stream.Label})
 	}
 	err := o.any("Streams", list)
 	return o.end(), err
@@ -233,8 +264,7 @@ func (d *Door) describeStream(ctx context.Context, r *request) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer d.release(t)
-	s := t.now.Load()
+	defer d.release(t.table)
 	writers, err := t.writers(ctx)
 	if err != nil {
 		return nil, err
@@ -253,7 +283,7 @@ func (d *Door) describeStream(ctx context.Context, r *request) ([]byte, error) {
 	last := ""
 	skip := r.str("ExclusiveStartShardId")
 	for _, w := range writers {
-		sh := shardDescription{ShardId: shardID(s, w)}
+		sh := shardDescription{ShardId: shardID(t.info, w)}
 		if skip != "" {
 			if sh.ShardId == skip {
 				skip = ""
@@ -266,8 +296,11 @@ func (d *Door) describeStream(ctx context.Context, r *request) ([]byte, error) {
 		}
 		first := uint64(0)
 		if w == t.tree.Writer() {
-			first = max(t.counts().first, s.Stream.First)
-			if !s.Stream.On {
+			first = max(t.counts().first, t.info.First)
+			switch {
+			case t.until != 0:
+				sh.SequenceNumberRange.EndingSequenceNumber = sequence(max(t.info.End, 1) - 1)
+			case !t.info.On:
 				sh.SequenceNumberRange.EndingSequenceNumber = sequence(max(t.counts().next, 1) - 1)
 			}
 		}
@@ -275,7 +308,7 @@ func (d *Door) describeStream(ctx context.Context, r *request) ([]byte, error) {
 		shards = append(shards, sh)
 	}
 	status := "ENABLED"
-	if !s.Stream.On {
+	if !t.info.On {
 		status = "DISABLED"
 	}
 	desc := struct {
@@ -285,12 +318,8 @@ func (d *Door) describeStream(ctx context.Context, r *request) ([]byte, error) {
 		KeySchema                                            []keyElement
 		Shards                                               []shardDescription
 		LastEvaluatedShardId                                 string `json:",omitempty"`
-	}{d.streamArn(s), s.Stream.Label, status, s.Stream.View, "", s.Name, keyElements(s.Keys), shards, last}
-	at, err := time.Parse("2006-01-02T15:04:05.000", s.Stream.Label)
-	if err != nil {
-		return nil, err
-	}
-	desc.CreationRequestDateTime = seconds(millis(at))
+	}{d.streamArn(t.s.Name, t.info.Label), t.info.Label, status, t.info.View, "", t.s.Name, keyElements(t.s.Keys), shards, last}
+	desc.CreationRequestDateTime = seconds(t.info.made())
 	var o object
 	err = o.any("StreamDescription", desc)
 	return o.end(), err
@@ -321,13 +350,12 @@ func (d *Door) getShardIterator(ctx context.Context, r *request) ([]byte, error)
 	if err != nil {
 		return nil, err
 	}
-	defer d.release(t)
-	s, state := t.now.Load(), t.counts()
+	defer d.release(t.table)
 	w, ok := shardWriter(r.str("ShardId"))
-	if !ok || shardID(s, w) != r.str("ShardId") {
+	if !ok || shardID(t.info, w) != r.str("ShardId") {
 		return nil, notFound("Requested resource not found: Shard does not exist")
 	}
-	next, oldest, err := t.ends(ctx, w, state)
+	next, oldest, err := t.ends(ctx, w)
 	if err != nil {
 		return nil, err
 	}
@@ -362,9 +390,13 @@ func (d *Door) getShardIterator(ctx context.Context, r *request) ([]byte, error)
 }
 
 // ends returns the number of the next record of a shard and of the oldest.
-func (t *table) ends(ctx context.Context, w [8]byte, s state) (next, oldest uint64, err error) {
+func (t *stream) ends(ctx context.Context, w [8]byte) (next, oldest uint64, err error) {
 	if w == t.tree.Writer() {
-		return s.next, max(s.first, t.now.Load().Stream.First), nil
+		s := t.counts()
+		if t.until != 0 {
+			s.next = t.info.End
+		}
+		return s.next, max(s.first, t.info.First), nil
 	}
 	for _, reverse := range []bool{false, true} {
 		o := hyperbee.RangeOptions{Gte: streamKey(w, 0), Lte: streamKey(w, 1<<64-1), Limit: 1, Reverse: reverse}
@@ -402,34 +434,39 @@ func (d *Door) getRecords(ctx context.Context, r *request) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer d.release(t)
+	defer d.release(t.table)
 	limit := maxRecords
 	if r.has("Limit") {
 		limit = r.int("Limit")
 	}
-	s := t.now.Load()
 	var list []byte
-	from := streamKey([8]byte(w), it.Next)
-	to := streamKey([8]byte(w), 1<<64-1)
+	begin, end := t.numbers([8]byte(w))
+	from, to := streamKey([8]byte(w), max(it.Next, begin)), streamKey([8]byte(w), end)
+	more := false
 	for e, err := range t.tree.Range(ctx, hyperbee.RangeOptions{Gte: from, Lte: to, Limit: limit}) {
 		if err != nil {
 			return nil, err
 		}
 		seq := binary.BigEndian.Uint64(e.Key[9:])
+		if list != nil && len(list) > maxPage {
+			break
+		}
+		var rec record
+		if err := json.Unmarshal(e.Value, &rec); err != nil {
+			return nil, fmt.Errorf("read record %d of stream of %s: %w", seq, t.s.Name, err)
+		}
+		it.Next, more = seq+1, true
+		if !t.has([8]byte(w), &rec) {
+			continue
+		}
 		if list != nil {
-			if len(list) > maxPage {
-				break
-			}
 			list = append(list, ',')
 		}
-		if list, err = d.appendRecord(list, s, [8]byte(w), seq, e.Value); err != nil {
-			return nil, err
-		}
-		it.Next = seq + 1
+		list = d.appendRecord(list, [8]byte(w), seq, &rec)
 	}
 	var o object
 	o.raw("Records", append(append([]byte{'['}, list...), ']'))
-	if s.Stream.On || list != nil {
+	if t.info.On || more {
 		it.Made = millis(d.o.Clock.Now())
 		o.str("NextShardIterator", it.String())
 	}
@@ -437,11 +474,7 @@ func (d *Door) getRecords(ctx context.Context, r *request) ([]byte, error) {
 }
 
 // appendRecord appends a record as clients get it.
-func (d *Door) appendRecord(b []byte, s *schema, w [8]byte, seq uint64, value []byte) ([]byte, error) {
-	var r record
-	if err := json.Unmarshal(value, &r); err != nil {
-		return nil, fmt.Errorf("read record %d of stream of %s: %w", seq, s.Name, err)
-	}
+func (d *Door) appendRecord(b []byte, w [8]byte, seq uint64, r *record) []byte {
 	var in, out object
 	in.raw("ApproximateCreationDateTime", []byte(seconds(r.Time)))
 	in.raw("Keys", r.Keys)
@@ -463,7 +496,7 @@ func (d *Door) appendRecord(b []byte, s *schema, w [8]byte, seq uint64, value []
 	if r.By != nil {
 		out.raw("userIdentity", r.By)
 	}
-	return append(b, out.end()...), nil
+	return append(b, out.end()...)
 }
 
 var (

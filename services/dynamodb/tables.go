@@ -310,7 +310,7 @@ func (d *Door) schemaOf(r *request) *schema {
 }
 
 func (d *Door) newStream(view string, first uint64) *streamInfo {
-	return &streamInfo{Label: d.o.Clock.Now().UTC().Format("2006-01-02T15:04:05.000"), View: view, On: true, First: first}
+	return &streamInfo{Label: d.o.Clock.Now().UTC().Format(streamLabel), View: view, On: true, First: first}
 }
 
 func (d *Door) createTable(ctx context.Context, r *request) ([]byte, error) {
@@ -795,6 +795,9 @@ func (s *schema) deleteIndex(name string) error {
 	return nil
 }
 
+// maxPast bounds how many streams of a table that are past can be read.
+const maxPast = 20
+
 // updateStream turns the stream on or off as a request says.
 func (d *Door) updateStream(r *request, s *schema, next uint64) error {
 	spec := r.Get("StreamSpecification")
@@ -808,7 +811,15 @@ func (d *Door) updateStream(r *request, s *schema, next uint64) error {
 	case !enable && !on:
 		return invalid("Table already has its stream disabled: TableName: " + s.Name)
 	case enable:
+		was := s.Stream
 		s.Stream = d.newStream(spec.Get("StreamViewType").Str, next)
+		oldest := millis(d.o.Clock.Now().Add(-streamTime))
+		s.Past = slices.DeleteFunc(slices.Clone(s.Past), func(i streamInfo) bool { return i.made() < oldest })
+		if was != nil && len(s.Past) < maxPast && was.Label != s.Stream.Label {
+			past := *was
+			past.End = next
+			s.Past = append(s.Past, past)
+		}
 	default:
 		off := *s.Stream
 		off.On = false

@@ -208,7 +208,7 @@ func (s *scanner) advance() {
 		}
 	}
 	switch c := kind; {
-	case letter(c):
+	case letter(c) && c != '_': // which no name begins with
 		kind = 'i'
 		part()
 	case c == '#' || c == ':':
