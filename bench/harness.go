@@ -140,6 +140,7 @@ type benchmark struct {
 	limit         float64 // the value that Bevy's is to stay below, whatever the peer's is
 	full, quick   work
 	maxRounds     int // 0 is as many as asked for
+	patience      int // how many times the longest time making a store may take; 0 is once
 	bevy, peer    side
 }
 
@@ -252,7 +253,9 @@ func (h *harness) prepare(ctx context.Context, b benchmark, as role, w work) (st
 	err := os.Mkdir(dir, 0o755)
 	if err == nil {
 		w.dir = dir
-		_, err = h.process(ctx, b.name, as, toPrepare, s.prepareScript, w)
+		patient := *h
+		patient.timeout *= time.Duration(max(1, b.patience))
+		_, err = patient.process(ctx, b.name, as, toPrepare, s.prepareScript, w)
 	}
 	if h.prepared == nil {
 		h.prepared = make(map[string]error)
@@ -277,6 +280,7 @@ func (h *harness) process(ctx context.Context, name string, as role, stage, scri
 		argv := append(slices.Clone(h.self), "-child", name, string(as), stage)
 		argv = append(argv, w.words()...)
 		cmd = exec.CommandContext(ctx, argv[0], argv[1:]...)
+		cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // so that it ends what it has started
 		cmd.WaitDelay = 5 * time.Second
 	} else {
 		if h.noPeer != nil {

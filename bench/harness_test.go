@@ -9,7 +9,9 @@ import (
 	"io"
 	"math"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -35,6 +37,13 @@ func testBenchmarks() []benchmark {
 		{name: "test/slow", unit: "x/s", full: size, maxRounds: 1,
 			bevy: side{name: "bevy", run: func(ctx context.Context, w work) (result, error) { return result{}, wait(ctx, 3600) }},
 			peer: side{name: "other", run: is(2)}},
+		{name: "test/tidy", unit: "x/s", full: size, maxRounds: 1,
+			bevy: side{name: "bevy", run: func(ctx context.Context, w work) (result, error) {
+				<-ctx.Done()
+				return result{}, os.WriteFile(w.dir+".ended", nil, 0o600)
+			}}},
+		{name: "test/patient", unit: "x/s", full: size, maxRounds: 1, patience: int(time.Hour),
+			bevy: side{name: "bevy", run: countPrepared, prepare: prepareOnce}},
 		{name: "test/dies", unit: "x/s", full: size, maxRounds: 1,
 			bevy: side{name: "bevy", run: func(context.Context, work) (result, error) { panic("in the child") }},
 			peer: side{name: "other", run: func(context.Context, work) (result, error) {
@@ -68,7 +77,9 @@ func countPrepared(ctx context.Context, w work) (result, error) {
 // TestMain makes the test binary its own child process.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 2 && os.Args[1] == "-child" {
-		os.Exit(child(context.Background(), slices.Concat(testBenchmarks(), peerBenchmarks(), beeBenchmarks(), udxBenchmarks(), httpBenchmarks(), dynamoBenchmarks(), s3Benchmarks()), os.Args[2], os.Args[3:], os.Stdin, os.Stdout))
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+		defer stop()
+		os.Exit(child(ctx, slices.Concat(testBenchmarks(), peerBenchmarks(), beeBenchmarks(), udxBenchmarks(), httpBenchmarks(), dynamoBenchmarks(), s3Benchmarks()), os.Args[2], os.Args[3:], os.Stdin, os.Stdout))
 	}
 	os.Exit(m.Run())
 }
@@ -123,6 +134,28 @@ func TestAChildThatHangsIsEnded(t *testing.T) {
 	r := runTest(t, h, "test/slow")
 	if r.bevyGot.err == nil || !strings.Contains(r.bevyGot.err.Error(), "not done within 500ms") {
 		t.Errorf("error = %v", r.bevyGot.err)
+	}
+}
+
+func TestAChildMayEndWhatItHasStarted(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("nobody can be asked to end there")
+	}
+	h := testHarness(t)
+	h.timeout = 2 * time.Second
+	r := runTest(t, h, "test/tidy")
+	left, err := filepath.Glob(filepath.Join(h.scratch, "*.ended"))
+	if r.bevyGot.err == nil || err != nil || len(left) != 1 {
+		t.Errorf("error = %v, %v, %v", r.bevyGot.err, left, err)
+	}
+}
+
+func TestMakingAStoreMayTakeLonger(t *testing.T) {
+	h := testHarness(t)
+	h.timeout = 1
+	r := runTest(t, h, "test/patient")
+	if r.bevyGot.err == nil || !strings.HasPrefix(r.bevyGot.err.Error(), "not done within 1ns") {
+		t.Errorf("error = %v, want one of what is measured", r.bevyGot.err)
 	}
 }
 
