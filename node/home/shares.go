@@ -240,6 +240,9 @@ func (l *links) open(r *http.Request, token string) (*shared, func(), error) {
 	source, err := s.openLink(r.Context(), token)
 	if err != nil {
 		done()
+		l.mu.Lock()
+		delete(l.known, hash) // it may be over
+		l.mu.Unlock()
 		return nil, nil, err
 	}
 	if !known {

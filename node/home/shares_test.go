@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cloudbevy/bevy/client"
@@ -319,5 +321,71 @@ func TestWhoGuessesLinksHasToWait(t *testing.T) {
 	})
 	if err != nil || files < 5 {
 		t.Errorf("looked into %d files: %v", files, err)
+	}
+}
+
+// Of many who make one file at once one does.
+func TestGuestsDoNotOverwriteOneAnother(t *testing.T) {
+	m := newMachine(t, "", "solo")
+	m.write("docs/a.txt", "hello")
+	m.add("docs", "")
+	m.until("the file", func() bool { return m.folder("docs").Files == 1 })
+	s := m.share(client.AddShare{Folder: "docs", Write: true})
+	var all sync.WaitGroup
+	var made, refused atomic.Int32
+	for range 8 {
+		all.Go(func() {
+			switch code, body, _ := m.guest("PUT", s.URL, "/new.txt", strings.Repeat("x", 100_000), "If-None-Match", "*"); code {
+			case 201:
+				made.Add(1)
+			case 412:
+				refused.Add(1)
+			default:
+				t.Errorf("%d %s", code, body)
+			}
+		})
+	}
+	all.Wait()
+	if made.Load() != 1 || refused.Load() != 7 {
+		t.Errorf("%d have made it, and %d were refused", made.Load(), refused.Load())
+	}
+}
+
+// What comes in by a link that is stopped meanwhile is not kept.
+func TestALinkEndsInTheMiddleOfAFile(t *testing.T) {
+	m := newMachine(t, "", "solo")
+	m.write("docs/a.txt", "hello")
+	m.add("docs", "")
+	m.until("the file", func() bool { return m.folder("docs").Files == 1 })
+	s := m.share(client.AddShare{Folder: "docs", Write: true})
+	body, send := io.Pipe()
+	req, err := http.NewRequestWithContext(t.Context(), "PUT", m.node.Address()+"/s/"+token(s.URL)+"/late.txt", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	code := make(chan int, 1)
+	go func() {
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			code <- 0
+			return
+		}
+		resp.Body.Close()
+		code <- resp.StatusCode
+	}()
+	if _, err := send.Write(bytes.Repeat([]byte("x"), 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	m.do("DELETE", "/shares/"+token(s.URL), nil, nil)
+	if err := send.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-code; got != 410 {
+		t.Errorf("got %d", got)
+	}
+	var in client.Entries
+	m.do("GET", "/folders/docs/entries", nil, &in)
+	if len(in.Entries) != 1 {
+		t.Errorf("there is %v", in.Entries)
 	}
 }
