@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -95,7 +94,7 @@ func (s *session) takeOver() error {
 			if !said {
 				continue
 			}
-			if st, err := os.Stat(keep.Path); keep.Path == "" || err != nil || !st.IsDir() || s.overlaps(keep.Path) != nil {
+			if st, err := os.Stat(keep.Path); keep.Path == "" || err != nil || !st.IsDir() || s.overlaps(keep.Path, info.Name) != nil {
 				break
 			}
 			keep.Published = "" // what others read is the other one's to write
@@ -344,7 +343,7 @@ func (k *kept) close() (err error) {
 func (s *session) findFolder(word string) (*kept, error) {
 	if filepath.IsAbs(word) {
 		for _, info := range s.cloud.Spaces(cloud.Folder) {
-			if s.cloud.Keep(s.cloud.Self(), info.ID).Path == filepath.Clean(word) {
+			if have := s.cloud.Keep(s.cloud.Self(), info.ID).Path; have != "" && within(word, have) && within(have, word) {
 				return s.folderOf(info.ID)
 			}
 		}
@@ -376,10 +375,16 @@ func (s *session) addFolder(ctx context.Context, path, name string, sparse bool)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.overlaps(path); err != nil {
+	name = named(path, name)
+	if name == "." || name == ".." || cloud.CheckName(name) != nil {
+		return nil, &client.Error{Code: client.CodeUsage, Message: fmt.Sprintf("no folder can be called %q", name), Cause: "it has up to 255 bytes that can be printed, and no slash", Try: "bevy add " + path + " --as <another name>"}
+	}
+	if where, err := filepath.EvalSymlinks(path); err == nil { // what a link leads to may be kept already
+		path = where
+	}
+	if err := s.overlaps(path, name); err != nil {
 		return nil, err
 	}
-	name = named(path, name)
 	info, err := s.cloud.Find(cloud.Folder, "", name)
 	if err != nil {
 		space, err := s.cloud.Make(ctx, cloud.SpaceInfo{Kind: cloud.Folder, Name: name, Options: s.madeNow()})
@@ -425,21 +430,44 @@ func named(path, name string) string {
 
 // overlaps tells whether a folder on the disk is in one that is kept, or one that
 // is kept is in it: what would be kept twice would go around in circles.
-func (s *session) overlaps(path string) error {
-	data := s.home.node.Paths().Data
-	within := func(a, b string) bool {
-		return a == b || strings.HasPrefix(a, strings.TrimSuffix(b, string(filepath.Separator))+string(filepath.Separator))
-	}
-	if within(data, path) || within(path, data) {
-		return &client.Error{Code: client.CodeUsage, Message: fmt.Sprintf("%s can't be kept", path), Cause: "the cloud's own data are in " + data, Try: "another folder"}
+func (s *session) overlaps(path, name string) error {
+	for _, own := range []string{s.home.node.Paths().Data, s.home.node.Paths().State} {
+		if within(own, path) || within(path, own) {
+			return &client.Error{Code: client.CodeUsage, Message: fmt.Sprintf("%s can't be kept", path), Cause: "the cloud's own data are in " + own, Try: "another folder"}
+		}
 	}
 	for _, info := range s.cloud.Spaces(cloud.Folder) {
 		have := s.cloud.Keep(s.cloud.Self(), info.ID).Path
-		if have != "" && have != path && (within(have, path) || within(path, have)) {
+		if have == "" || have == path && info.Name == name && info.App == "" {
+			continue
+		}
+		if within(have, path) || within(path, have) {
 			return &client.Error{Code: client.CodeConflict, Message: fmt.Sprintf("%s can't be kept", path), Cause: fmt.Sprintf("%q is kept at %s already", info.Name, have), Try: "another folder"}
 		}
 	}
 	return nil
+}
+
+// within tells whether a path is that of a folder, or leads into it, by whatever links
+// and mounts.
+func within(path, folder string) bool {
+	top, err := os.Stat(folder)
+	if where, err := filepath.EvalSymlinks(path); err == nil {
+		path = where
+	}
+	for {
+		if path == folder {
+			return true
+		}
+		if st, serr := os.Stat(path); err == nil && serr == nil && os.SameFile(st, top) {
+			return true
+		}
+		up := filepath.Dir(path)
+		if up == path {
+			return false
+		}
+		path = up
+	}
 }
 
 // dropFolder ends keeping a folder on this disk, where all stays as it is. The
