@@ -30,6 +30,7 @@ const (
 	segmentHeader = 4 + 2 + 4
 	segmentLimit  = 64 << 20 // a file is full from here on
 	segmentHurry  = 1 << 20  // so many bytes are handed to the disk at once
+	segmentSoon   = 16 << 20 // so many bytes may wait for a sync: the next durable write waits for it, too
 	segmentFiles  = 16       // files kept open for reading
 )
 
@@ -133,10 +134,10 @@ func (s *segments) path(n uint32) string {
 }
 
 // write appends the blobs and returns where they are, once they are on the
-// disk; or, if that is to be soon, at once: see syncSoon.
+// disk; or, if that is to be soon and is not too much, at once: see syncSoon.
 func (s *segments) write(blobs []op, soon bool) ([]pointer, error) {
 	pointers, err := s.append(blobs, soon)
-	if err != nil || soon {
+	if err != nil || soon && !s.late() {
 		return pointers, err
 	}
 	last := pointers[len(pointers)-1]
@@ -190,6 +191,13 @@ func (s *segments) append(blobs []op, soon bool) (pointers []pointer, err error)
 		s.mu.Unlock()
 	}
 	return pointers, nil
+}
+
+// late reports whether much waits for a sync.
+func (s *segments) late() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.end-s.synced > segmentSoon
 }
 
 // syncSoon returns when all that was to be on the disk soon is. It comes before
