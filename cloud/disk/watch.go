@@ -110,8 +110,11 @@ func (w *Watcher) event(e fsnotify.Event) {
 		w.moved(k, e.Name)
 	case self && e.Has(fsnotify.Remove):
 		w.mu.Lock()
-		delete(w.dirs, e.Name) // the system has ended the watching
+		delete(w.dirs, e.Name)
 		w.mu.Unlock()
+		// The system has ended the watching, unless it is of another folder of that name
+		// by now: else it would go on under this name when that one is moved.
+		_ = w.w.Remove(e.Name)
 	}
 	if path, ok := clean(k.c.dir, e.Name); ok {
 		k.touched(path)
@@ -150,6 +153,7 @@ func (w *Watcher) moved(k *Keeper, dir string) {
 	}
 	w.mu.Unlock()
 	for _, d := range lost {
+		_ = w.w.Remove(d) // it may have come meanwhile
 		if path, ok := clean(k.c.dir, d); ok {
 			k.touched(path)
 		}

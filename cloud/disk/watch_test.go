@@ -140,6 +140,20 @@ func TestLostEventsAreLookedFor(t *testing.T) {
 	a.until("what was missed", func() bool { return strings.Contains(a.cloud.tree(), "/x") })
 }
 
+// TestNothingIsWatchedThatIsNotKnownToBe: what is moved later would be watched under
+// its old name for ever.
+func TestNothingIsWatchedThatIsNotKnownToBe(t *testing.T) {
+	w := newTestWatcher(t)
+	d := newDevice(t, "a")
+	d.write("/d/x", "1")
+	must(t, w.add(d.k, d.at("/d")))
+	// It is told late of one that was there before.
+	w.event(fsnotify.Event{Name: d.at("/d"), Op: fsnotify.Remove})
+	if list := w.w.WatchList(); len(list) > 0 {
+		t.Errorf("%q are watched", list)
+	}
+}
+
 func TestWithoutWatchesItLooksFromTimeToTime(t *testing.T) {
 	d := newDevice(t, "a")
 	rounds := make(chan struct{}, 100)
