@@ -1,0 +1,157 @@
+package home
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/cloudbevy/bevy/client"
+)
+
+// A lane leads to a server, and may be closed after some requests.
+type lane struct {
+	http.Handler
+	mu    sync.Mutex
+	left  int // requests that it lets through; -1 is all
+	taken int
+}
+
+func (l *lane) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	l.mu.Lock()
+	l.taken++
+	closed := l.left == 0
+	if l.left > 0 {
+		l.left--
+	}
+	l.mu.Unlock()
+	if closed { // which is not tried again, as a server that is busy is
+		http.Error(w, "<Error><Code>AccessDenied</Code><Message>closed</Message></Error>", http.StatusForbidden)
+		return
+	}
+	l.Handler.ServeHTTP(w, r)
+}
+
+func (l *lane) open(requests int) (taken int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	taken, l.left, l.taken = l.taken, requests, 0
+	return taken
+}
+
+// Wherever it breaks while files are freed to a backup: each can be read, and what is
+// not in the backup is still here.
+func TestFreeingToABackupMayBreakAtAnyPoint(t *testing.T) {
+	shop, m := newMachine(t, "", "shop"), newMachine(t, "", "laptop")
+	e := shop.environment("")
+	if _, err := buckets(e).CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: aws.String("safe")}); err != nil {
+		t.Fatal(err)
+	}
+	to, err := url.Parse(e.Endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	way := &lane{Handler: &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to); r.Out.Host = r.In.Host }}, left: -1}
+	server := httptest.NewServer(way)
+	defer server.Close()
+	m.write("cold/first", "the first")
+	m.do("POST", "/folders", client.AddFolder{Path: m.dir + "/cold", Sparse: true}, nil)
+	m.do("POST", "/backups", client.AddBackup{Place: client.BackupPlace{Address: "s3://safe/one", Endpoint: server.URL, AccessKey: e.AccessKey, Secret: e.Secret}}, nil)
+
+	want := map[string]string{"first": "the first"}
+	freed, step := 0, 4
+	if os.Getenv("BEVY_LONG") != "" {
+		step = 1
+	}
+	for n := 0; freed < 2; n += step {
+		name := fmt.Sprint("file", n)
+		want[name] = strings.Repeat(name, 20_000) // more than one block
+		m.write("cold/"+name, want[name])
+		m.until(name, func() bool { return m.folder("cold").Files == uint64(len(want)) })
+		way.open(n)
+		var out client.Freed
+		err := m.Do(t.Context(), "DELETE", "/folders/cold/contents?path=/", nil, &out)
+		way.open(0)
+		if err == nil {
+			if freed++; out.Backup != "s3://safe/one" || out.Bytes == 0 {
+				t.Errorf("%+v", out)
+			}
+			var told *client.Error
+			_, err := m.content("cold", name)
+			if !errors.As(err, &told) || told.Code != client.CodeOffline || !strings.Contains(told.Message, "s3://safe/one does not answer") {
+				t.Errorf("read of what is not at hand: %v", err)
+			}
+		} else if text, err := m.content("cold", name); err != nil || text != want[name] {
+			t.Fatalf("after %d requests %s is not here any more, and was not freed: %v", n, name, err)
+		}
+		if n%5 == 4 || err == nil {
+			m.down()
+			m.up() // it had forgotten that the backup did not answer
+		}
+		way.open(-1)
+		if n%5 == 4 || err == nil {
+			for name, text := range want {
+				if got, err := m.content("cold", name); err != nil || got != text {
+					t.Fatalf("after %d requests: %s has %d bytes: %v", n, name, len(got), err)
+				}
+			}
+		}
+		if n > 60 {
+			t.Fatal("it never went through")
+		}
+	}
+}
+
+// content reads a file of a folder.
+func (m *machine) content(folder, name string) (string, error) {
+	answer, err := m.Stream(m.t.Context(), "GET", "/folders/"+folder+"/content?path=/"+name, nil, nil)
+	if err != nil {
+		return "", err
+	}
+	defer answer.Body.Close()
+	var b strings.Builder
+	_, err = io.Copy(&b, answer.Body)
+	return b.String(), err
+}
+
+// A machine that never had a file, and whose peers have it no more, reads it from the
+// backup.
+func TestWhatNoMachineHasIsReadThrough(t *testing.T) {
+	net := network(t)
+	a, b := newMachine(t, net, "laptop"), newMachine(t, net, "attic")
+	a.write("cold/big", strings.Repeat("0123456789abcdef", 20_000))
+	a.write("cold/small", "hello")
+	a.do("POST", "/folders", client.AddFolder{Path: a.dir + "/cold", Sparse: true}, nil)
+	a.until("the files", func() bool { return a.folder("cold").Files == 2 })
+	place := t.TempDir()
+	a.do("POST", "/backups", client.AddBackup{Place: client.BackupPlace{Address: place}}, nil)
+	var out client.Freed
+	a.do("DELETE", "/folders/cold/contents?path=/", nil, &out)
+	if out.Files != 2 || out.Backup != place {
+		t.Fatalf("%+v", out)
+	}
+	a.pair(b)
+	b.until("the folder", func() bool { return b.folder("cold").Files == 2 })
+	for name, want := range map[string]string{"small": "hello", "big": strings.Repeat("0123456789abcdef", 20_000)} {
+		if got, err := b.content("cold", name); err != nil || got != want {
+			t.Errorf("%s has %d bytes: %v", name, len(got), err)
+		}
+	}
+	// Then the first one may have it from there.
+	if err := os.RemoveAll(place); err != nil {
+		t.Fatal(err)
+	}
+	a.wait("the file from the other", func() bool {
+		got, err := a.content("cold", "small")
+		return err == nil && got == "hello"
+	})
+}
