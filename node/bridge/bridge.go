@@ -330,6 +330,8 @@ func (q *request) failWith(err error) {
 		q.fail(http.StatusGone, "This link is over: its time has passed, or it was stopped. Ask who gave it to you for another one.")
 	case errors.Is(err, ErrGone):
 		q.fail(http.StatusGone, "This "+what+" was taken away.")
+	case errors.Is(err, fs.ErrPermission) && q.h.o.Links:
+		q.fail(http.StatusForbidden, "This link is not for that.")
 	case errors.Is(err, fs.ErrPermission):
 		text := "You may not see this " + what + "."
 		if q.address.shared {

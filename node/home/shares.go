@@ -21,6 +21,7 @@ import (
 	"github.com/cloudbevy/bevy/client"
 	"github.com/cloudbevy/bevy/cloud"
 	"github.com/cloudbevy/bevy/cloud/content"
+	"github.com/cloudbevy/bevy/cloud/disk"
 	"github.com/cloudbevy/bevy/cloud/folder"
 	"github.com/cloudbevy/bevy/cloud/identity"
 	"github.com/cloudbevy/bevy/hyper/clock"
@@ -388,9 +389,19 @@ func (x *shared) Open(ctx context.Context, i bridge.Info, off, n int64) (io.Read
 	return x.source.Open(ctx, i, off, n)
 }
 
+// writable returns a path in the folder, if the rights are for changing it. What the
+// owner's own files are left alone by is no guest's to say.
+func (x *shared) writable(p string) (string, error) {
+	full, err := x.full(p, identity.Write)
+	if err == nil && full == "/"+disk.IgnoreFile {
+		err = fs.ErrPermission
+	}
+	return full, err
+}
+
 // Put implements bridge.Writer.
 func (x *shared) Put(ctx context.Context, p string, body io.Reader, may func(*bridge.Info) bool) (now bridge.Info, made bool, err error) {
-	full, err := x.full(p, identity.Write)
+	full, err := x.writable(p)
 	if err != nil {
 		return now, false, err
 	}
@@ -424,7 +435,7 @@ func (x *shared) Put(ctx context.Context, p string, body io.Reader, may func(*br
 
 // Remove implements bridge.Writer.
 func (x *shared) Remove(ctx context.Context, p string, may func(*bridge.Info) bool) error {
-	full, err := x.full(p, identity.Write)
+	full, err := x.writable(p)
 	if err != nil {
 		return err
 	}

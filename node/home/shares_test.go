@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cloudbevy/bevy/client"
 )
@@ -261,6 +262,16 @@ func TestASharedFileIsThatFileAlone(t *testing.T) {
 	}
 	if code, body, _ := m.guest("GET", s.URL, "/", ""); code != 200 || !strings.Contains(body, "a.pdf") || strings.Contains(body, "b.pdf") {
 		t.Errorf("the list: %d %s", code, body)
+	}
+	// Guests don't say what is left alone, also where they may write everything.
+	all := m.share(client.AddShare{Folder: "docs", Write: true})
+	if code, _, _ := m.guest("PUT", all.URL, "/.bevyignore", "*"); code != 403 {
+		t.Errorf("what is left alone: %d", code)
+	}
+	for what, in := range map[string]client.AddShare{"a time that has passed": {Until: time.Unix(1, 0)}, "a name with a slash": {Name: "a/b"}} {
+		if err := m.Do(t.Context(), "POST", "/folders/docs/shares", in, nil); refusal(err) != client.CodeUsage {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 	// One folder's link is no link to another, and goes with its folder.
 	m.write("other/a.pdf", "other")
