@@ -123,7 +123,14 @@ func (c *Cloud) readShares(ctx context.Context, st *state) error {
 			}
 		}
 	}
+	for _, all := range st.shares {
+		slices.SortFunc(all, byAge) // the same for each device
+	}
 	return nil
+}
+
+func byAge(a, b Share) int {
+	return cmp.Or(a.Created.Compare(b.Created), strings.Compare(a.ID().String(), b.ID().String()))
 }
 
 func goodShareID(id string) bool {
@@ -141,9 +148,7 @@ func (c *Cloud) Shares() []Share {
 	all = slices.DeleteFunc(all, func(s Share) bool {
 		return stopped[s.ID().String()] || !roster.MayAdmit(s.Grant[0].Issuer)
 	})
-	slices.SortFunc(all, func(a, b Share) int {
-		return cmp.Or(a.Created.Compare(b.Created), strings.Compare(a.ID().String(), b.ID().String()))
-	})
+	slices.SortFunc(all, byAge)
 	return all
 }
 
@@ -238,7 +243,7 @@ func (c *Cloud) OpenShare(link identity.Link) (Share, identity.Rights, error) {
 	all := c.shares[kept]
 	c.mu.Unlock()
 	err := ErrNoShare
-	for _, s := range all { // one, unless a device means harm: no other's is in the way
+	for _, s := range all { // one, unless a device means harm: then the oldest that is good
 		var g identity.Grant
 		var rights identity.Rights
 		if g, rights, err = link.Open(s.Grant, c.rules()); err == nil {

@@ -1,6 +1,7 @@
 package cloud
 
 import (
+	"bytes"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -161,7 +162,7 @@ func TestHostileSharesAreLeftOut(t *testing.T) {
 	check(t, err)
 	check(t, h.putAll(t.Context(), map[string][]byte{
 		shareRows: []byte("{"), shareRows + "x": row(s.Grant, ""), shareRows + s.ID().String(): row(s.Grant, `,"name":"\u202e"`),
-		shareRows + forged.ID().String(): row(forged, ""), shareRows + sameKey.ID().String(): row(sameKey, ""),
+		shareRows + forged.ID().String(): row(forged, ""), shareRows + sameKey.ID().String(): bytes.Replace(row(sameKey, ""), []byte(`:"2026-`), []byte(`:"2126-`), 1),
 		shareRows + g.ID().String(): row(g.Grant, ""), stoppedShareRows + g.ID().String(): nil, stoppedShareRows + "x": []byte("{}"),
 		shareRows + last.ID().String(): row(last, `,"name":"for Mum"`),
 	}))
