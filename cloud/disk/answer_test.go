@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // slowFolder is one that takes long to begin to write, if it has been told so.
@@ -80,4 +81,29 @@ func TestAnswerIsCarriedOutWithoutWhoGaveIt(t *testing.T) {
 	cloud.begun = nil
 	must(t, a.k.Here(t.Context())) // without Run it does so itself
 	same(t, "after all", a.cloud.tree(), "/new \"xxxxxxxxxx\"\n")
+}
+
+// While a question is open, most of the time is spent waiting, however long it
+// takes to look at the folder.
+func TestAnOpenQuestionCostsLittle(t *testing.T) {
+	for _, c := range []struct {
+		took, next time.Duration
+		pause      string
+	}{
+		{took: time.Millisecond, next: retryDelay, pause: CodeMassDelete},
+		{took: 10 * time.Second, next: scanShare * 10 * time.Second, pause: CodeMassDelete},
+		{took: time.Minute, next: scanShare * time.Minute},
+	} {
+		a := newDevice(t, "a")
+		a.k.full, a.k.pause = false, c.pause
+		a.k.schedule(c.took, nil)
+		a.clock.Advance(c.next - time.Second)
+		if len(a.k.signal) > 0 {
+			t.Errorf("after %v with pause %q: it looks again too soon", c.took, c.pause)
+		}
+		a.clock.Advance(time.Second)
+		if len(a.k.signal) == 0 || !a.k.full {
+			t.Errorf("after %v with pause %q: it does not look again", c.took, c.pause)
+		}
+	}
 }
