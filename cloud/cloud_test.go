@@ -458,3 +458,35 @@ func FuzzFreeName(f *testing.F) {
 		}
 	})
 }
+
+// TestARevocationIsToldOnce waits until a cloud with a revoked device rests: what
+// follows the control tree may say again what it knows.
+func TestARevocationIsToldOnce(t *testing.T) {
+	a := first(t)
+	b := a.admit("phone")
+	cut := link(t, a, b)
+	a.until("it", func() bool { return len(a.Devices()) == 2 })
+	b.makeTable("notes") // so that it has written
+	a.until("notes", func() bool { _, err := a.Find(Table, "", "notes"); return err == nil })
+	if err := a.Revoke(t.Context(), b.Self()); err != nil {
+		t.Fatal(err)
+	}
+	<-a.Stale()
+	cut()
+	a.reopen(false)
+	told := make(chan struct{}, 100)
+	defer a.control.tree.Notify(func() {
+		select {
+		case told <- struct{}{}:
+		default:
+		}
+	})()
+	for range 20 {
+		if err := a.refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(told) >= 20 {
+		t.Errorf("looking again 20 times was told %d times", len(told))
+	}
+}

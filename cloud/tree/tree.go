@@ -177,33 +177,40 @@ func (t *Tree) add(bee *hyperbee.Tree, upTo uint64, own bool) error {
 	if t.past != nil {
 		return fmt.Errorf("add writer %s: %w", bee.Log().Key(), ErrReadOnly)
 	}
-	if err := t.s.add(bee, upTo, own); err != nil {
+	news, err := t.s.add(bee, upTo, own)
+	if err != nil {
 		return fmt.Errorf("add writer %s: %w", bee.Log().Key(), err)
 	}
-	t.s.tell()
+	if news { // who is told may say the same again, and would never end
+		t.s.tell()
+	}
 	return nil
 }
 
-func (s *shared) add(bee *hyperbee.Tree, upTo uint64, own bool) error {
+// add reports whether anything is different now.
+func (s *shared) add(bee *hyperbee.Tree, upTo uint64, own bool) (news bool, err error) {
 	key := bee.Log().Key()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.closed:
-		return ErrClosed
+		return false, ErrClosed
 	case own && s.own != nil:
-		return fmt.Errorf("this device writes to %s already", s.own.key)
+		return false, fmt.Errorf("this device writes to %s already", s.own.key)
 	}
 	for _, w := range s.writers {
 		if w.key != key {
 			continue
 		}
 		if own || w.own {
-			return errors.New("it was added before")
+			return false, errors.New("it was added before")
+		}
+		if w.upTo == upTo {
+			return false, nil
 		}
 		w.upTo = upTo
 		s.announce()
-		return nil
+		return true, nil
 	}
 	w := &writer{key: key, bee: bee, own: own, upTo: upTo}
 	stop, err := bee.Log().Notify(func(e hypercore.Event) {
@@ -213,7 +220,7 @@ func (s *shared) add(bee *hyperbee.Tree, upTo uint64, own bool) error {
 		}
 	})
 	if err != nil {
-		return err
+		return false, err
 	}
 	w.stop = stop
 	s.writers = append(s.writers, w)
@@ -221,7 +228,7 @@ func (s *shared) add(bee *hyperbee.Tree, upTo uint64, own bool) error {
 		s.own = w
 	}
 	s.announce()
-	return nil
+	return true, nil
 }
 
 // announce tells that there is another set of writers. s.mu is held.
