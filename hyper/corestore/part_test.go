@@ -2,6 +2,7 @@ package corestore
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -86,4 +87,83 @@ func TestPartsAreExportedAndImported(t *testing.T) {
 		got.Close()
 		to.Close()
 	}
+}
+
+// Parts can be read from any of their marks on, by who knows what the log was.
+func TestPartsAreReadFromMarks(t *testing.T) {
+	from, err := Open(storage.NewMemory(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close()
+	l, err := from.Get(LogOptions{Name: "a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for i := range 100 {
+		if _, err := l.Append(t.Context(), bytes.Repeat([]byte{byte(i)}, 100)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var b bytes.Buffer
+	type mark struct {
+		block uint64
+		at    int64
+	}
+	var marks []mark
+	if _, _, err := from.ExportPart(t.Context(), l.Key(), &b, Part{
+		Blocks: []hypercore.Range{{Start: 3, End: 90}}, Lengths: []uint64{7, 64}, MarkEvery: 1000,
+		Mark: func(block uint64, at int64) { marks = append(marks, mark{block, at}) },
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if len(marks) < 5 || marks[0].block != 3 {
+		t.Fatal(marks)
+	}
+	for i, m := range marks {
+		end := b.Len()
+		if i+1 < len(marks) {
+			end = int(marks[i+1].at)
+		}
+		to, err := Open(storage.NewMemory(), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		key := l.Key()
+		got, err := to.Get(LogOptions{Key: &key})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, span := range [][2]int{{0, int(marks[0].at)}, {int(m.at), end}} {
+			list, err := Proofs(b.Bytes()[span[0]:span[1]])
+			if err != nil {
+				t.Fatal(err)
+			}
+			errs, err := got.Apply(t.Context(), hypercore.Soon, list...)
+			for _, err := range append(errs, err) {
+				if err != nil {
+					t.Fatalf("mark %v: %v", m, err)
+				}
+			}
+		}
+		if !got.Has(m.block) || got.Length() != 100 {
+			t.Errorf("mark %v: block is not there", m)
+		}
+		if err := errors.Join(got.Close(), to.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func FuzzProofs(f *testing.F) {
+	f.Add([]byte(exportMagic))
+	f.Add([]byte{3, 0, 0, 0, 0})
+	f.Add([]byte{0xff, 0xff, 0xff, 0x07})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		list, err := Proofs(b)
+		if err == nil && len(list) > len(b) {
+			t.Error("more proofs than bytes")
+		}
+	})
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/cloudbevy/bevy/hyper/clock"
 	"github.com/cloudbevy/bevy/hyper/corestore"
 	"github.com/cloudbevy/bevy/hyper/hypercore"
+	"github.com/cloudbevy/bevy/hyper/runs"
 	"github.com/cloudbevy/bevy/hyper/storage"
 )
 
@@ -500,7 +501,7 @@ func TestWrongRepositoriesAreRefused(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	s := Snapshot{Version: version, Packs: map[string]int64{strings.Repeat("a", 32): 10}, Logs: []Log{{Length: 3, Pieces: []Piece{{Pack: strings.Repeat("a", 32), Size: 10, Length: 3, Blocks: []Blocks{{0, 3}}}}}}}
+	s := Snapshot{Version: version, Packs: map[string]int64{strings.Repeat("a", 32): 10}, Logs: []Log{{Length: 3, Pieces: []Piece{{Pack: strings.Repeat("a", 32), Size: 10, Length: 3, Blocks: []Blocks{{0, 3}}, Marks: []Mark{{0, 4}, {2, 7}}}}}}}
 	b, err := s.encode()
 	if err != nil {
 		f.Fatal(err)
@@ -509,7 +510,18 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if s, err := decode(b); err == nil {
 			for _, l := range s.Logs {
-				covered(l.Pieces)
+				all := &lookup{log: l, spans: l.spans()}
+				for _, b := range covered(l.Pieces).ranges {
+					// Each of its blocks is in a stretch of its piece.
+					for _, i := range []uint64{b[0], b[1] - 1} {
+						var one runs.Set
+						one.Add(runs.Range{Start: i, End: i + 1})
+						list, err := all.stretches(&one)
+						if err != nil || len(list) != 1 || list[0].at < 0 || list[0].size <= 0 && l.Pieces[list[0].piece].Size > 0 || list[0].at+list[0].size > l.Pieces[list[0].piece].Size {
+							t.Fatalf("block %d: %v, %v", i, list, err)
+						}
+					}
+				}
 			}
 		}
 	})

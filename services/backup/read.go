@@ -95,7 +95,7 @@ func (a *Reader) Bring(ctx context.Context, log *hypercore.Log, want *runs.Set) 
 	if n := want.Last().End; n > log.Length() {
 		return fmt.Errorf("read log %s from the backup: block %d of %d: %w", log.Key(), n-1, log.Length(), ErrNotFound)
 	}
-	if err := a.each(ctx, log, want, a.bring); err != nil {
+	if err := a.each(ctx, log, want, true, a.bring); err != nil {
 		return fmt.Errorf("read log %s from the backup: %w", log.Key(), err)
 	}
 	for r := range want.All() {
@@ -124,7 +124,7 @@ func (a *Reader) Check(ctx context.Context, log *hypercore.Log, want *runs.Set) 
 		}
 	}
 	a.mu.Unlock()
-	if err := a.each(ctx, log, &left, a.check); err != nil {
+	if err := a.each(ctx, log, &left, false, a.check); err != nil {
 		return fmt.Errorf("check log %s in the backup: %w", log.Key(), err)
 	}
 	a.mu.Lock()
@@ -141,10 +141,11 @@ func (a *Reader) Check(ctx context.Context, log *hypercore.Log, want *runs.Set) 
 	return nil
 }
 
-// each calls f with all stretches that have some of the blocks.
-func (a *Reader) each(ctx context.Context, log *hypercore.Log, want *runs.Set, f func(context.Context, *hypercore.Log, *lookup, stretch) error) error {
+// each calls f with all stretches that have some of the blocks. With some, those are
+// left out that are nowhere.
+func (a *Reader) each(ctx context.Context, log *hypercore.Log, want *runs.Set, some bool, f func(context.Context, *hypercore.Log, *lookup, stretch) error) error {
 	l, list, err := a.find(ctx, log.Key(), want)
-	if err != nil {
+	if err != nil && !(some && errors.Is(err, ErrNotFound)) {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -166,7 +167,7 @@ func (a *Reader) each(ctx context.Context, log *hypercore.Log, want *runs.Set, f
 	return context.Cause(ctx)
 }
 
-// find returns where blocks are.
+// find returns where blocks are, also with ErrNotFound if some are nowhere.
 func (a *Reader) find(ctx context.Context, key hypercore.Key, want *runs.Set) (*lookup, []stretch, error) {
 	for {
 		a.mu.Lock()
@@ -177,18 +178,13 @@ func (a *Reader) find(ctx context.Context, key hypercore.Key, want *runs.Set) (*
 			l.spans = l.log.spans()
 		}
 		a.mu.Unlock()
+		var list []stretch
 		missing := fmt.Errorf("the log: %w", ErrNotFound)
 		if l != nil {
-			var list []stretch
-			var block uint64
-			var ok bool
-			if list, block, ok = l.stretches(want); ok {
-				return l, list, nil
-			}
-			missing = fmt.Errorf("block %d: %w", block, ErrNotFound)
+			list, missing = l.stretches(want)
 		}
-		if fresh {
-			return nil, nil, missing
+		if fresh || missing == nil {
+			return l, list, missing
 		}
 		if err := a.Reload(ctx); err != nil {
 			return nil, nil, err
@@ -196,13 +192,19 @@ func (a *Reader) find(ctx context.Context, key hypercore.Key, want *runs.Set) (*
 	}
 }
 
-// stretches returns where blocks are, or one that is nowhere.
-func (l *lookup) stretches(want *runs.Set) (list []stretch, nowhere uint64, ok bool) {
+// stretches returns where blocks are, also with ErrNotFound if some are nowhere.
+func (l *lookup) stretches(want *runs.Set) (list []stretch, missing error) {
 	for r := range want.All() {
 		for i := r.Start; i < r.End; {
 			n := sort.Search(len(l.spans), func(n int) bool { return l.spans[n].Blocks[0] > i }) - 1
 			if n < 0 || l.spans[n].Blocks[1] <= i {
-				return nil, i, false
+				if missing == nil {
+					missing = fmt.Errorf("block %d: %w", i, ErrNotFound)
+				}
+				if i = r.End; n+1 < len(l.spans) {
+					i = min(i, l.spans[n+1].Blocks[0])
+				}
+				continue
 			}
 			s, end := l.stretch(l.spans[n], i)
 			if len(list) == 0 || list[len(list)-1] != s {
@@ -211,14 +213,18 @@ func (l *lookup) stretches(want *runs.Set) (list []stretch, nowhere uint64, ok b
 			i = end
 		}
 	}
-	return list, 0, true
+	return list, missing
 }
 
 // spans returns the blocks of a log in order.
 func (l *Log) spans() (list []span) {
+	var seen rangeSet
 	for n, p := range l.Pieces {
 		for _, b := range p.Blocks {
-			list = append(list, span{b, n})
+			for _, rest := range seen.without(b) {
+				list = append(list, span{rest, n})
+			}
+			seen.add(b)
 		}
 	}
 	slices.SortFunc(list, func(x, y span) int { return cmp.Compare(x.Blocks[0], y.Blocks[0]) })

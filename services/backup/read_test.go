@@ -115,6 +115,11 @@ func TestBlocksAreReadThrough(t *testing.T) {
 	if err := a.Bring(t.Context(), r.logs[0], blocks(runs.Range{Start: 400, End: 401})); !errors.Is(err, ErrNotFound) {
 		t.Errorf("what was not backed up: %v", err)
 	}
+	// What else is wanted comes all the same.
+	r.clear(0, 7, 8)
+	if err := a.Bring(t.Context(), r.logs[0], blocks(runs.Range{Start: 7, End: 8}, runs.Range{Start: 400, End: 401})); !errors.Is(err, ErrNotFound) || !r.logs[0].Has(7) {
+		t.Errorf("a block that is there, and one that is not: %v", err)
+	}
 	if err := a.Bring(t.Context(), r.logs[1], blocks(runs.Range{Start: 0, End: 1})); !errors.Is(err, ErrNotFound) {
 		t.Errorf("of an empty log: %v", err)
 	}

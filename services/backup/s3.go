@@ -164,7 +164,7 @@ func (s *S3) askOnce(ctx context.Context, c clock.Clock, q question) (b []byte, 
 	}
 	if q.part {
 		if resp.StatusCode != http.StatusPartialContent { // it does not know parts
-			if _, err := io.CopyN(io.Discard, resp.Body, q.at); err != nil {
+			if _, err := io.CopyN(io.Discard, resp.Body, q.at); err != nil && !errors.Is(err, io.EOF) {
 				return nil, true, err
 			}
 		}
@@ -194,7 +194,11 @@ func (s *S3) GetRange(ctx context.Context, name string, at, n int64) ([]byte, er
 	if n == 0 {
 		return nil, nil
 	}
-	return s.ask(ctx, question{method: http.MethodGet, name: name, limit: n, part: true, at: at})
+	b, err := s.ask(ctx, question{method: http.MethodGet, name: name, limit: n, part: true, at: at})
+	if e := (*s3Error)(nil); errors.As(err, &e) && e.Status == http.StatusRequestedRangeNotSatisfiable {
+		return nil, nil // it is shorter
+	}
+	return b, err
 }
 
 // Delete implements [Remote].

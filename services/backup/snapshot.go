@@ -124,7 +124,7 @@ func decode(b []byte) (*Snapshot, error) {
 				}
 			}
 			for i, m := range p.Marks {
-				if m[1] >= uint64(p.Size) || i > 0 && (m[0] <= p.Marks[i-1][0] || m[1] <= p.Marks[i-1][1]) {
+				if m[1] == 0 || m[1] >= uint64(p.Size) || i > 0 && (m[0] <= p.Marks[i-1][0] || m[1] <= p.Marks[i-1][1]) {
 					return nil, fmt.Errorf("log %s has a piece with a mark %v", l.Key, m)
 				}
 			}
