@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -237,7 +238,11 @@ func (m *model) checkHistory() {
 }
 
 func TestTreesAreOrderedMaps(t *testing.T) {
-	for seed := range uint64(6) {
+	seeds := uint64(3)
+	if os.Getenv("BEVY_LONG") != "" {
+		seeds = 60
+	}
+	for seed := range seeds {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			ctx := context.Background()
 			store := memoryStore(t)

@@ -129,7 +129,7 @@ func (m *modelStore) reopen(t *testing.T) {
 // truncate, clear, snapshots, drafts, closing and opening again, encrypted and
 // not, on disk and in memory.
 func TestLogEqualsSlice(t *testing.T) {
-	seeds := uint64(30)
+	seeds := uint64(12)
 	if os.Getenv("BEVY_LONG") != "" {
 		seeds = 1500
 	}
