@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -133,6 +134,9 @@ func machinesIn(st client.Status) (n int) {
 
 // safety says on how many machines everything is.
 func safety(st client.Status, now time.Time) string {
+	if slices.ContainsFunc(st.Machines, func(m client.Machine) bool { return m.This && m.State == "revoked" }) {
+		return "this machine was taken out"
+	}
 	if len(st.Folders) == 0 {
 		return "nothing is kept yet: bevy add <folder>"
 	}

@@ -31,7 +31,7 @@ func (h *Home) status(ctx context.Context, st *client.Status) {
 				c.Newest = f.Changed
 			}
 		}
-		if len(st.Folders) == 0 {
+		if d, ok := s.self(); len(st.Folders) == 0 || ok && d.Status == identity.Revoked { // what it knows of others is old
 			c.Copies = 0
 		}
 		st.Cloud = &c
@@ -320,7 +320,7 @@ func (s *session) notices() {
 	if d, ok := s.self(); ok && d.Status == identity.Revoked {
 		n.Raise(client.Notice{
 			Code: "revoked", Severity: client.Problem,
-			Text: "this machine was taken out of the cloud: nothing that is written here reaches the others", Fix: "bevy join, with another --home",
+			Text: "this machine was taken out of the cloud: nothing that is written here reaches the others. After leaving it can join again, as a new one", Fix: "bevy leave",
 		})
 	} else {
 		n.Clear("revoked", "")

@@ -95,7 +95,8 @@ function table(headings, rows) {
         make(i ? 'td' : 'th', { class: headings[i][1], scope: i ? undefined : 'row' }, cell)))))))
 }
 
-function safe({ cloud, folders }) {
+function safe({ cloud, folders, out }) {
+  if (out) return [make('p', { class: 'big bad' }, 'Taken out'), make('p', {}, 'This machine is not one of the cloud any more.')]
   if (!cloud || !folders.length) {
     return [make('p', { class: 'big' }, 'Nothing yet'), make('p', {}, 'Choose a folder that is to be kept safe.'), copy('bevy add ~/Documents')]
   }
@@ -115,7 +116,7 @@ function notices(list) {
   return make('ul', {}, list.map(n => {
     const [word, look] = severities[n.severity] ?? severities.info
     return make('li', {}, make('p', {}, make('strong', { class: look }, word), ' ', n.text),
-      n.fix && (n.fix.startsWith('bevy ') ? copy(n.fix) : make('p', { class: 'soft' }, `try: ${n.fix}`)))
+      n.fix && (/^bevy [^,]*$/.test(n.fix) ? copy(n.fix) : make('p', { class: 'soft' }, `try: ${n.fix}`)))
   }))
 }
 
@@ -173,7 +174,7 @@ function show(status) {
   document.title = `${worst ? '! ' : ''}${name}`
   const fine = status.folders.length ? 'Everything is all right.' : 'The node runs. Nothing is kept safe yet.'
   tell(worst ? `${many(status.notices.length, 'notice')}: ${worst.text}` : fine)
-  draw('safe', { cloud: status.cloud, folders: status.folders.map(f => f.id) }, safe)
+  draw('safe', { cloud: status.cloud, folders: status.folders.map(f => f.id), out: status.machines.some(m => m.this && m.state === 'revoked') }, safe)
   draw('notices', status.notices, notices)
   draw('folders', status.folders, folders)
   draw('machines', status.machines, machines)
