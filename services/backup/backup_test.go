@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -303,7 +304,11 @@ func TestSmallPiecesArePutTogether(t *testing.T) {
 // Whatever breaks at whatever point, the newest snapshot can be restored, and the
 // next run makes a whole one.
 func TestItMayBreakAtAnyPoint(t *testing.T) {
-	for seed := range uint64(5) {
+	seeds := uint64(2)
+	if os.Getenv("BEVY_LONG") != "" {
+		seeds = 10
+	}
+	for seed := range seeds {
 		r := newRig(t, seed, 3)
 		have := map[int]uint64{} // by the newest snapshot
 		for step := range 25 {
