@@ -123,8 +123,8 @@ func (c cloudFolder) resolve(ctx context.Context, since []byte) error {
 }
 
 func (c cloudFolder) stat(ctx context.Context, path string) (*entry, error) {
-	e, err := c.f.Stat(ctx, path)
-	if errors.Is(err, folder.ErrNotFound) || err == nil && (e.Implicit || e.Deleted) {
+	e, err := c.f.Entry(ctx, path)
+	if errors.Is(err, folder.ErrNotFound) || err == nil && e.Deleted {
 		return nil, nil
 	}
 	if err != nil {

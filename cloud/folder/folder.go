@@ -167,19 +167,34 @@ type reader interface {
 	Range(ctx context.Context, o hyperbee.RangeOptions) iter.Seq2[tree.Entry, error]
 }
 
-func (f *Folder) stat(ctx context.Context, t reader, path string) (Entry, error) {
-	if path == "/" {
-		return Entry{Path: "/", Kind: Dir, Implicit: true}, nil
+// Entry is Stat, but ErrNotFound also for a folder that is there only because
+// something is in it: that takes longer to find out.
+func (f *Folder) Entry(ctx context.Context, path string) (Entry, error) {
+	e, err := entryAt(ctx, f.tree, path)
+	if err != nil {
+		return Entry{}, fmt.Errorf("entry %q: %w", path, err)
 	}
+	return e, nil
+}
+
+func entryAt(ctx context.Context, t reader, path string) (Entry, error) {
 	if err := CheckPath(path); err != nil {
 		return Entry{}, err
 	}
 	raw, err := t.Get(ctx, []byte(path))
-	if err == nil {
-		return read(raw), nil
-	}
-	if !errors.Is(err, ErrNotFound) {
+	if err != nil {
 		return Entry{}, err
+	}
+	return read(raw), nil
+}
+
+func (f *Folder) stat(ctx context.Context, t reader, path string) (Entry, error) {
+	if path == "/" {
+		return Entry{Path: "/", Kind: Dir, Implicit: true}, nil
+	}
+	e, err := entryAt(ctx, t, path)
+	if !errors.Is(err, ErrNotFound) {
+		return e, err
 	}
 	inside, err := hasInside(ctx, t, path)
 	if err != nil {

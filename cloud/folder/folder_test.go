@@ -32,6 +32,12 @@ func TestFilesAreListedAndRead(t *testing.T) {
 			t.Errorf("open %q: got error %v, want %v", path, err, wantErr)
 		}
 	}
+	for path, wantErr := range map[string]error{"/nothing": ErrNotFound, "/b": ErrNotFound, "/": ErrPath, "/empty": nil, "/b/c": nil} {
+		e, err := d.Entry(ctx, path)
+		if !errors.Is(err, wantErr) || err == nil && (e.Path != path || len(e.Stamp) == 0) {
+			t.Errorf("entry at %q: %+v, %v, want error %v", path, e, err, wantErr)
+		}
+	}
 	must(t, fstest.TestFS(d.FS(ctx), "a", "b/c", "b/d/e", "b-x", "empty", "link"))
 }
 
