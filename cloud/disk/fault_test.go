@@ -904,6 +904,40 @@ func TestSparseFoldersHaveWhatWasAskedFor(t *testing.T) {
 	same(t, "whole", b.tree(), a.tree())
 }
 
+// TestWhatWasJustWrittenCanBeFreed if it is what the cloud has: its times don't tell.
+func TestWhatWasJustWrittenCanBeFreed(t *testing.T) {
+	a := newDevice(t, "a", func(c *config) {
+		c.sparse = true
+		c.clock = clock.NewFake(fakeStart) // each file was written just now
+	})
+	a.write("/same", "1")
+	a.write("/other", "2")
+	a.sync()
+	for _, path := range []string{"/same", "/other"} {
+		if r, err := a.k.x.row(path); err != nil || !r.racy {
+			t.Fatalf("%s: %+v, %v", path, r, err)
+		}
+	}
+	r, err := a.k.x.row("/other")
+	must(t, err)
+	st, err := os.Stat(a.at("/other"))
+	must(t, err)
+	a.write("/other", "3")
+	must(t, os.Chtimes(a.at("/other"), st.ModTime(), st.ModTime()))
+	f, err := a.k.c.open(a.k.c.dir)
+	must(t, err)
+	now, err := f.lstat("/other")
+	must(t, errors.Join(err, f.close()))
+	r.stat = now // as if nothing but the content had changed
+	a.k.x.put("/other", r)
+	must(t, a.k.x.commit(true))
+	must(t, a.k.Free(t.Context(), "/same"))
+	if err := a.k.Free(t.Context(), "/other"); !errors.Is(err, errChanged) {
+		t.Errorf("free what has changed in the same moment: %v", err)
+	}
+	same(t, "the disk", a.tree(), "/other \"3\"\n")
+}
+
 func TestContentsElsewhereAreWaitedFor(t *testing.T) {
 	a, b := newDevice(t, "a"), newDevice(t, "b")
 	a.write("/x", "1")

@@ -659,8 +659,12 @@ func (k *Keeper) Free(ctx context.Context, path string) error {
 		return fmt.Errorf("free %s: %w on this disk", path, ErrNotFound)
 	case err != nil:
 		return fmt.Errorf("free %s: %w", path, err)
-	case r.racy || r.kind != kindFile || r.stamp == "" || !r.same(now):
+	case r.kind != kindFile || r.stamp == "" || !r.same(now):
 		return fmt.Errorf("free %s: %w", path, errChanged)
+	case r.racy: // its times tell nothing
+		if err := isStill(ctx, f, path, r); err != nil {
+			return fmt.Errorf("free %s: %w", path, err)
+		}
 	}
 	// First it is forgotten: a file that is there and not known is put, one that is
 	// known and not there is removed.
@@ -674,6 +678,20 @@ func (k *Keeper) Free(ctx context.Context, path string) error {
 	}
 	parent, _ := split(path)
 	return f.syncDir(parent)
+}
+
+// isStill reads a file, and gives errChanged if it is not that of a row.
+func isStill(ctx context.Context, from files, path string, r *row) error {
+	f, now, err := from.open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	hash, err := hashOf(&reader{ctx: ctx, f: f, before: now, count: func(int) {}})
+	if err == nil && (hash != r.hash || !r.same(now)) {
+		err = errChanged
+	}
+	return err
 }
 
 // A content has fetchMin to come, and the time that fetchRate takes for its bytes.
