@@ -35,7 +35,7 @@ type Reader struct {
 	checked map[hypercore.Key]*runs.Set
 
 	proving sync.Mutex
-	pool    *pool // of the log that was last in need of it; guarded by proving
+	pools   map[hypercore.Key]*pool // of logs in need of one; guarded by proving
 }
 
 // A lookup is where the blocks of a log are.
@@ -321,11 +321,24 @@ func (a *Reader) check(ctx context.Context, log *hypercore.Log, l *lookup, s str
 	if err != nil {
 		return err
 	}
+	// That it can be proven without what is held here is a part of it.
+	a.proving.Lock()
+	defer a.proving.Unlock()
+	tree, err := a.poolOf(ctx, l)
+	if err != nil {
+		return err
+	}
+	if hash, err := log.TreeHash(tree.tree.Length); err == nil && hash != tree.tree.Hash() {
+		return fmt.Errorf("the log is not the same with %d blocks: %w", tree.tree.Length, ErrKey)
+	}
 	for _, p := range list {
 		if p.Block == nil {
 			continue
 		}
 		i := p.Block.Index
+		if err := tree.add(p); err != nil {
+			return fmt.Errorf("block %d: %w", i, err)
+		}
 		node, err := log.Node(2 * i)
 		if errors.Is(err, merkle.ErrNoNode) {
 			continue // it was never here
@@ -440,7 +453,7 @@ func apply(ctx context.Context, log *hypercore.Log, list []*hypercore.Proof) (le
 // A pool is what is known of the tree of a log from its pieces. It fits together;
 // that it is the log's is proven when something of it is added there.
 type pool struct {
-	log   hypercore.Key
+	of    *lookup
 	tree  merkle.Tree
 	nodes map[uint64]merkle.Node
 }
@@ -505,22 +518,18 @@ func (b both) Node(index uint64) (merkle.Node, error) {
 func (a *Reader) prove(ctx context.Context, log *hypercore.Log, l *lookup, proofs []*hypercore.Proof, blocks []uint64) error {
 	a.proving.Lock()
 	defer a.proving.Unlock()
-	if a.pool == nil || a.pool.log != l.log.Key || len(a.pool.nodes) > maxNodes {
-		a.pool = nil
-		p, err := a.poolOf(ctx, l)
-		if err != nil {
-			return err
-		}
-		a.pool = p
+	tree, err := a.poolOf(ctx, l)
+	if err != nil {
+		return err
 	}
-	nodes := both{log, a.pool}
+	nodes := both{log, tree}
 	head := log.Head()
 	var list []*hypercore.Proof
 	for _, p := range proofs {
 		if p.Block == nil {
 			continue
 		}
-		if err := a.pool.add(p); err != nil {
+		if err := tree.add(p); err != nil {
 			return err
 		}
 		if !slices.Contains(blocks, p.Block.Index) {
@@ -550,9 +559,20 @@ func (a *Reader) prove(ctx context.Context, log *hypercore.Log, l *lookup, proof
 	return err
 }
 
-// poolOf reads what a log was at each length.
+// poolOf returns what is known of the tree of a log: at first what it was at each
+// length. The caller holds proving.
 func (a *Reader) poolOf(ctx context.Context, l *lookup) (*pool, error) {
-	p := &pool{log: l.log.Key, tree: merkle.Tree{Fork: l.log.Fork}, nodes: map[uint64]merkle.Node{}}
+	if p := a.pools[l.log.Key]; p != nil && p.of == l {
+		return p, nil
+	}
+	nodes := 0
+	for _, p := range a.pools {
+		nodes += len(p.nodes)
+	}
+	if nodes > maxNodes || a.pools == nil {
+		a.pools = map[hypercore.Key]*pool{}
+	}
+	p := &pool{of: l, tree: merkle.Tree{Fork: l.log.Fork}, nodes: map[uint64]merkle.Node{}}
 	for n, piece := range l.log.Pieces {
 		if piece.Length <= p.tree.Length {
 			continue
@@ -574,5 +594,6 @@ func (a *Reader) poolOf(ctx context.Context, l *lookup) (*pool, error) {
 			}
 		}
 	}
+	a.pools[l.log.Key] = p
 	return p, nil
 }
