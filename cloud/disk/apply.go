@@ -36,7 +36,8 @@ type job struct {
 	e      *entry
 	expect *stat // what is there now, or nil
 	temp   string
-	then   stat // of the temporary file
+	then   stat   // of the temporary file
+	parent uint64 // inode of the folder that it is in
 	err    error
 }
 
@@ -833,9 +834,13 @@ func (r *round) place(j *job) error {
 	r.renamed(j.path)
 	then, err := r.files.lstat(j.path)
 	if err != nil || !j.then.isOf(then) {
+		r.noteDirty(j.path)
+		parent, _ := split(j.path)
+		if s, err := r.dir(parent); err != nil || s.inode != j.parent || s.inode == 0 {
+			return errors.Join(errEdited, err) // it may be elsewhere, where nobody has seen it
+		}
 		// It was there, and was changed, moved or removed since: that is for the next round.
 		then = j.then
-		r.noteDirty(j.path)
 	}
 	r.in.todo = append(r.in.todo, todo{j.path, j.row(then)})
 	return nil

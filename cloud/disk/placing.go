@@ -32,9 +32,6 @@ type placing struct {
 // announce notes which jobs are about to be done.
 func (r *round) announce(jobs []*job) (*placings, error) {
 	p := &placings{}
-	if r.k.c.boot == "" {
-		return p, nil
-	}
 	parents := map[string]uint64{}
 	for _, j := range jobs {
 		if j.err != nil {
@@ -50,8 +47,11 @@ func (r *round) announce(jobs []*job) (*placings, error) {
 			inode = s.inode
 			parents[parent] = inode
 		}
-		r.x.set(spaceIn, j.path, appendPlacing(nil, placing{j.row(j.then), name, inode}))
-		p.paths = append(p.paths, j.path)
+		j.parent = inode
+		if r.k.c.boot != "" {
+			r.x.set(spaceIn, j.path, appendPlacing(nil, placing{j.row(j.then), name, inode}))
+			p.paths = append(p.paths, j.path)
+		}
 	}
 	if len(p.paths) == 0 {
 		return p, nil
