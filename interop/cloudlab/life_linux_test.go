@@ -71,10 +71,10 @@ func (l *lab) family(places ...place) []*machine {
 	return all
 }
 
-// People work on three machines of one owner at the same time. In the end all are
-// the same, nothing that was acknowledged is lost, and nothing that was removed is
-// back. In the long form the machines live through what happens to machines, too:
-// they are killed in the middle of anything, and their cables are pulled out.
+// People work on three machines of one owner at the same time, and these live
+// through what happens to machines: they are killed in the middle of anything, and
+// their cables are pulled out. In the end all are the same, nothing that was
+// acknowledged is lost, and nothing that was removed is back.
 func TestLife(t *testing.T) {
 	for _, seed := range seeds(t) {
 		t.Run(fmt.Sprintf("BEVY_SEED=%d", seed), func(t *testing.T) { live(t, seed) })
@@ -88,17 +88,11 @@ func live(t *testing.T, seed uint64) {
 	l.settle(all, time.Minute)
 
 	m := newModel(l, seed)
-	// What may go wrong then in about one run of ten is in docs/folders.md.
-	rough := os.Getenv("BEVY_LONG") == "1"
 	cut := map[*machine]bool{}
 	var kills, cuts, acts int
 	for end := time.Now().Add(life); time.Now().Before(end); {
 		on := all[m.rng.IntN(len(all))]
-		n := m.rng.IntN(100)
-		if !rough && n < 14 {
-			n = 99
-		}
-		switch {
+		switch n := m.rng.IntN(100); {
 		case n < 3:
 			on.kill()
 			kills++
