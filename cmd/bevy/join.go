@@ -165,7 +165,8 @@ machine that has the owner's words, or with --words, which reads them.`,
 		Example: `bevy machines rm phone
 bevy machines rm 7f3ac2 --yes
 bevy machines rm laptop --words`,
-		Args: wants(1, 1),
+		Args:              wants(1, 1),
+		ValidArgsFunction: a.completeFirst(a.completeMachine),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withNode(cmd.Context(), func(c *client.Client) error {
 				at := "/machines/" + url.PathEscape(args[0])
@@ -198,4 +199,16 @@ bevy machines rm laptop --words`,
 	sure.flags(cmd)
 	cmd.Flags().BoolVar(&byWords, "words", false, "by the owner's 24 words, which are read from stdin")
 	return cmd
+}
+
+// completeMachine offers the other machines that are in the cloud.
+func (a *app) completeMachine(cmd *cobra.Command, _ []string, word string) (words []string, _ cobra.ShellCompDirective) {
+	var m client.Machines
+	_ = a.withNode(contextOf(cmd), func(c *client.Client) error { return c.Do(contextOf(cmd), "GET", "/machines", nil, &m) }) // no node, no words
+	for _, x := range m.Machines {
+		if !x.This && x.State != "revoked" && strings.HasPrefix(x.Name, word) {
+			words = append(words, x.Name)
+		}
+	}
+	return words, cobra.ShellCompDirectiveNoFileComp
 }

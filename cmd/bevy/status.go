@@ -234,7 +234,8 @@ func (a *app) pingCommand() *cobra.Command {
 		Short: "Measure the way to another machine, and say which it is",
 		Example: `bevy ping attic
 bevy ping attic --count 10`,
-		Args: wants(1, 1),
+		Args:              wants(1, 1),
+		ValidArgsFunction: a.completeFirst(a.completeMachine),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withNode(cmd.Context(), func(c *client.Client) error { return a.ping(cmd.Context(), c, args[0], count) })
 		},

@@ -215,6 +215,7 @@ func (h *Home) forget(s *session) error {
 	for key := range s.raised {
 		h.node.Notices.Clear(key[0], key[1])
 	}
+	h.node.Notices.Clear("revoked", "")
 	if err := os.Remove(filepath.Join(h.dir, secretsFile)); err != nil {
 		return err
 	}
