@@ -81,6 +81,8 @@ type (
 	CheckBackup struct {
 		ID   string `path:"backup" json:"-"`
 		Read bool   `json:"read,omitempty" doc:"also bring all and prove it"`
+		// Restore is also to restore all to a place of its own, and read all files.
+		Restore bool `json:"restore,omitempty"`
 	}
 
 	// BackupChecked is what was found.
@@ -90,7 +92,13 @@ type (
 		Bytes    int64    `json:"bytes"`
 		Read     bool     `json:"read"`
 		Wrong    []string `json:"wrong,omitempty"` // packs that are missing or cut off
-		Problem  string   `json:"problem,omitempty"`
+		// Restored says that all was restored; then so many files were read.
+		Restored   bool   `json:"restored,omitempty"`
+		Folders    int    `json:"folders,omitempty"`
+		Files      int    `json:"files,omitempty"`
+		FileBytes  int64  `json:"fileBytes,omitempty"`
+		Unreadable int    `json:"unreadable,omitempty"` // files besides
+		Problem    string `json:"problem,omitempty"`
 	}
 
 	// PruneBackup removes old snapshots.

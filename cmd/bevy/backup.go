@@ -277,16 +277,19 @@ func (a *app) backupRun(ctx context.Context, c *client.Client, b client.Backup) 
 }
 
 func (a *app) backupVerifyCommand() *cobra.Command {
-	var read bool
+	var check client.CheckBackup
 	cmd := &cobra.Command{
 		Use:   "verify [<place>] [flags]",
 		Short: "Look whether a backup is whole",
 		Long: `Looks whether all that the newest snapshot needs is there. With --read it also
 brings all of it and proves each block, as restoring does, without keeping it.
-The exit code is 7 if something is wrong; "bevy backup run" then sends again
-what is missing.`,
+With --restore it is a drill: all is restored to a place of its own, which takes
+as much room as the backup has, the cloud is opened there, every file is read
+and compared with its hash, and it is removed again. The exit code is 7 if
+something is wrong; "bevy backup run" then sends again what is missing.`,
 		Example: `bevy backup verify
-bevy backup verify s3://my-bucket/bevy --read`,
+bevy backup verify s3://my-bucket/bevy --read
+bevy backup verify --restore`,
 		Args: wants(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withNode(cmd.Context(), func(c *client.Client) error {
@@ -294,18 +297,19 @@ bevy backup verify s3://my-bucket/bevy --read`,
 				if err != nil {
 					return err
 				}
-				return a.backupVerify(cmd.Context(), c, b, read)
+				return a.backupVerify(cmd.Context(), c, b, check)
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&read, "read", false, "bring all of it and prove it")
+	cmd.Flags().BoolVar(&check.Read, "read", false, "bring all of it and prove it")
+	cmd.Flags().BoolVar(&check.Restore, "restore", false, "restore all of it elsewhere, and read every file")
 	return cmd
 }
 
-func (a *app) backupVerify(ctx context.Context, c *client.Client, b client.Backup, read bool) error {
+func (a *app) backupVerify(ctx context.Context, c *client.Client, b client.Backup, check client.CheckBackup) error {
 	bar := a.progress("checking "+b.Address, "pack", 0, 0)
 	var got client.BackupChecked
-	err := c.Do(ctx, "POST", backupPath(b, "/checks"), client.CheckBackup{Read: read}, &got)
+	err := c.Do(ctx, "POST", backupPath(b, "/checks"), check, &got)
 	bar.end()
 	if err != nil {
 		return asked(err, "cannot check %s", b.Address)
@@ -319,6 +323,9 @@ func (a *app) backupVerify(ctx context.Context, c *client.Client, b client.Backu
 	if n := len(got.Wrong); n > 0 {
 		cause = fmt.Sprintf("%s missing or cut off: %s", plural(uint64(n), "pack"), strings.Join(got.Wrong, " "))
 	}
+	if got.Unreadable > 1 {
+		cause += fmt.Sprintf(", and %s more", plural(uint64(got.Unreadable-1), "file"))
+	}
 	if cause != "" {
 		return &failure{code: codeCorrupt, what: "the backup at " + b.Address + " is not whole", cause: cause, try: "bevy backup run " + shellWord(b.Address)}
 	}
@@ -328,6 +335,9 @@ func (a *app) backupVerify(ctx context.Context, c *client.Client, b client.Backu
 	how := "are there"
 	if got.Read {
 		how = "were read and proven"
+	}
+	if got.Restored {
+		how = fmt.Sprintf("were restored, with %s (%s) in %s as they should be", plural(uint64(got.Files), "file"), size(uint64(got.FileBytes)), plural(uint64(got.Folders), "folder"))
 	}
 	return written(a.printLine(fmt.Sprintf("%s  snapshot %s: %s, %s, %s", b.Address, got.Snapshot, plural(uint64(got.Packs), "pack"), size(uint64(got.Bytes)), how)))
 }

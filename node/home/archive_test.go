@@ -9,6 +9,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -154,4 +155,38 @@ func TestWhatNoMachineHasIsReadThrough(t *testing.T) {
 		got, err := a.content("cold", "small")
 		return err == nil && got == "hello"
 	})
+}
+
+// A drill finds the files that a backup can't bring back, and leaves nothing behind.
+func TestADrillFindsWhatCannotBeRestored(t *testing.T) {
+	m := newMachine(t, "", "laptop")
+	m.write("cold/a", "hello")
+	m.write("cold/b", strings.Repeat("0123456789abcdef", 20_000))
+	m.do("POST", "/folders", client.AddFolder{Path: m.dir + "/cold", Sparse: true}, nil)
+	m.until("the files", func() bool { return m.folder("cold").Files == 2 })
+	begin := func() (b client.Backup) {
+		m.do("POST", "/backups", client.AddBackup{Place: client.BackupPlace{Address: t.TempDir()}}, &b)
+		m.do("POST", "/backups/"+b.ID+"/runs", nil, nil)
+		return b
+	}
+	check := func(b client.Backup) (out client.BackupChecked) {
+		m.do("POST", "/backups/"+b.ID+"/checks", client.CheckBackup{Restore: true}, &out)
+		return out
+	}
+	whole := begin()
+	m.do("DELETE", "/folders/cold/contents?path=/b", nil, nil)
+	if out := check(whole); !out.Restored || out.Files != 2 || out.FileBytes != 320_005 || out.Folders != 1 || out.Problem != "" || out.Unreadable != 0 {
+		t.Errorf("a whole backup: %+v", out)
+	}
+	// What is in the first alone is not in the second.
+	if out := check(begin()); !out.Restored || out.Files != 1 || out.Unreadable != 1 || !strings.HasPrefix(out.Problem, "cold/b: ") {
+		t.Errorf("a backup that was begun later: %+v", out)
+	}
+	left, err := filepath.Glob(filepath.Join(m.home.dir, "drill-*"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+	if text, err := m.content("cold", "a"); err != nil || text != "hello" {
+		t.Errorf("the file itself: %q, %v", text, err)
+	}
 }

@@ -430,6 +430,9 @@ func (h *Home) checkBackup(ctx context.Context, in client.CheckBackup) (out clie
 		}
 		c, err := repo.Verify(ctx, snap, scratch, nil)
 		out = client.BackupChecked{Snapshot: snap.Name, Packs: c.Packs, Bytes: c.Bytes, Read: c.Read, Wrong: c.Wrong, Problem: c.Problem}
+		if err == nil && in.Restore && len(c.Wrong) == 0 && c.Problem == "" {
+			err = h.drill(ctx, repo, snap, &out)
+		}
 		return err
 	})
 	return out, err
