@@ -60,6 +60,7 @@ const (
 	readsAtOnce = 4
 	maxNonces   = 4096
 	maxNodes    = 1 << 17 // of trees, that are kept to prove others
+	maxPools    = 256
 	// freshFor is how long a snapshot is taken for the newest one when a block is not
 	// in it.
 	freshFor = time.Minute
@@ -456,6 +457,7 @@ type pool struct {
 	of    *lookup
 	tree  merkle.Tree
 	nodes map[uint64]merkle.Node
+	least int // nodes that it is begun with
 }
 
 // Node implements merkle.Nodes.
@@ -562,15 +564,15 @@ func (a *Reader) prove(ctx context.Context, log *hypercore.Log, l *lookup, proof
 // poolOf returns what is known of the tree of a log: at first what it was at each
 // length. The caller holds proving.
 func (a *Reader) poolOf(ctx context.Context, l *lookup) (*pool, error) {
+	nodes := 0 // besides those that each is begun with
+	for _, p := range a.pools {
+		nodes += len(p.nodes) - p.least
+	}
+	if nodes > maxNodes || len(a.pools) > maxPools || a.pools == nil {
+		a.pools = map[hypercore.Key]*pool{}
+	}
 	if p := a.pools[l.log.Key]; p != nil && p.of == l {
 		return p, nil
-	}
-	nodes := 0
-	for _, p := range a.pools {
-		nodes += len(p.nodes)
-	}
-	if nodes > maxNodes || a.pools == nil {
-		a.pools = map[hypercore.Key]*pool{}
 	}
 	p := &pool{of: l, tree: merkle.Tree{Fork: l.log.Fork}, nodes: map[uint64]merkle.Node{}}
 	for n, piece := range l.log.Pieces {
@@ -594,6 +596,7 @@ func (a *Reader) poolOf(ctx context.Context, l *lookup) (*pool, error) {
 			}
 		}
 	}
+	p.least = len(p.nodes)
 	a.pools[l.log.Key] = p
 	return p, nil
 }
