@@ -82,11 +82,9 @@ func (u *up) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if !node.Activated(u.env) { // its socket would be ours
-		if c, err := client.Dial(ctx, node.Control(p)); err == nil {
-			defer c.Close()
-			return u.running(ctx, c, p)
-		}
+	if c := u.other(ctx, p); c != nil {
+		defer c.Close()
+		return u.running(ctx, c, p)
 	}
 	o := home.Options{Name: u.name, Offline: u.offline}
 	if env := u.env["BEVY_RELAY"]; u.relays == nil && env != "" {
@@ -103,12 +101,16 @@ func (u *up) run(ctx context.Context) error {
 			return err
 		}
 	}
-	n, err := u.start(ctx, p, o)
+	n, c, err := u.start(ctx, p, o)
 	if err != nil {
 		return asked(err, "cannot start the node")
 	}
+	if c != nil {
+		defer c.Close()
+		return u.running(ctx, c, p)
+	}
 	var st client.Status
-	c, err := client.Dial(ctx, node.Control(p))
+	c, err = client.Dial(ctx, node.Control(p))
 	if err == nil {
 		st, err = c.Status(ctx)
 		c.Close()
@@ -129,8 +131,21 @@ func (u *up) run(ctx context.Context) error {
 // ending is how long another node, which does not answer, is given to end.
 const ending = 15 * time.Second
 
-// start starts the node, once another one that is ending has.
-func (u *up) start(ctx context.Context, p node.Paths, o home.Options) (*node.Node, error) {
+// other is a client of the node that runs already, if one does and answers.
+func (u *up) other(ctx context.Context, p node.Paths) *client.Client {
+	if node.Activated(u.env) { // its socket would be ours
+		return nil
+	}
+	c, err := client.Dial(ctx, node.Control(p))
+	if err != nil {
+		return nil
+	}
+	return c
+}
+
+// start starts the node, once another one that is ending has. One that was only
+// beginning is returned when it answers.
+func (u *up) start(ctx context.Context, p node.Paths, o home.Options) (*node.Node, *client.Client, error) {
 	for began, told := u.clock.Now(), false; ; told = true {
 		n, err := node.Open(ctx, node.Options{
 			Paths: p, Version: versionNow().Version, Env: u.env, Listen: u.listen, Hosts: u.hosts, Idle: u.idle,
@@ -138,10 +153,13 @@ func (u *up) start(ctx context.Context, p node.Paths, o home.Options) (*node.Nod
 		})
 		other, held := errors.AsType[*node.RunningError](err)
 		if !held {
-			return n, err
+			return n, nil, err
+		}
+		if c := u.other(ctx, p); c != nil {
+			return nil, c, nil
 		}
 		if u.clock.Now().Sub(began) > ending {
-			return nil, &failure{
+			return nil, nil, &failure{
 				code: codeConflict, what: "cannot start the node", cause: other.Error() + ", and does not answer here",
 				try: "bevy down with its --home and variables, or end that process", err: err,
 			}
@@ -150,7 +168,7 @@ func (u *up) start(ctx context.Context, p node.Paths, o home.Options) (*node.Nod
 			u.say("waiting for process %d, which has the store", other.Record.PID)
 		}
 		if !sleep(ctx, u.clock, 50*time.Millisecond) {
-			return nil, context.Cause(ctx)
+			return nil, nil, context.Cause(ctx)
 		}
 	}
 }
