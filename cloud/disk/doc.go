@@ -24,9 +24,11 @@
 // another device has said something meanwhile, both stay. The index says that
 // something was put once it is durable in the logs, and that something was
 // written once it is durable on the disk, so that a crash between any two steps
-// costs a comparison. A file is read as a whole and put only if it did not change
-// meanwhile. Most files being gone at once is a question, not a removal; a root
-// that is gone or another is no removal at all.
+// costs a comparison; before a file from elsewhere is put in its place the index
+// names it, so that what is gone after a kill is known to have been removed. A file
+// is read as a whole and put only if it did not change meanwhile. Most files being
+// gone at once is a question, not a removal; a root that is gone or another is no
+// removal at all.
 //
 // # Rounds
 //

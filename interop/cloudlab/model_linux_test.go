@@ -31,11 +31,11 @@ type model struct {
 
 // A thing is a content that somebody has written.
 type thing struct {
-	name  string
-	size  int
-	acked bool            // some machine has said that it is in the cloud
-	gone  map[string]bool // machines on which it was replaced or removed
-	kept  map[string]bool // machines on which it was moved or changed in other ways
+	name string
+	size int
+	put  bool            // it was put into the folder, or some machine has said that it is in the cloud
+	gone map[string]bool // machines on which it was replaced or removed
+	kept map[string]bool // machines on which it was moved or changed in other ways
 
 	copied bool // somebody has given a copy that a conflict made another name
 }
@@ -161,12 +161,17 @@ func (m *model) act(on *machine) error {
 	var err error
 	switch n := m.rng.IntN(20); {
 	case n < 7: // write
-		if err = os.WriteFile(outside, m.content(on), 0o644); err == nil {
-			err = rename(outside, m.free(on, ".txt"), unix.RENAME_NOREPLACE)
+		data := m.content(on)
+		if err = os.WriteFile(outside, data, 0o644); err == nil {
+			if err = rename(outside, m.free(on, ".txt"), unix.RENAME_NOREPLACE); err == nil {
+				m.things[hashOf(data)].put = true
+			}
 		}
 	case n < 11 && file != "": // edit
-		if err = os.WriteFile(outside, m.content(on), 0o644); err == nil {
+		data := m.content(on)
+		if err = os.WriteFile(outside, data, 0o644); err == nil {
 			if err = rename(outside, file, unix.RENAME_EXCHANGE); err == nil {
+				m.things[hashOf(data)].put = true
 				err = m.removed(on, outside)
 			}
 		}
@@ -187,8 +192,10 @@ func (m *model) act(on *machine) error {
 	case n == 16:
 		m.wrote++
 		to := fmt.Sprintf("nowhere/%d", m.wrote)
-		m.things["-> "+to] = newThing("link to "+to, 0)
+		link := newThing("link to "+to, 0)
+		m.things["-> "+to] = link
 		err = os.Symlink(to, m.free(on, ".link"))
+		link.put = err == nil
 	case n == 17 && file != "":
 		if err = m.moved(on, file); err == nil { // as it is the same, with other permissions
 			if st, serr := os.Lstat(file); serr == nil && st.Mode().IsRegular() {
@@ -223,7 +230,7 @@ func (m *model) put(on *machine) {
 	m.wrote++
 	path := fmt.Sprintf("/put-%d.txt", m.wrote)
 	if err := on.put(path, data); err == nil {
-		m.things[hashOf(data)].acked = true
+		m.things[hashOf(data)].put = true
 	}
 }
 
@@ -232,7 +239,7 @@ func (m *model) hear(on *machine) error {
 	entries, err := on.list()
 	for _, e := range entries {
 		if t := m.things[nameOf(e)]; t != nil {
-			t.acked = true
+			t.put = true
 		}
 	}
 	return err
@@ -259,17 +266,17 @@ func (m *model) check(on *machine, now map[string]string) (wrong []string) {
 			wrong = append(wrong, fmt.Sprintf("%s: nobody has written that: %s", path, line))
 		}
 	}
-	var acked, wanted, lost, copies int
+	var put, wanted, failed, copies int
 	for name, t := range m.things {
 		path, is := there[name]
-		if t.acked {
-			acked++
+		if t.put {
+			put++
 		}
 		switch {
-		case len(t.gone) == 0 && !is && t.acked:
-			wrong = append(wrong, fmt.Sprintf("%q (%d bytes) is lost: it was acknowledged, and nobody removed it", t.name, t.size))
+		case len(t.gone) == 0 && !is && t.put:
+			wrong = append(wrong, fmt.Sprintf("%q (%d bytes) is lost: it was put into the folder, and nobody removed it", t.name, t.size))
 		case len(t.gone) == 0 && !is:
-			lost++ // it did not get into the folder, or a newer file took its place before it was seen
+			failed++ // something was in its way
 		case len(t.gone) > 0 && is && (isCopy(path) || t.copied):
 			copies++ // made by a machine that had not heard of it
 		case len(t.gone) > 0 && is && on.saidAgain(path, name):
@@ -280,7 +287,7 @@ func (m *model) check(on *machine, now map[string]string) (wrong []string) {
 			wanted++
 		}
 	}
-	m.l.t.Logf("%d contents written, %d acknowledged, %d there, %d never acknowledged and not there, %d removed and still in copies", len(m.things), acked, wanted, lost, copies)
+	m.l.t.Logf("%d contents written, %d put into the folder, %d there, %d not put, %d removed and still in copies", len(m.things), put, wanted, failed, copies)
 	slices.Sort(wrong)
 	return wrong
 }
