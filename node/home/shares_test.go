@@ -313,7 +313,8 @@ func TestWhoGuessesLinksHasToWait(t *testing.T) {
 	if len(all.Shares) != 1 || all.Shares[0].Uses != 2 {
 		t.Errorf("%+v", all)
 	}
-	// Nothing on the disk has the secret.
+	// Nothing on the disk has the secret, once nobody writes to it.
+	m.down()
 	secret, err := base64.RawURLEncoding.DecodeString(token(s.URL))
 	if err != nil {
 		t.Fatal(err)
