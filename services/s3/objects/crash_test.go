@@ -38,7 +38,7 @@ func TestAcknowledgedObjectsOutlivePowerCuts(t *testing.T) {
 	r.versioned()
 	multi, err := r.CreateUpload(ctx, "multi", UploadOptions{})
 	must(t, err)
-	every, rounds, most := uint64(17), 10, 40
+	every, rounds, most := uint64(11), 10, 40
 	if os.Getenv("BEVY_LONG") == "1" {
 		every, rounds, most = 1, 30, 400
 	}
