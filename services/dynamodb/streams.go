@@ -448,7 +448,7 @@ func (d *Door) getRecords(ctx context.Context, r *request) ([]byte, error) {
 			return nil, err
 		}
 		seq := binary.BigEndian.Uint64(e.Key[9:])
-		if list != nil && len(list) > maxPage {
+		if len(list) > maxPage {
 			break
 		}
 		var rec record
