@@ -235,7 +235,9 @@ func TestNullsAndNonsenseAreRefused(t *testing.T) {
 func TestPastStreamsAreStillRead(t *testing.T) {
 	r := newRig(t)
 	r.ok("CreateTable", strings.TrimSuffix(simpleTable("people"), "}")+`,"StreamSpecification":{"StreamEnabled":true,"StreamViewType":"NEW_IMAGE"}}`)
-	put := func(n int) { r.ok("PutItem", fmt.Sprintf(`{"TableName":"people","Item":{"a":{"S":"x"},"n":{"N":"%d"}}}`, n)) }
+	put := func(n int) {
+		r.ok("PutItem", fmt.Sprintf(`{"TableName":"people","Item":{"a":{"S":"x"},"n":{"N":"%d"}}}`, n))
+	}
 	turn := func(spec string) {
 		r.clock.Advance(time.Second)
 		r.ok("UpdateTable", `{"TableName":"people","StreamSpecification":`+spec+`}`)
