@@ -69,11 +69,9 @@ func parseAddress(r *http.Request) (address, bool) {
 		return address{}, false
 	}
 	a := address{shared: true}
-	for _, scheme := range []string{"pear:", "hyper:"} {
-		if after, ok := strings.CutPrefix(rest, scheme); ok {
-			rest, a.dirty = strings.TrimLeft(after, "/"), true
-			break
-		}
+	// As often as there are schemes: what is left is a name, here and after a redirect.
+	for after, ok := cutScheme(rest); ok; after, ok = cutScheme(rest) {
+		rest, a.dirty = after, true
 	}
 	a.name, p, _ = strings.Cut(rest, "/")
 	if len(a.name) == len(rest) {
@@ -87,6 +85,17 @@ func parseAddress(r *http.Request) (address, bool) {
 		a.name = a.name[:i]
 	}
 	return a.withPath("/" + p)
+}
+
+// cutScheme takes pear:// or hyper:// from a link, with however many slashes
+// a browser has left of it.
+func cutScheme(link string) (string, bool) {
+	for _, scheme := range []string{"pear:", "hyper:"} {
+		if rest, ok := strings.CutPrefix(link, scheme); ok {
+			return strings.TrimLeft(rest, "/"), true
+		}
+	}
+	return link, false
 }
 
 // maxToken bounds a link's token.

@@ -65,6 +65,8 @@ func FuzzAddress(f *testing.F) {
 	f.Add("1.abc.localhost:7070", "/a//b/../c/")
 	f.Add("h", "/d/abc@1/a%2f..")
 	f.Add("h", "/d/pear://abc@1/a\\b")
+	f.Add("h", "/d/pear:///pear:")
+	f.Add("h", "/d/pear://hyper://abc/x")
 	f.Fuzz(func(t *testing.T, host, p string) {
 		a, ok := parseAddress(&http.Request{Host: host, URL: &url.URL{Path: p}})
 		if !ok {
