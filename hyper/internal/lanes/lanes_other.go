@@ -1,0 +1,7 @@
+//go:build !amd64 || purego
+
+package lanes
+
+const vectors = false
+
+func sumLanes(func() (Message, bool)) {}
