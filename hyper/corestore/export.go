@@ -92,101 +92,129 @@ func (s *Store) export(ctx context.Context, key hypercore.Key, w io.Writer, part
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
 
-	out := bufio.NewWriterSize(w, 256<<10)
-	header := append([]byte(exportMagic), 0)
-	header = append(header, key[:]...)
-	if o.Secret {
-		kp := live.KeyPair()
-		if !kp.CanSign() {
-			return 0, 0, fmt.Errorf("its secret is not here: %w", hypercore.ErrNotWritable)
-		}
-		header[len(exportMagic)] |= exportSecret
-		header = append(header, kp.Seed()...)
-	}
-	if _, err := out.Write(header); err != nil {
-		return 0, 0, err
-	}
-	head := l.Head()
-	var frame []byte
-	written := int64(len(header))
-	write := func(p *hypercore.Proof) error {
-		frame = p.AppendData(frame[:0], 0)
-		size := binary.AppendUvarint(nil, uint64(len(frame)))
-		written += int64(len(size) + len(frame))
-		if _, err := out.Write(size); err != nil {
-			return err
-		}
-		_, err := out.Write(frame)
-		return err
-	}
+	e := &exporter{ctx: ctx, log: l, head: l.Head().Length, out: bufio.NewWriterSize(w, 256<<10)}
 	blocks := held(l)
 	if part == nil {
 		part = &Part{}
 	} else {
 		blocks = slices.Values(part.Blocks)
 	}
-	if part.Since > head.Length {
-		return 0, 0, fmt.Errorf("it has %d blocks, not %d", head.Length, part.Since)
-	}
-	if head.Length > part.Since {
-		p, err := l.Prove(ctx, merkle.Request{Upgrade: &merkle.UpgradeRequest{Start: part.Since, Length: head.Length - part.Since}}, true)
-		if err != nil {
-			return 0, 0, err
+	var secret []byte
+	if o.Secret {
+		kp := live.KeyPair()
+		if !kp.CanSign() {
+			return 0, 0, fmt.Errorf("its secret is not here: %w", hypercore.ErrNotWritable)
 		}
-		if err := write(p); err != nil {
-			return 0, 0, err
+		secret = kp.Seed()
+	}
+	err = e.header(key, secret)
+	if err == nil {
+		err = e.lengths(part)
+	}
+	if err == nil {
+		next, err = e.blocks(blocks, part, o.Progress)
+	}
+	if err == nil {
+		err = e.out.WriteByte(0)
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	return e.head, next, e.out.Flush()
+}
+
+// An exporter writes a log.
+type exporter struct {
+	ctx     context.Context
+	log     *hypercore.Log
+	head    uint64 // its length
+	out     *bufio.Writer
+	written int64
+	frame   []byte
+}
+
+func (e *exporter) header(key hypercore.Key, secret []byte) error {
+	header := append([]byte(exportMagic), 0)
+	header = append(header, key[:]...)
+	if secret != nil {
+		header[len(exportMagic)] |= exportSecret
+		header = append(header, secret...)
+	}
+	e.written += int64(len(header))
+	_, err := e.out.Write(header)
+	return err
+}
+
+// prove writes a proof.
+func (e *exporter) prove(req merkle.Request, upgrade bool) error {
+	p, err := e.log.Prove(e.ctx, req, upgrade)
+	if err != nil {
+		return err
+	}
+	e.frame = p.AppendData(e.frame[:0], 0)
+	size := binary.AppendUvarint(nil, uint64(len(e.frame)))
+	e.written += int64(len(size) + len(e.frame))
+	if _, err := e.out.Write(size); err != nil {
+		return err
+	}
+	_, err = e.out.Write(e.frame)
+	return err
+}
+
+// lengths writes how long the log is, and what proves its earlier lengths.
+func (e *exporter) lengths(part *Part) error {
+	if part.Since > e.head {
+		return fmt.Errorf("it has %d blocks, not %d", e.head, part.Since)
+	}
+	if e.head > part.Since {
+		upgrade := &merkle.UpgradeRequest{Start: part.Since, Length: e.head - part.Since}
+		if err := e.prove(merkle.Request{Upgrade: upgrade}, true); err != nil {
+			return err
 		}
 	}
 	for _, length := range part.Lengths {
-		if length >= head.Length {
+		if length >= e.head {
 			continue
 		}
 		for _, root := range merkle.AppendRoots(nil, length) {
-			req := merkle.Request{Hash: &merkle.NodeRequest{Index: root, Nodes: unsentNode(root, -1, head.Length)}}
-			p, err := l.Prove(ctx, req, false)
-			if err == nil {
-				err = write(p)
-			}
-			if err != nil {
-				return 0, 0, err
+			node := &merkle.NodeRequest{Index: root, Nodes: unsentNode(root, -1, e.head)}
+			if err := e.prove(merkle.Request{Hash: node}, false); err != nil {
+				return err
 			}
 		}
 	}
+	return nil
+}
+
+// blocks writes blocks and returns behind which it ended.
+func (e *exporter) blocks(blocks iter.Seq[hypercore.Range], part *Part, progress func(done, total uint64)) (next uint64, err error) {
 	var total, done uint64
 	for r := range blocks {
 		total += r.Len()
 	}
 	last := int64(-1) // the block before
 	marked := int64(0)
-all:
 	for r := range blocks {
 		for i := r.Start; i < r.End; i++ {
-			if part.Limit > 0 && written >= part.Limit {
-				break all
+			if part.Limit > 0 && e.written >= part.Limit {
+				return next, nil
 			}
-			if part.Mark != nil && (marked == 0 || written-marked >= part.MarkEvery) {
-				part.Mark(i, written)
-				last, marked = -1, written
+			if part.Mark != nil && (marked == 0 || e.written-marked >= part.MarkEvery) {
+				part.Mark(i, e.written)
+				last, marked = -1, e.written
 			}
-			req := merkle.Request{Block: &merkle.NodeRequest{Index: i, Nodes: unsent(i, last, head.Length)}}
-			p, err := l.Prove(ctx, req, false)
-			if err != nil {
-				return 0, 0, err
-			}
-			if err := write(p); err != nil {
-				return 0, 0, err
+			block := &merkle.NodeRequest{Index: i, Nodes: unsent(i, last, e.head)}
+			if err := e.prove(merkle.Request{Block: block}, false); err != nil {
+				return 0, err
 			}
 			last = int64(i)
 			next = i + 1
-			if done++; o.Progress != nil && (done == total || done%1024 == 0) {
-				o.Progress(done, total)
+			if done++; progress != nil && (done == total || done%1024 == 0) {
+				progress(done, total)
 			}
 		}
 	}
-	if err := out.WriteByte(0); err != nil {
-		return 0, 0, err
-	}
-	return head.Length, next, out.Flush()
+	return next, nil
 }
 
 // held returns the ranges of blocks that are held.

@@ -547,3 +547,80 @@ func TestWhatIsPublishedSurvivesAPowerCut(t *testing.T) {
 		}
 	}
 }
+
+// What peers know of is proven without a sync, and what they don't know of never is.
+func TestWhatWasPublishedNeedsNoSync(t *testing.T) {
+	ctx, kp := context.Background(), keyPairN(1)
+	disk := storagetest.NewFaulty()
+	e, err := disk.Disk().Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := storage.Open(e, storage.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	l := testLogIn(t, s, Options{KeyPair: &kp})
+	add := func(n int) {
+		for range n {
+			if _, err := l.AppendWith(ctx, AppendOptions{Durability: Soon}, []byte("x")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	prove := func(req merkle.Request) *Proof {
+		t.Helper()
+		p, err := l.Prove(ctx, req, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	lost := func(told uint64) {
+		t.Helper()
+		e, err := disk.PowerCut(1).Disk().Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		after, err := storage.Open(e, storage.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = after.Close() }()
+		if again := testLogIn(t, after, Options{KeyPair: &kp}); again.Length() < told {
+			t.Errorf("%d blocks were told of, %d are left", told, again.Length())
+		}
+	}
+	add(7)
+	if _, err := l.Publish(ctx); err != nil {
+		t.Fatal(err)
+	}
+	add(3)
+	block := func(n uint64) merkle.Request { return merkle.Request{Block: &merkle.NodeRequest{Index: n}} }
+	for _, req := range []merkle.Request{block(6), {Hash: &merkle.NodeRequest{Index: 3}}, upgradeRequest(2, 5)} {
+		p := prove(req)
+		if p.Upgrade != nil && p.Upgrade.TreeLength() != 7 {
+			t.Errorf("the upgrade leads to %d blocks", p.Upgrade.TreeLength())
+		}
+		if !l.c.unsynced {
+			t.Errorf("%+v was answered by a sync", req)
+		}
+	}
+	if prove(upgradeRequest(7, 3)).Upgrade.TreeLength() != 10 || l.c.unsynced {
+		t.Error("more than peers know of was proven without a sync")
+	}
+	lost(10)
+	add(1)
+	if prove(block(10)); l.c.unsynced {
+		t.Error("a block that peers don't know of was proven without a sync")
+	}
+	lost(11)
+	add(1)
+	if err := l.Truncate(ctx, 5, TruncateOptions{Durability: Soon}); err != nil {
+		t.Fatal(err)
+	}
+	if p := prove(block(4)); p.Fork != l.Head().Fork {
+		t.Errorf("a proof of fork %d, after the log was cut", p.Fork)
+	}
+}

@@ -46,6 +46,7 @@ type core struct {
 	base      uint64 // of a draft: blocks that are the parent's
 	stale     bool   // of a draft: the parent was truncated below base
 	unsynced  bool   // what was signed here last may not be on the disk yet
+	told      Head   // the newest head that peers may know, if that is of this history
 	sessions  int
 	drafts    map[string]*core
 	watchers  map[*Watcher]struct{}
@@ -301,16 +302,13 @@ func (c *core) appendGroup(calls []*appendCall) error {
 		if call.o.Durability == Durable {
 			durability = Durable
 		}
+		first := len(blocks)
 		for _, data := range call.blocks {
-			index := length + uint64(len(blocks))
-			if call.cipher != nil {
-				fork := c.tree.Fork
-				if c.parent != nil {
-					fork = call.cipher.draftFork(index, data)
-				}
-				data = call.cipher.seal(index, fork, data)
-			}
-			blocks = append(blocks, storage.Block{Index: index, Data: data})
+			blocks = append(blocks, storage.Block{Index: length + uint64(len(blocks)), Data: data})
+		}
+		if call.cipher != nil {
+			buf := c.seal(call.cipher, blocks[first:], call.size)
+			defer sealed.Put(buf)
 		}
 		call.length = length + uint64(len(blocks))
 	}
@@ -331,6 +329,50 @@ func (c *core) appendGroup(calls []*appendCall) error {
 	}
 	c.notify(Event{Kind: Appended, Length: c.tree.Length})
 	return nil
+}
+
+// Buffers of blocks that are sealed until they are stored.
+var sealed = sync.Pool{New: func() any { return new([]byte) }}
+
+// sealAlone is about how much one goroutine seals.
+const sealAlone = 256 << 10
+
+// seal encrypts blocks of size bytes, into a buffer that is to be given back once
+// they are stored.
+func (c *core) seal(cipher *blockCipher, blocks []storage.Block, size int) *[]byte {
+	buf := sealed.Get().(*[]byte)
+	*buf = slices.Grow((*buf)[:0], size+len(blocks)*EncryptionPadding)
+	var all sync.WaitGroup
+	for room := *buf; len(blocks) > 0; {
+		n, part := 0, 0
+		for n < len(blocks) && part < sealAlone {
+			part += len(blocks[n].Data) + EncryptionPadding
+			n++
+		}
+		some, into := blocks[:n], room[:0:part]
+		blocks, room = blocks[n:], room[part:part]
+		if len(blocks) == 0 {
+			c.sealInto(into, cipher, some)
+		} else {
+			all.Go(func() { c.sealInto(into, cipher, some) })
+		}
+	}
+	all.Wait()
+	return buf
+}
+
+// sealInto encrypts blocks into a buffer that has room for them.
+func (c *core) sealInto(room []byte, cipher *blockCipher, blocks []storage.Block) {
+	for i := range blocks {
+		b := &blocks[i]
+		fork := c.tree.Fork
+		if c.parent != nil {
+			fork = cipher.draftFork(b.Index, b.Data)
+		}
+		at := len(room)
+		room = cipher.seal(room, b.Index, fork, b.Data)
+		b.Data = room[at:len(room):len(room)]
+	}
 }
 
 // truncated tells those who depend on the log that it was cut to length. The
@@ -517,6 +559,12 @@ func (c *core) commit(d Durability, ch *change) error {
 		c.unsynced = false
 	} else if !ch.theirs {
 		c.unsynced = true
+	}
+	switch {
+	case !c.unsynced:
+		c.told = Head{next, nextSignature}
+	case ch.truncate:
+		c.told = Head{}
 	}
 	if ch.base != nil {
 		c.base = *ch.base

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/crypto/blake2b"
 	"golang.org/x/crypto/salsa20"
@@ -47,16 +48,19 @@ func BlockEncryptionKey(key Key, encryptionKey [32]byte) [32]byte {
 	return newBlockCipher(key, encryptionKey, false).block
 }
 
-// seal returns the stored form of a block.
-func (c *blockCipher) seal(index, fork uint64, block []byte) []byte {
-	out := make([]byte, EncryptionPadding+len(block))
+// seal appends the stored form of a block to dst.
+func (c *blockCipher) seal(dst []byte, index, fork uint64, block []byte) []byte {
+	at := len(dst)
+	dst = slices.Grow(dst, EncryptionPadding+len(block))[:at+EncryptionPadding+len(block)]
+	out := dst[at:]
+	clear(out[:EncryptionPadding])
 	var nonce [24]byte
 	binary.LittleEndian.PutUint64(nonce[:], index)
 	binary.LittleEndian.PutUint64(out, fork)
 	salsa20.XORKeyStream(out[:EncryptionPadding], out[:EncryptionPadding], nonce[:], &c.blinding)
 	copy(nonce[8:], out[:EncryptionPadding])
 	salsa20.XORKeyStream(out[EncryptionPadding:], block, nonce[:], &c.block)
-	return out
+	return dst
 }
 
 // draftFork returns what a draft's block has in place of the fork. The log may

@@ -41,10 +41,25 @@ func (l *Log) Publish(ctx context.Context) (Head, error) {
 	}
 	l.c.mu.Lock()
 	defer l.c.mu.Unlock()
-	if l.c.tree.Length == h.Length && l.c.tree.Fork == h.Fork {
-		l.c.unsynced = false
+	if l.c.tree.Fork == h.Fork && l.c.told.Length <= h.Length && h.Length <= l.c.tree.Length {
+		l.c.told = h
+		l.c.unsynced = h.Length < l.c.tree.Length
 	}
 	return h, nil
+}
+
+// answerable returns the head that a request is answered from. What peers know of
+// already needs no sync.
+func (l *Log) answerable(ctx context.Context, req merkle.Request) (Head, error) {
+	if l.snap == nil && l.check() == nil {
+		l.c.mu.RLock()
+		h := l.c.told
+		l.c.mu.RUnlock()
+		if req.Within(h.Length) {
+			return h, nil
+		}
+	}
+	return l.Publish(ctx)
 }
 
 // Sync returns when all that was added to the log is on the disk.
@@ -91,7 +106,7 @@ func (l *Log) prove(ctx context.Context, req merkle.Request, manifest bool, buf 
 	if l.c.parent != nil {
 		return nil, errors.New("a draft is not signed")
 	}
-	h, err := l.Publish(ctx)
+	h, err := l.answerable(ctx, req)
 	if err != nil {
 		return nil, err
 	}

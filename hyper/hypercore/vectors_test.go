@@ -364,7 +364,7 @@ func TestEncryptionVectors(t *testing.T) {
 	}
 	for _, v := range f.Cases {
 		c := ciphers[v.Mode]
-		if got := c.seal(v.Index, v.Fork, v.Plain); !bytes.Equal(got, v.Stored) {
+		if got := c.seal(nil, v.Index, v.Fork, v.Plain); !bytes.Equal(got, v.Stored) {
 			t.Errorf("%s block %d fork %d: sealed %x, want %x", v.Mode, v.Index, v.Fork, got, v.Stored)
 		}
 		got, err := c.open(v.Index, bytes.Clone(v.Stored))

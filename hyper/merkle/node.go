@@ -20,6 +20,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/crypto/blake2b"
+
+	"github.com/cloudbevy/bevy/hyper/internal/lanes"
 )
 
 // HashSize is the size of every hash in the tree: BLAKE2b with 32 bytes.
@@ -87,18 +89,22 @@ func LeafHash(block []byte) (h Hash) {
 	return h
 }
 
-// parallelHash is the size from which blocks are hashed by several goroutines.
-const parallelHash = 256 << 10
+const (
+	// sideBySide is the size from which hashing several blocks at once is faster.
+	sideBySide = 1 << 10
+	// parallelHash is the size from which several goroutines do it.
+	parallelHash = 256 << 10
+)
 
-// LeafHashes hashes blocks as LeafHash does: many large ones on all processors.
+// LeafHashes hashes blocks as LeafHash does: several at once, and many large ones
+// on all processors.
 func LeafHashes(blocks [][]byte) []Hash {
 	out := make([]Hash, len(blocks))
 	size := 0
 	for _, b := range blocks {
 		size += len(b)
 	}
-	workers := min(runtime.GOMAXPROCS(0), len(blocks))
-	if size < parallelHash || workers < 2 {
+	if len(blocks) == 1 || size < sideBySide {
 		for i, b := range blocks {
 			out[i] = LeafHash(b)
 		}
@@ -106,12 +112,22 @@ func LeafHashes(blocks [][]byte) []Hash {
 	}
 	var next atomic.Int64
 	work := func() {
-		for i := int(next.Add(1)) - 1; i < len(blocks); i = int(next.Add(1)) - 1 {
-			out[i] = LeafHash(blocks[i])
-		}
+		var prefix [9]byte
+		lanes.Sum(func() (m lanes.Message, ok bool) {
+			i := int(next.Add(1)) - 1
+			if i >= len(blocks) {
+				return m, false
+			}
+			binary.LittleEndian.PutUint64(prefix[1:], uint64(len(blocks[i])))
+			return lanes.Message{Prefix: prefix[:], Data: blocks[i], Hash: (*[HashSize]byte)(&out[i])}, true
+		})
+	}
+	if size < parallelHash {
+		work()
+		return out
 	}
 	var all sync.WaitGroup
-	for range workers - 1 {
+	for range min(runtime.GOMAXPROCS(0), (len(blocks)+lanes.Count-1)/lanes.Count) - 1 {
 		all.Go(work)
 	}
 	work()

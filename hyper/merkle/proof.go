@@ -13,6 +13,16 @@ type Request struct {
 	Upgrade *UpgradeRequest
 }
 
+// Within reports whether all that is asked for surely lies in the first blocks of a
+// tree, length of them: their tree answers it as well as a longer one does.
+func (r Request) Within(length uint64) bool {
+	b, h, u := r.Block, r.Hash, r.Upgrade
+	return (b != nil || h != nil || u != nil) && r.Seek == nil &&
+		(b == nil || b.Index < length) &&
+		(h == nil || h.Index <= 2*MaxSize && RightSpan(h.Index) < 2*length) &&
+		(u == nil || u.Length <= length && u.Start <= length-u.Length)
+}
+
 // A NodeRequest asks for block Index (in Request.Block) or tree node Index (in
 // Request.Hash), with the siblings of Nodes levels above it.
 type NodeRequest struct {

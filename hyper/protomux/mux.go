@@ -434,6 +434,10 @@ func (m *Mux) Take(f *Frames) bool {
 
 func (m *Mux) takeLocked(f *Frames) bool {
 	f.reset()
+	if m.batching && m.batchAt == 0 { // nothing is whole, and what there is stays
+		f.shrink()
+		return false
+	}
 	*f, m.out = m.out, *f
 	if m.batching {
 		m.out.buf = append(m.out.buf, f.buf[m.batchAt:]...)

@@ -587,6 +587,9 @@ func (r *Replicator) answer(p *peer) {
 	}
 }
 
+// blockRoom is more than what is read with a block.
+const blockRoom = 128
+
 // answerBuffers are what answers are made in.
 type answerBuffers struct{ block, message []byte }
 
@@ -616,6 +619,9 @@ func (r *Replicator) answerOne(p *peer, channel *protomux.Channel, q *requestMes
 			}
 		}
 		return len(buf)
+	}
+	if b := proof.Block; b != nil && len(b.Value) > cap(a.block)-blockRoom && len(b.Value) <= pooledMax {
+		a.block = make([]byte, 0, 2*len(b.Value)+blockRoom) // for the next
 	}
 	head, block, tail := proof.DataParts(buf, q.id)
 	size := len(head) + len(block) + len(tail)

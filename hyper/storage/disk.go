@@ -104,7 +104,8 @@ type disk struct {
 	unchecked atomic.Int64 // bytes written since the last look at free space
 	full      atomic.Bool
 
-	group syncGroup
+	group    syncGroup
+	unsynced atomic.Bool // something was written since the last sync began
 
 	mu         sync.Mutex // guards the fields below
 	closed     bool
@@ -192,6 +193,9 @@ func (d *disk) start() (err error) {
 	if err := d.checkMarker(); err != nil {
 		return err
 	}
+	if err := d.roomToOpen(); err != nil {
+		return err
+	}
 	if err := d.checkFiles(); err != nil {
 		return diskError(err)
 	}
@@ -217,6 +221,32 @@ func (d *disk) start() (err error) {
 		d.mu.Lock()
 		d.scheduleCollectLocked(reclaimDelay)
 		d.mu.Unlock()
+	}
+	return nil
+}
+
+// openRoom is how much room there has to be to open a store for writing, beside
+// that for what its logs have.
+const openRoom = 1 << 20
+
+// roomToOpen tells whether there is room to open the store for writing. Without,
+// Pebble would try to flush its logs again and again, and never return.
+func (d *disk) roomToOpen() error {
+	if d.opts.ReadOnly {
+		return nil
+	}
+	need := uint64(openRoom)
+	names, err := d.opts.FS.List(d.opts.Dir)
+	if err != nil {
+		return diskError(err)
+	}
+	for _, name := range names {
+		if info, err := d.opts.FS.Stat(d.path(name)); isLog(name) && err == nil {
+			need += uint64(info.Size())
+		}
+	}
+	if u, err := d.opts.FS.GetDiskUsage(d.opts.Dir); err == nil && u.AvailBytes < need {
+		return fmt.Errorf("%w: %d KiB are free, %d are needed to open it; free some space", ErrFull, u.AvailBytes>>10, need>>10)
 	}
 	return nil
 }
@@ -299,11 +329,11 @@ func (d *disk) takeLock() error {
 		return nil
 	}
 	f, err := d.opts.FS.Create(d.opts.FS.PathJoin(d.opts.Dir, "OWNER"), vfs.WriteCategoryUnspecified)
-	if err != nil {
-		return errors.Join(diskError(err), lock.Close())
+	if err == nil {
+		_, err = fmt.Fprintf(f, "process %d\n", os.Getpid())
+		err = errors.Join(err, f.Close())
 	}
-	_, err = fmt.Fprintf(f, "process %d\n", os.Getpid())
-	if err = errors.Join(err, f.Close()); err != nil {
+	if err != nil && !errors.Is(err, syscall.ENOSPC) { // who has it is told, but the lock is what counts
 		return errors.Join(diskError(err), lock.Close())
 	}
 	return nil
@@ -520,6 +550,7 @@ func (d *disk) Apply(b *Batch, durability Durability) error {
 	if err := d.commit(pb, pebble.NoSync); err != nil {
 		return err
 	}
+	d.unsynced.Store(true)
 	if durability == Durable {
 		if err := d.group.sync(d.sync); err != nil {
 			return err
@@ -747,7 +778,7 @@ func (d *disk) Sync() error {
 		return ErrClosed
 	}
 	defer d.users.leave()
-	return d.sync()
+	return d.group.sync(d.sync)
 }
 
 func (d *disk) sync() error {
@@ -757,6 +788,7 @@ func (d *disk) sync() error {
 	if d.opts.ReadOnly {
 		return nil
 	}
+	d.unsynced.Store(false)
 	pb := d.db.NewBatch()
 	if err := pb.LogData(nil, nil); err != nil {
 		return diskError(err)
@@ -774,8 +806,10 @@ func (d *disk) scheduleSyncLocked() {
 		d.mu.Lock()
 		d.soon = nil
 		d.mu.Unlock()
-		// What fails here fails for the next writer too, who is told.
-		_ = d.sync()
+		if d.unsynced.Load() {
+			// What fails here fails for the next writer too, who is told.
+			_ = d.sync()
+		}
 	})
 }
 

@@ -73,6 +73,40 @@ func TestFullDiskRefusesWritesUntilThereIsSpace(t *testing.T) {
 	}
 }
 
+// A store that was closed is opened on a disk that is full to the last byte: it
+// reads, and writes once there is room.
+func TestClosedStoreOpensOnAFullDisk(t *testing.T) {
+	disk := storagetest.NewFaulty()
+	e := mustOpen(t, disk.Disk())
+	if err := setValue(e, "before", 10); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	disk.SetFree(0)
+	e = mustOpen(t, disk.Disk())
+	for range 3 {
+		hasValue(t, e, "before", 10)
+		if err := setValue(e, "during", 10); !errors.Is(err, storage.ErrFull) {
+			t.Fatalf("a write without room: %v", err)
+		}
+	}
+	disk.SetFree(200 << 20)
+	if err := setValue(e, "after", 10); err != nil {
+		t.Fatalf("with room again: %v", err)
+	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	e = mustOpen(t, disk.Disk())
+	hasValue(t, e, "before", 10)
+	hasValue(t, e, "after", 10)
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // until waits, without sleeping, for what another goroutine is to do.
 func until(t *testing.T, what string, done func() bool) {
 	t.Helper()

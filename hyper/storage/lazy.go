@@ -62,6 +62,9 @@ func (l *lazyDisk) write() (*disk, error) {
 	if d := l.ready.Load(); d != nil || l.err != nil {
 		return d, l.err
 	}
+	if err := l.writer.roomToOpen(); err != nil {
+		return nil, err // and the next write may find some
+	}
 	if err := l.reader.Close(); err != nil {
 		l.err = errors.Join(err, l.writer.unlock())
 		return nil, l.err

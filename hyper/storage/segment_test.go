@@ -446,3 +446,48 @@ func TestSoonBlobsThatAreNotSyncedEndTheStore(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// What is to be on the disk soon is synced by itself, unless a write that waits for the
+// disk has taken it along.
+func TestSoonIsSyncedOnce(t *testing.T) {
+	s := newBlobStore(t)
+	if err := setValue(s.e, "first", 10); err != nil { // which opens the store for writing
+		t.Fatal(err)
+	}
+	syncs := func() uint64 {
+		t.Helper()
+		stats, err := s.e.Stats()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return stats.Syncs
+	}
+	for _, also := range []bool{false, true} {
+		before := syncs()
+		var b storage.Batch
+		b.Set([]byte("soon"), []byte(fmt.Sprint(also)))
+		if err := s.e.Apply(&b, storage.Soon); err != nil {
+			t.Fatal(err)
+		}
+		if got := syncs(); got != before {
+			t.Errorf("a write that is to be soon caused %d syncs at once", got-before)
+		}
+		if also {
+			if err := setValue(s.e, "durable", 10); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.clock.Advance(50 * time.Millisecond)
+		if got := syncs(); got != before+1 {
+			t.Errorf("%d syncs, want 1; with a write that waits: %v", got-before, also)
+		}
+		cut := s.disk.PowerCut(0)
+		e := mustOpen(t, cut.Disk())
+		if got, err := e.Get([]byte("soon")); string(got) != fmt.Sprint(also) || err != nil {
+			t.Errorf("after a power cut it is %q, %v", got, err)
+		}
+		if err := e.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
