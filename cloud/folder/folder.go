@@ -50,6 +50,7 @@ import (
 	"github.com/cloudbevy/bevy/cloud/tree"
 	"github.com/cloudbevy/bevy/hyper/clock"
 	"github.com/cloudbevy/bevy/hyper/hyperbee"
+	"github.com/cloudbevy/bevy/hyper/treefs"
 )
 
 // Errors that callers branch on. They come wrapped with what was being done.
@@ -64,7 +65,7 @@ var (
 	// ErrInvalid: an entry or a content makes no sense.
 	ErrInvalid = content.ErrInvalid
 	// ErrIsFolder: there is a folder where a file was asked for or put.
-	ErrIsFolder = errors.New("is a folder")
+	ErrIsFolder = treefs.ErrIsFolder
 	// ErrNotFile: what was asked for is no file.
 	ErrNotFile = errors.New("is no file")
 	// ErrNotFolder: a file is where a folder would have to be.

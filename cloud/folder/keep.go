@@ -47,6 +47,15 @@ func (f *Folder) Clear(ctx context.Context, r Retention) (content.Swept, error) 
 	return swept, nil
 }
 
+// Clearable says what Clear would free, and frees nothing.
+func (f *Folder) Clearable(ctx context.Context, r Retention) (content.Swept, error) {
+	swept, err := f.content.Sweepable(ctx, f.kept(ctx, r.defaults()))
+	if err != nil {
+		return swept, fmt.Errorf("look for old versions: %w", err)
+	}
+	return swept, nil
+}
+
 // kept returns the contents that a retention keeps, some of them several times.
 func (f *Folder) kept(ctx context.Context, r Retention) iter.Seq2[content.Ref, error] {
 	return func(yield func(content.Ref, error) bool) {
@@ -249,6 +258,14 @@ func (f *Folder) MissingEntry(ctx context.Context, e Entry) (int64, error) {
 		return 0, nil
 	}
 	return f.content.Missing(ctx, e.Content)
+}
+
+// WholeIn reports whether all of an entry's content is in a place.
+func (f *Folder) WholeIn(ctx context.Context, e Entry, in content.Place) (bool, error) {
+	if e.Kind != File {
+		return true, nil
+	}
+	return f.content.WholeIn(ctx, e.Content, in)
 }
 
 // Download brings the files at some paths and in them here, and returns when all are

@@ -125,9 +125,6 @@ func (f *Folder) Batch(ctx context.Context) (*Batch, error) {
 	return &Batch{f: f, hold: f.content.Hold()}, ctx.Err()
 }
 
-// Len returns how many changes there are in the batch.
-func (b *Batch) Len() int { return len(b.ops) }
-
 // Close ends the batch. What was not flushed is forgotten.
 func (b *Batch) Close() {
 	if !b.done {

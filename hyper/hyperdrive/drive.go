@@ -46,6 +46,7 @@ import (
 	"github.com/cloudbevy/bevy/hyper/hyperbee"
 	"github.com/cloudbevy/bevy/hyper/hyperblobs"
 	"github.com/cloudbevy/bevy/hyper/hypercore"
+	"github.com/cloudbevy/bevy/hyper/treefs"
 	"golang.org/x/crypto/blake2b"
 )
 
@@ -59,7 +60,7 @@ var (
 	// ErrPath: a path that names nothing.
 	ErrPath = errors.New("invalid path")
 	// ErrLoop: too many links lead to one another.
-	ErrLoop = errors.New("too many links")
+	ErrLoop = treefs.ErrLoop
 	// ErrReadOnly: versions of the past can't be changed.
 	ErrReadOnly = hyperbee.ErrReadOnly
 	// ErrClosed: the drive was closed.

@@ -278,19 +278,23 @@ type (
 const style = `<meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
-:root{color-scheme:light dark;font:16px/1.5 system-ui,sans-serif}
-body{max-width:60rem;margin:0 auto;padding:1rem}
-h1{font-size:1.25rem;overflow-wrap:anywhere}
+:root{color-scheme:light dark;font:16px/1.5 system-ui,sans-serif;--paper:#f6f6f3;--card:#fff;--ink:#1d2321;--soft:#5a6561;--line:#dcdfdc;--accent:#1f6b5a}
+@media(prefers-color-scheme:dark){:root{--paper:#121615;--card:#1a201e;--ink:#e6ebe8;--soft:#9aa6a1;--line:#2c3532;--accent:#6cc7b0}}
+body{max-width:60rem;margin:0 auto;padding:1rem;background:var(--paper);color:var(--ink)}
+h1{font-size:1.4rem;overflow-wrap:anywhere}
 nav{overflow-wrap:anywhere}
-a{color:LinkText}
+a{color:var(--accent)}
+a bdi{white-space:pre-wrap}
 a:focus-visible{outline:3px solid;outline-offset:2px}
-table{width:100%;border-collapse:collapse}
-caption{text-align:left;padding:.5rem 0}
-th,td{text-align:left;padding:.4rem .5rem;border-bottom:1px solid color-mix(in srgb,CanvasText 20%,Canvas)}
+table{width:100%;border-collapse:separate;border-spacing:0;background:var(--card);border:1px solid var(--line);border-radius:.75rem}
+caption{text-align:left;padding:.5rem 0;color:var(--soft)}
+th,td{text-align:left;padding:.4rem .8rem}
+th{color:var(--soft);font-weight:600}
+td{border-top:1px solid var(--line)}
 td:first-child{overflow-wrap:anywhere}
 .n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
 .t{white-space:nowrap}
-small{opacity:.75}
+small{color:var(--soft)}
 @media(max-width:36rem){.t{display:none}}
 </style>
 `
