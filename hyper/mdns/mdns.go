@@ -178,31 +178,52 @@ func Open(o Options) (*Node, error) {
 	return n, nil
 }
 
-// listen opens a socket for each family, on one port.
+// listen opens a socket for each family that the machine has, on one port, as
+// peers are told of one: half of a port would be a node that others of the other
+// half, such as a second one on this machine, never meet.
 func (n *Node) listen() error {
 	ports := []uint16{n.o.Port}
 	if n.o.Port == 0 {
-		ports = []uint16{DefaultPort, 0}
+		ports = []uint16{DefaultPort, 0, 0, 0}
 	}
 	var errs []error
 	for _, port := range ports {
+		whole := true
 		for _, any := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
 			if n.port != 0 {
 				port = n.port
 			}
-			s, err := n.udx.Listen(netip.AddrPortFrom(any, port), udx.SocketOptions{Receive: n.direct})
+			s, err := n.bind(any, port)
 			if err != nil {
 				errs = append(errs, err)
+				whole = whole && !n.has(any)
 				continue
 			}
 			n.socks = append(n.socks, s)
 			n.port = s.LocalAddr().Port()
 		}
-		if n.port != 0 {
+		if n.port != 0 && (whole || n.o.Port != 0) {
 			return nil
 		}
+		for _, s := range n.socks {
+			s.Close()
+		}
+		n.socks, n.port = nil, 0
 	}
 	return errors.Join(errs...)
+}
+
+func (n *Node) bind(any netip.Addr, port uint16) (*udx.Socket, error) {
+	return n.udx.Listen(netip.AddrPortFrom(any, port), udx.SocketOptions{Receive: n.direct})
+}
+
+// has tells whether the machine has a family of addresses at all.
+func (n *Node) has(any netip.Addr) bool {
+	s, err := n.bind(any, 0)
+	if err == nil {
+		s.Close()
+	}
+	return err == nil
 }
 
 // Port is where the node listens for connections.
@@ -336,12 +357,6 @@ func (n *Node) Browse(topics ...Topic) {
 	})
 }
 
-// Ask asks somebody whether it is of the topics that are looked for, where
-// multicast does not go. The answer is told to Found.
-func (n *Node) Ask(at ...netip.AddrPort) {
-	n.do(func(now time.Time) { n.askLocked(now, at) })
-}
-
 func (n *Node) askLocked(now time.Time, at []netip.AddrPort) {
 	for a, until := range n.asked {
 		if now.After(until) {
@@ -369,18 +384,6 @@ func (n *Node) rememberLocked(a netip.AddrPort) {
 	if len(n.remembered) > maxRemembered {
 		n.remembered = n.remembered[1:]
 	}
-}
-
-// Refresh looks at the machine's networks again, which happens by itself now
-// and then.
-func (n *Node) Refresh() {
-	n.do(func(now time.Time) {
-		if n.watch != nil {
-			n.watch.Stop()
-			n.watch = nil
-		}
-		n.watchLocked(now)
-	})
 }
 
 // watchLocked looks at the interfaces, now and then.

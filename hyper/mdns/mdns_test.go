@@ -43,7 +43,10 @@ type guest struct {
 func (p *place) guest(o Options) *guest {
 	p.t.Helper()
 	p.n++
-	g := &guest{host: p.net.Host(), keys: noise.NewKeyPair([32]byte{p.n})}
+	g := &guest{keys: noise.NewKeyPair([32]byte{p.n})}
+	if g.host, _ = o.Network.(*packet.SimHost); g.host == nil {
+		g.host = p.net.Host()
+	}
 	o.KeyPair, o.Network, o.Clock, o.Random = g.keys, g.host, p.clock, seeded(uint64(p.n))
 	if o.Found == nil {
 		o.Found = func(peer Peer) { g.found = append(g.found, peer) }
@@ -123,6 +126,30 @@ func TestPeersMeetOnALocalNetwork(t *testing.T) {
 		}
 		a.Close()
 		p.until(3*time.Second, func() bool { return len(b.lost) == 1 })
+	}
+}
+
+// Each of two machines has another program at our port, in another family: they
+// would never meet if each took the half that is left.
+func TestPeersMeetWhereThePortIsHalfTaken(t *testing.T) {
+	p := newPlace(t)
+	guest := func(taken netip.Addr) *guest {
+		host := p.net.Host()
+		c, err := host.Listen(netip.AddrPortFrom(taken, DefaultPort), func([]packet.Packet) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return p.guest(Options{Network: host})
+	}
+	a, b := guest(netip.IPv4Unspecified()), guest(netip.IPv6Unspecified())
+	if err := a.Announce(red); err != nil {
+		t.Fatal(err)
+	}
+	b.Browse(red)
+	p.until(time.Second, func() bool { return len(b.found) > 0 })
+	if _, err := p.connect(b, nil); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -3,12 +3,11 @@
 package packet
 
 import (
-	"errors"
-	"net"
-	"net/netip"
 	"runtime"
 	"syscall"
 )
+
+type descriptor = int
 
 // Package syscall lacks these, and they differ.
 var (
@@ -16,50 +15,7 @@ var (
 	dontFragment6 = map[string]int{"darwin": 62, "ios": 62, "freebsd": 62}[runtime.GOOS]
 )
 
-// setOptions sets what can be set; nothing of it has to be.
-func setOptions(fd uintptr, v6 bool) error {
-	setFragment(fd, v6, false)
-	return nil
-}
-
-// setFragment tells whether what is sent from now on may be cut on its way.
-func setFragment(fd uintptr, v6, may bool) {
-	dont := 1
-	if may {
-		dont = 0
-	}
-	if v6 && dontFragment6 != 0 {
-		syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IPV6, dontFragment6, dont)
-	} else if !v6 && dontFragment != 0 {
-		syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IP, dontFragment, dont)
-	}
-}
-
-func joinGroup(fd uintptr, group netip.Addr, ifi *net.Interface) error {
-	s := int(fd)
-	if group.Is6() {
-		return errors.Join(
-			syscall.SetsockoptInt(s, syscall.IPPROTO_IPV6, syscall.IPV6_MULTICAST_IF, ifi.Index),
-			syscall.SetsockoptInt(s, syscall.IPPROTO_IPV6, syscall.IPV6_MULTICAST_HOPS, multicastTTL),
-			syscall.SetsockoptInt(s, syscall.IPPROTO_IPV6, syscall.IPV6_MULTICAST_LOOP, 1),
-			syscall.SetsockoptIPv6Mreq(s, syscall.IPPROTO_IPV6, syscall.IPV6_JOIN_GROUP, &syscall.IPv6Mreq{Multiaddr: group.As16(), Interface: uint32(ifi.Index)}),
-		)
-	}
-	addr, err := ipv4Of(ifi)
-	if err != nil {
-		return err
-	}
-	return errors.Join(
-		syscall.SetsockoptInet4Addr(s, syscall.IPPROTO_IP, syscall.IP_MULTICAST_IF, addr),
-		syscall.SetsockoptByte(s, syscall.IPPROTO_IP, syscall.IP_MULTICAST_TTL, multicastTTL),
-		syscall.SetsockoptByte(s, syscall.IPPROTO_IP, syscall.IP_MULTICAST_LOOP, 1),
-		syscall.SetsockoptIPMreq(s, syscall.IPPROTO_IP, syscall.IP_ADD_MEMBERSHIP, &syscall.IPMreq{Multiaddr: group.As4(), Interface: addr}),
-	)
-}
-
-func setTTL(fd uintptr, v6 bool, ttl int) error {
-	if v6 {
-		return syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IPV6, syscall.IPV6_UNICAST_HOPS, ttl)
-	}
-	return syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IP, syscall.IP_TTL, ttl)
+// setByte sets an option of IPv4 multicast, which is a byte here.
+func setByte(s descriptor, level, option int, value byte) error {
+	return syscall.SetsockoptByte(s, level, option, value)
 }

@@ -1,62 +1,16 @@
 package packet
 
-import (
-	"errors"
-	"net"
-	"net/netip"
-	"syscall"
-)
+import "syscall"
+
+type descriptor = syscall.Handle
 
 // Package syscall lacks these of ws2ipdef.h.
 const (
-	ipDontFragment   = 14
-	ipv6DontFragment = 14
+	dontFragment  = 14
+	dontFragment6 = 14
 )
 
-// setOptions sets what can be set; nothing of it has to be.
-func setOptions(fd uintptr, v6 bool) error {
-	setFragment(fd, v6, false)
-	return nil
-}
-
-// setFragment tells whether what is sent from now on may be cut on its way.
-func setFragment(fd uintptr, v6, may bool) {
-	dont := 1
-	if may {
-		dont = 0
-	}
-	if v6 {
-		syscall.SetsockoptInt(syscall.Handle(fd), syscall.IPPROTO_IPV6, ipv6DontFragment, dont)
-	} else {
-		syscall.SetsockoptInt(syscall.Handle(fd), syscall.IPPROTO_IP, ipDontFragment, dont)
-	}
-}
-
-func joinGroup(fd uintptr, group netip.Addr, ifi *net.Interface) error {
-	s := syscall.Handle(fd)
-	if group.Is6() {
-		return errors.Join(
-			syscall.SetsockoptInt(s, syscall.IPPROTO_IPV6, syscall.IPV6_MULTICAST_IF, ifi.Index),
-			syscall.SetsockoptInt(s, syscall.IPPROTO_IPV6, syscall.IPV6_MULTICAST_HOPS, multicastTTL),
-			syscall.SetsockoptInt(s, syscall.IPPROTO_IPV6, syscall.IPV6_MULTICAST_LOOP, 1),
-			syscall.SetsockoptIPv6Mreq(s, syscall.IPPROTO_IPV6, syscall.IPV6_JOIN_GROUP, &syscall.IPv6Mreq{Multiaddr: group.As16(), Interface: uint32(ifi.Index)}),
-		)
-	}
-	addr, err := ipv4Of(ifi)
-	if err != nil {
-		return err
-	}
-	return errors.Join(
-		syscall.SetsockoptInet4Addr(s, syscall.IPPROTO_IP, syscall.IP_MULTICAST_IF, addr),
-		syscall.SetsockoptInt(s, syscall.IPPROTO_IP, syscall.IP_MULTICAST_TTL, multicastTTL),
-		syscall.SetsockoptInt(s, syscall.IPPROTO_IP, syscall.IP_MULTICAST_LOOP, 1),
-		syscall.SetsockoptIPMreq(s, syscall.IPPROTO_IP, syscall.IP_ADD_MEMBERSHIP, &syscall.IPMreq{Multiaddr: group.As4(), Interface: addr}),
-	)
-}
-
-func setTTL(fd uintptr, v6 bool, ttl int) error {
-	if v6 {
-		return syscall.SetsockoptInt(syscall.Handle(fd), syscall.IPPROTO_IPV6, syscall.IPV6_UNICAST_HOPS, ttl)
-	}
-	return syscall.SetsockoptInt(syscall.Handle(fd), syscall.IPPROTO_IP, syscall.IP_TTL, ttl)
+// setByte sets an option of IPv4 multicast, which is a whole number here.
+func setByte(s descriptor, level, option int, value byte) error {
+	return syscall.SetsockoptInt(s, level, option, int(value))
 }
