@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"iter"
@@ -238,7 +239,7 @@ func (r *round) change(ctx context.Context, path string, e *entry) error {
 	if err != nil && !errors.Is(err, errIndex) {
 		return err
 	}
-	if known != nil && e != nil && e.stamp == known.stamp {
+	if known != nil && e != nil && e.stamp == known.stamp && !r.x.p.doubted(known.young) {
 		return nil // it is our own, or was written already
 	}
 	if known == nil && e == nil {
@@ -250,6 +251,9 @@ func (r *round) change(ctx context.Context, path string, e *entry) error {
 	disk, err := r.lstat(path)
 	if err != nil {
 		return r.postpone(path, e, err)
+	}
+	if done, err := r.doubt(ctx, path, disk, known); done || err != nil {
+		return err
 	}
 	if r.gone > 0 && disk == nil && known != nil && known.stamp == "" {
 		return nil
@@ -511,6 +515,7 @@ func (r *round) meta(path string, now *row, e *entry) error {
 		now.stat = then
 		now.racy = now.racy || now.kind == kindFile && r.isRacy(then)
 	}
+	now.young = r.x.period // what somebody else wrote, and what was just set, is not synced
 	r.in.todo = append(r.in.todo, todo{path, now})
 	r.progress(func(p *Progress) { p.Written++ })
 	return nil
@@ -535,7 +540,7 @@ func (r *round) wrote(path string, e *entry) error {
 		r.noteDirty(path)
 		return r.postpone(path, e, errors.Join(errEdited, err))
 	}
-	r.in.todo = append(r.in.todo, todo{path, &row{stat: then, hash: e.hash, stamp: e.stamp}})
+	r.in.todo = append(r.in.todo, todo{path, &row{stat: then, hash: e.hash, stamp: e.stamp, young: r.x.period}})
 	r.progress(func(p *Progress) {
 		p.Written++
 		p.Path = path
@@ -722,7 +727,7 @@ func (r *round) flushIn(ctx context.Context) error {
 		return errors.Join(full, err)
 	}
 	for _, t := range in.todo {
-		r.x.put(t.path, t.now)
+		r.written(t)
 	}
 	// Not sooner: that a path is to be written must not be forgotten before it was.
 	for path := range r.tried {
@@ -737,6 +742,19 @@ func (r *round) flushIn(ctx context.Context) error {
 	}
 	said.end(r, in.jobs)
 	return full
+}
+
+// written gives the index the row of what was written.
+func (r *round) written(t todo) {
+	if t.now == nil || t.now.young == 0 {
+		r.x.put(t.path, t.now)
+	} else {
+		r.x.record(t.path, t.now)
+	}
+	if r.brought[t.path] {
+		delete(r.brought, t.path)
+		r.power(CodeBack, t.path)
+	}
 }
 
 func (r *round) syncDirs(dirs []string) (failed error) {
@@ -789,9 +807,9 @@ func (r *round) prepare(ctx context.Context, j *job) error {
 		return err
 	}
 	j.temp = temp
-	h := content.NewHash()
-	_, err = io.Copy(io.MultiWriter(f, h), in)
-	if err == nil && [32]byte(h.Sum(nil)) != j.e.hash {
+	w := &hashedFile{f, content.NewHash()}
+	_, err = io.Copy(w, in)
+	if err == nil && [32]byte(w.hash.Sum(nil)) != j.e.hash {
 		err = errDamaged
 	}
 	if err == nil {
@@ -804,6 +822,27 @@ func (r *round) prepare(ctx context.Context, j *job) error {
 		j.then, err = f.stat()
 	}
 	return errors.Join(err, f.Close())
+}
+
+// A hashedFile hashes what is written to a file.
+type hashedFile struct {
+	file file
+	hash hash.Hash
+}
+
+// hashBeside is from where on something is hashed while it is written.
+const hashBeside = 32 << 10
+
+func (w *hashedFile) Write(p []byte) (int, error) {
+	var hashed sync.WaitGroup
+	if len(p) >= hashBeside {
+		hashed.Go(func() { w.hash.Write(p) })
+	} else {
+		w.hash.Write(p)
+	}
+	n, err := w.file.Write(p)
+	hashed.Wait()
+	return n, err
 }
 
 func (r *round) prepareLink(j *job) error {

@@ -40,6 +40,7 @@ func crashWorld(t *testing.T, b *bomb, engine storage.Engine, contents bool) (w 
 		x.write(p, "old "+p)
 	}
 	w.rest()
+	x.ripen()
 	x.write("/edit a", "new of a")
 	x.write("/edit both", "new of a, both")
 	x.write("/gone b, edit a", "edited by a")

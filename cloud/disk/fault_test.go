@@ -169,6 +169,8 @@ func (f *faulty) syncDir(path string) error {
 	return f.step("sync", path)
 }
 
+func (f *faulty) sync() error { return f.step("sync all", "") }
+
 func (w *faultyFile) Sync() error {
 	if w.f.witness != nil {
 		w.f.witness.mu.Lock()

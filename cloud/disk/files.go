@@ -59,6 +59,9 @@ type files interface {
 	remove(path string) error
 	// syncDir returns when the names in a folder are on the disk.
 	syncDir(path string) error
+	// sync returns when all that anybody has written in the folder is on the disk, as
+	// far as the system tells.
+	sync() error
 	// free returns how many bytes there is room for.
 	free() (uint64, error)
 	// check returns errName if the path can't be here.
@@ -435,15 +438,24 @@ type osFile struct {
 	wrote, hurried int64
 }
 
-// hurryBytes is how much of a file is written before the disk is told to begin.
-const hurryBytes = 4 << 20
+const (
+	// hurryBytes is how much of a file is written before the disk is told to begin.
+	hurryBytes = 4 << 20
+	// keepBytes is how much of what is written the system keeps in memory.
+	keepBytes = 32 << 20
+)
 
 // Write has the disk begin with what is written of a large file, so that there is
-// less left for the sync at its end.
+// less left for the sync at its end; and has the system use the memory of what is
+// on the disk again, which costs less than to find more, and keeps what others
+// have there.
 func (f *osFile) Write(p []byte) (int, error) {
 	n, err := f.File.Write(p)
 	if f.wrote += int64(n); f.wrote-f.hurried >= hurryBytes {
 		hurry(f.File, f.hurried, f.wrote)
+		if f.wrote > keepBytes && err == nil {
+			err = letGo(f.File, f.hurried-keepBytes, f.wrote-keepBytes)
+		}
 		f.hurried = f.wrote
 	}
 	return n, err

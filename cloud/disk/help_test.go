@@ -65,6 +65,14 @@ func (d *device) sync() {
 	must(d.t, d.k.Sync(d.t.Context()))
 }
 
+// ripen has the disk have for sure what the index says.
+func (d *device) ripen() {
+	d.t.Helper()
+	d.k.ripen()
+	d.k.ripen()
+	must(d.t, d.k.x.commit(true))
+}
+
 func (d *device) at(p string) string { return filepath.Join(d.dir, filepath.FromSlash(p)) }
 
 func (d *device) write(p, text string) {

@@ -16,19 +16,23 @@ import (
 
 // Key spaces of a folder in the index; docs/formats/folder-index.md has them.
 const (
-	spaceFile  = 'f' // path -> row
-	spaceInode = 'i' // inode, uint64 BE -> path of a file
-	spaceGone  = 'g' // path -> nothing: it is gone from the disk and still in the folder
-	spaceLater = 'l' // path -> reason: it is to be written to the disk later
-	spaceMeta  = 'm' // name -> value
-	spaceIn    = 'n' // path -> placing: it is about to be put in its place on the disk
-	spaceOut   = 'o' // path -> row without hash and stamp: it is about to be put
-	spacePrune = 'p' // 0xffff - depth, uint16 BE, and path -> nothing: an empty folder to be removed
-	spaceWant  = 'w' // path -> nothing: it was asked for in a sparse folder
+	spaceBefore = 'b' // path -> period and rows: what may be there again after a power cut
+	spaceFile   = 'f' // path -> row
+	spaceInode  = 'i' // inode, uint64 BE -> path of a file
+	spaceGone   = 'g' // path -> nothing: it is gone from the disk and still in the folder
+	spaceLater  = 'l' // path -> reason: it is to be written to the disk later
+	spaceMeta   = 'm' // name -> value
+	spaceIn     = 'n' // path -> placing: it is about to be put in its place on the disk
+	spaceOut    = 'o' // path -> row without hash and stamp: it is about to be put
+	spacePrune  = 'p' // 0xffff - depth, uint16 BE, and path -> nothing: an empty folder to be removed
+	spaceWant   = 'w' // path -> nothing: it was asked for in a sparse folder
 )
 
-// indexFormat is the version of rows.
-const indexFormat = 1
+// Versions of what is in the index. Rows have had no period before.
+const (
+	indexFormat = 1
+	rowFormat   = 2
+)
 
 // An index is what a Keeper knows of its folder, in an engine that others have
 // parts of, too. It is derived: without it both sides are compared anew.
@@ -43,6 +47,10 @@ type index struct {
 	rows             map[string]*row   // what b changes; nil: removed
 	laters           map[string]string // what b changes of them; "": none
 	inodes           map[uint64]bool   // those that b gives to paths
+
+	p, kept periods // as they will be and as they are
+	period  uint64  // of what is recorded now
+	ended   uint64  // the period that is synced next, or 0
 }
 
 // errIndex is of an index that can't be read. It is thrown away.
@@ -159,7 +167,7 @@ func (x *index) put(path string, r *row) {
 // comparison, unless somebody changes the disk before it is made: then that looks
 // like a change of what was there before.
 func (x *index) commit(durable bool) error {
-	if x.b.Len() == 0 && !durable {
+	if x.b.Len() == 0 && x.p == x.kept && !durable {
 		return nil
 	}
 	var counts []byte
@@ -167,6 +175,9 @@ func (x *index) commit(durable bool) error {
 		counts = binary.BigEndian.AppendUint64(counts, uint64(n.Load()))
 	}
 	x.set(spaceMeta, "counts", counts)
+	if x.p != x.kept {
+		x.set(spaceMeta, "periods", []byte(x.p.String()))
+	}
 	d := storage.Soon
 	if durable {
 		d = storage.Durable
@@ -177,6 +188,7 @@ func (x *index) commit(durable bool) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("write index: %w", err), x.count())
 	}
+	x.kept = x.p
 	return nil
 }
 
@@ -258,6 +270,7 @@ func (x *index) clear() error {
 		return fmt.Errorf("clear index: %w", err)
 	}
 	x.b.Reset()
+	x.p, x.kept = periods{}, periods{}
 	return nil
 }
 
@@ -318,19 +331,20 @@ func (x *index) scan(space byte, from, to string) iter.Seq2[string, []byte] {
 	}
 }
 
-// Rows are: version, kind, flags, mode, size, mtime, inode, ctime, then hash of
-// files or text of links, then stamp.
+// Rows are: version, kind, flags, mode, size, mtime, inode, ctime, period, then hash
+// of files or text of links, then stamp.
 func appendRow(b []byte, r *row) []byte {
 	flags := byte(0)
 	if r.racy {
 		flags = 1
 	}
-	b = append(b, indexFormat, byte(r.kind), flags)
+	b = append(b, rowFormat, byte(r.kind), flags)
 	b = binary.AppendUvarint(b, uint64(r.mode))
 	b = binary.AppendUvarint(b, uint64(r.size))
 	b = binary.AppendVarint(b, r.mtime)
 	b = binary.AppendUvarint(b, r.inode)
 	b = binary.AppendVarint(b, r.ctime)
+	b = binary.AppendUvarint(b, r.young)
 	switch r.kind {
 	case kindFile:
 		b = append(b, r.hash[:]...)
@@ -342,9 +356,10 @@ func appendRow(b []byte, r *row) []byte {
 }
 
 func readRow(b []byte) (*row, error) {
-	if len(b) < 3 || b[0] != indexFormat || b[2] > 1 {
+	if len(b) < 3 || b[0] != rowFormat && b[0] != indexFormat || b[2] > 1 {
 		return nil, errIndex
 	}
+	version := b[0]
 	r := &row{racy: b[2] == 1}
 	r.kind = kind(b[1])
 	b = b[3:]
@@ -367,6 +382,9 @@ func readRow(b []byte) (*row, error) {
 	r.mtime = signed()
 	r.inode = unsigned()
 	r.ctime = signed()
+	if version == rowFormat {
+		r.young = unsigned()
+	}
 	switch r.kind {
 	case kindFile:
 		if len(b) < len(r.hash) {

@@ -71,6 +71,7 @@ type config struct {
 	sparse  bool
 	mended  int
 	boot    string // names the time since the machine was started, or is empty
+	booted  int64  // when that was, in nanoseconds since 1970; 0 where that is not known
 	open    func(dir string) (files, error)
 	changed func()
 }
@@ -87,6 +88,7 @@ type Keeper struct {
 		n, of int64
 	}
 	noted   int64        // how many paths the notices of later are about, without those missing
+	powered bool         // it is known whether the power went
 	unsure  bool         // the index may not know what was put last, on either side
 	confirm bool         // what is gone may be removed
 	restore bool         // what is gone is to be written again
@@ -101,6 +103,7 @@ type Keeper struct {
 	scan     notices // of the disk
 	apply    notices // of the round
 	later    notices // of what is to be written to the disk
+	power    notices // of what a power cut did
 	fetched  []string
 	retry    time.Time // when that is tried again
 	failing  bool      // some of that may work without anything being changed
@@ -116,6 +119,7 @@ type Keeper struct {
 	settle   clock.Timer
 	again    clock.Timer
 	lookout  clock.Timer
+	ripe     clock.Timer
 	lack     *room // when there was too little of it
 
 	signal chan struct{}
@@ -137,7 +141,7 @@ func newKeeper(c config) (*Keeper, error) {
 	if c.changed == nil {
 		c.changed = func() {}
 	}
-	k := &Keeper{c: c, x: x, full: true, unsure: true, dirty: map[string]bool{}, unstable: map[string]unstable{}, scan: notices{}, apply: notices{}, signal: make(chan struct{}, 1)}
+	k := &Keeper{c: c, x: x, full: true, unsure: true, dirty: map[string]bool{}, unstable: map[string]unstable{}, scan: notices{}, apply: notices{}, power: notices{}, signal: make(chan struct{}, 1)}
 	return k, nil
 }
 
@@ -166,7 +170,7 @@ func (k *Keeper) Close() error {
 }
 
 func (k *Keeper) stopTimersLocked() {
-	for _, t := range []clock.Timer{k.settle, k.again, k.lookout} {
+	for _, t := range []clock.Timer{k.settle, k.again, k.lookout, k.ripe} {
 		if t != nil {
 			t.Stop()
 		}
@@ -508,6 +512,7 @@ func (k *Keeper) end(r *round, err error) {
 	if r.full && err == nil {
 		k.progress.FilesToGo, k.progress.BytesToGo = 0, 0
 	}
+	k.ripenLocked()
 	k.mu.Unlock()
 	k.c.changed()
 }
@@ -519,7 +524,7 @@ func (k *Keeper) Status() Status {
 	s := Status{State: UpToDate, Waiting: k.x.waiting.Load(), Gone: k.gone, Progress: k.progress}
 	s.Files, s.Bytes = k.x.files.Load(), k.x.bytes.Load()
 	all := notices{}
-	for _, n := range []notices{k.scan, k.apply, k.later} {
+	for _, n := range []notices{k.scan, k.apply, k.later, k.power} {
 		for code, note := range n {
 			all[code] = note
 		}
@@ -807,6 +812,7 @@ type round struct {
 	moved   bool // something went, and may have made room
 	gone    int64
 	tried   map[string]bool // paths that need not be written later any more, once flushIn has returned
+	brought map[string]bool // paths that the power cut took, and that are written again
 }
 
 func (r *round) run(ctx context.Context) (err error) {
@@ -828,6 +834,9 @@ func (r *round) run(ctx context.Context) (err error) {
 	if err := r.checkMended(ctx); err != nil {
 		return err
 	}
+	if err := r.checkPower(); err != nil {
+		return err
+	}
 	if err := r.recover(ctx); err != nil {
 		return err
 	}
@@ -842,7 +851,7 @@ func (r *round) run(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	return nil
+	return r.believe()
 }
 
 // stop ends the round with a notice.

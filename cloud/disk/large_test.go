@@ -1,7 +1,9 @@
 package disk
 
 import (
+	"crypto/sha256"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -180,5 +182,30 @@ func TestDeepTreesAndLongNames(t *testing.T) {
 	a.wantNotice(CodeNameHere)
 	if e, err := a.cloud.stat(t.Context(), "/other"); e == nil || err != nil {
 		t.Error("what has a short name is not put")
+	}
+}
+
+// A large file, whose memory is let go of while it is written, is whole, and a
+// disk that fails then is not taken for one that did not.
+func TestALargeFileIsWhole(t *testing.T) {
+	created, err := os.Create(filepath.Join(t.TempDir(), "large"))
+	must(t, err)
+	f, h := &osFile{File: created}, sha256.New()
+	random, part := rand.NewChaCha8([32]byte{1}), make([]byte, 300<<10)
+	for f.wrote < keepBytes+3*hurryBytes {
+		random.Read(part)
+		h.Write(part)
+		_, err := f.Write(part)
+		must(t, err)
+	}
+	must(t, f.Sync())
+	got, err := os.ReadFile(created.Name())
+	must(t, err)
+	if sha256.Sum256(got) != [32]byte(h.Sum(nil)) {
+		t.Errorf("the %d bytes on the disk are not those that were written", len(got))
+	}
+	must(t, f.Close())
+	if err := letGo(created, 0, hurryBytes); (err != nil) != (runtime.GOOS == "linux") {
+		t.Errorf("what can't be written: %v", err)
 	}
 }

@@ -171,7 +171,7 @@ func (r *round) compare(ctx context.Context, target string) error {
 				return r.commitSome()
 			}
 		}
-		if disk != nil && known != nil && !known.racy && known.same(*disk) {
+		if disk != nil && known != nil && !known.racy && known.same(*disk) && !r.x.p.doubted(known.young) {
 			return r.back(path)
 		}
 		return r.settle(ctx, path, disk, known)
@@ -292,6 +292,9 @@ func (r *round) commitSome() error {
 
 // settle makes a path the same on both sides.
 func (r *round) settle(ctx context.Context, path string, disk *stat, known *row) error {
+	if done, err := r.doubt(ctx, path, disk, known); done || err != nil {
+		return err
+	}
 	e, err := r.inFolder(ctx, path, known)
 	if err != nil {
 		return err
@@ -419,9 +422,11 @@ func (r *round) flushOut(ctx context.Context) error {
 	}
 	for _, t := range r.out.todo {
 		if t.now != nil {
+			t.now.young = r.x.period
 			r.x.set(spaceOut, t.path, appendRow(nil, t.now))
 		}
 	}
+	r.x.p.last = r.x.period
 	r.k.unsure = true
 	if err := r.x.commit(true); err != nil {
 		return err
@@ -443,7 +448,7 @@ func (r *round) flushOut(ctx context.Context) error {
 		} else {
 			r.x.unset(spaceGone, t.path)
 		}
-		r.x.put(t.path, t.now)
+		r.x.record(t.path, t.now)
 	}
 	if err := r.x.commit(false); err != nil {
 		return err
@@ -474,6 +479,7 @@ func (r *round) recover(ctx context.Context) error {
 		}
 		if e != nil && said.isIn(e) {
 			said.stamp, said.hash = e.stamp, e.hash
+			r.x.remember(path)
 			r.x.put(path, said)
 		}
 		if err := r.commitSome(); err != nil {
@@ -645,7 +651,7 @@ func (r *round) isMoved(ctx context.Context, now entry, disk *stat) (bool, error
 	if err != nil && !errors.Is(err, errIndex) {
 		return false, err
 	}
-	if err != nil || old == nil || old.racy || old.kind != kindFile || old.inode != disk.inode || old.size != disk.size || old.mtime != disk.mtime {
+	if err != nil || old == nil || old.racy || r.x.p.doubted(old.young) || old.kind != kindFile || old.inode != disk.inode || old.size != disk.size || old.mtime != disk.mtime {
 		return false, nil
 	}
 	was, err := r.source.stat(ctx, from)
@@ -686,7 +692,10 @@ func (r *round) touched(ctx context.Context, now entry, disk *stat, known *row, 
 		return false, nil
 	}
 	r.rested(now.path)
-	then := &row{stat: in.before, hash: hash, stamp: known.stamp, racy: r.isRacy(in.before)}
+	then := &row{stat: in.before, hash: hash, stamp: known.stamp, racy: r.isRacy(in.before), young: known.young}
+	if !known.same(in.before) {
+		then.young = r.x.period // somebody may have written the same once more
+	}
 	if e == nil || !known.knows(e) {
 		sure := *then
 		sure.racy = false
@@ -694,6 +703,7 @@ func (r *round) touched(ctx context.Context, now entry, disk *stat, known *row, 
 	}
 	if in.before.mode == known.mode && in.before.mtime == known.mtime && known.stamp != "" {
 		r.x.put(now.path, then)
+		r.x.p.last = max(r.x.p.last, then.young)
 		return true, r.commitSome()
 	}
 	was, err := r.source.stat(ctx, now.path)

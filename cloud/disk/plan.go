@@ -48,6 +48,7 @@ type row struct {
 	hash  [32]byte // of a file's content
 	stamp string   // which statements of the folder it is; "" if it is on the disk only
 	racy  bool     // it was changed so lately that another change may have the same time
+	young uint64   // the period in which it was recorded, if the disk may not have had it then, else 0
 }
 
 // knows tells whether the folder has nothing at the path that the index has not.

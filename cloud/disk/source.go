@@ -56,7 +56,7 @@ func Open(o Options) (*Keeper, error) {
 	}
 	return newKeeper(config{
 		dir: dir, id: o.ID, source: cloudFolder{o.Folder}, engine: o.Index, clock: o.Clock,
-		watcher: o.Watcher, sparse: o.Sparse, mended: o.Mended, boot: bootID(), open: opener(), changed: o.Changed,
+		watcher: o.Watcher, sparse: o.Sparse, mended: o.Mended, boot: bootID(), booted: bootTime(o.Clock.Now()), open: opener(), changed: o.Changed,
 	})
 }
 

@@ -59,6 +59,8 @@ const (
 	CodeCorrupt    = "content-damaged"
 	CodeFailed     = "failed"
 	CodeWatch      = "watches-ran-out"
+	CodeBack       = "written-again"
+	CodeTorn       = "kept-both"
 )
 
 // words are the severity, text and fix of each code. %s is the place of the
@@ -85,6 +87,8 @@ var words = map[string]struct {
 	CodeMissing:    {Info, "the contents of these are on other devices only, and come when one can be reached", ""},
 	CodeCorrupt:    {Severe, "the contents of these are damaged and were not written", "bevy scrub"},
 	CodeFailed:     {Warning, "these could not be written, and are tried again", ""},
+	CodeBack:       {Info, "this disk had lost these, or had older ones, after a power cut, and they were written again: remove those that you had removed", ""},
+	CodeTorn:       {Warning, "after a power cut these were neither what was kept of them nor older: both stay, one beside the other", ""},
 	CodeWatch:      {Info, "the system can watch no more folders: %s is looked through from time to time instead", "sysctl fs.inotify.max_user_watches=1048576"},
 }
 
