@@ -441,6 +441,36 @@ func TestNamesAreTakenOnce(t *testing.T) {
 	}
 }
 
+// A device that is made from the words while it is alone can't know what the others
+// are called. It takes another name once it meets one that has the same.
+func TestADeviceMadeFromTheWordsTakesAnotherName(t *testing.T) {
+	a := newDevice(t, "laptop", func(o Options) (*Cloud, error) { return Create(t.Context(), o, nil) })
+	seed, _, _ := a.Seed()
+	b := newDevice(t, "laptop", func(o Options) (*Cloud, error) { return Create(t.Context(), o, &seed) })
+	link(t, a, b)
+	b.until("the other one", func() bool { return len(b.Devices()) == 2 })
+	a.until("the other one", func() bool { return len(a.Devices()) == 2 })
+	for _, d := range []*device{a, b} {
+		if _, err := d.NameApart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, d := range []*device{a, b} {
+		d.until("two names", func() bool {
+			names := []string{d.DeviceName(a.Self()), d.DeviceName(b.Self())}
+			slices.Sort(names)
+			return slices.Equal(names, []string{"laptop", "laptop-2"})
+		})
+		if again, err := d.NameApart(t.Context()); err != nil || again {
+			t.Errorf("named again: %v", err)
+		}
+	}
+	b.reopen(false)
+	if a.DeviceName(b.Self()) != b.DeviceName(b.Self()) {
+		t.Errorf("after it was opened again it is %q", b.DeviceName(b.Self()))
+	}
+}
+
 // FuzzFreeName holds that names that are made are names, and taken by nobody.
 func FuzzFreeName(f *testing.F) {
 	f.Add("laptop", "laptop-2")

@@ -1,6 +1,7 @@
 package cloud
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -212,6 +213,58 @@ func freeName(wanted string, device noise.Key, devices []identity.Device) string
 		name = strings.ToValidUTF8(wanted[:min(len(wanted), identity.MaxName-len(end))], "") + end
 	}
 	return name
+}
+
+// NameApart gives this device another name if it was made from its owner's seed, and
+// one that was let in before has the same: nobody could look while it was alone. Those
+// that it was itself don't count. It reports whether it did.
+func (c *Cloud) NameApart(ctx context.Context) (bool, error) {
+	fail := func(err error) (bool, error) { return false, fmt.Errorf("give this device another name: %w", err) }
+	c.mu.Lock()
+	self := noise.Key(c.secrets.pair().Public)
+	own, _ := c.roster.Device(self)
+	former := map[noise.Key]bool{}
+	for _, f := range c.secrets.Former {
+		former[noise.Key(f.Device)] = true
+	}
+	devices := slices.DeleteFunc(c.roster.Devices(), func(d identity.Device) bool {
+		a, b := d.Certificate, own.Certificate
+		return former[d.Key] || a.Issued.After(b.Issued) || a.Issued.Equal(b.Issued) && bytes.Compare(d.Key[:], self[:]) > 0
+	})
+	name := freeName(own.Name, self, devices)
+	seed, here := c.secrets.Seed.array(), len(c.secrets.Seed) > 0 && len(c.secrets.Chain) == 1
+	c.mu.Unlock()
+	if !here || own.Status != identity.In || name == own.Name {
+		return false, nil
+	}
+	name = freeName(own.Name, self, c.Devices()) // now among all of them
+	issued := c.clock.Now()
+	if least := own.Certificate.Issued.Add(time.Second); issued.Before(least) {
+		issued = least // the later one counts
+	}
+	cert, err := identity.Certificate{
+		Cloud: c.ID(), Device: self, Name: name, Issued: issued, Admits: true,
+	}.Sign(identity.NewOwner(seed).KeyPair())
+	if err != nil {
+		return fail(err)
+	}
+	c.mu.Lock()
+	was := c.secrets.Chain
+	c.secrets.Chain = [][]byte{cert.Encode()}
+	if err = c.save(); err != nil {
+		c.secrets.Chain = was
+	}
+	c.mu.Unlock()
+	if err != nil {
+		return fail(err)
+	}
+	if err := c.put(ctx, certKey(cert), cert.Encode()); err != nil {
+		return fail(err)
+	}
+	if err := c.refresh(ctx); err != nil {
+		return fail(err)
+	}
+	return true, nil
 }
 
 // maxControl is the most control logs that are named to others at a time: any

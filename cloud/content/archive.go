@@ -183,3 +183,34 @@ func (s *Store) each(ctx context.Context, check Check, do func(*source, *runs.Se
 	}
 	return nil
 }
+
+// A Place has blocks of logs.
+type Place interface {
+	// Has reports whether a block is there.
+	Has(log *hypercore.Log, block uint64) bool
+	// Bring adds blocks from there to a log.
+	Bring(ctx context.Context, log *hypercore.Log, blocks *runs.Set) error
+}
+
+// WholeIn reports whether all blocks of a content are in a place. Nodes that are not
+// held here are brought from there: nobody else is waited for.
+func (s *Store) WholeIn(ctx context.Context, r Ref, in Place) (bool, error) {
+	whole := true
+	err := s.walk(ctx, r, func(p pointer, depth int) error {
+		src, err := s.source(p.log)
+		if !whole || err != nil || !in.Has(src.log, p.index) {
+			whole = false
+			return errSkip
+		}
+		if depth == 0 || s.has(p) {
+			return nil
+		}
+		var one runs.Set
+		one.Add(runs.Range{Start: p.index, End: p.index + 1})
+		return in.Bring(ctx, src.log, &one)
+	})
+	if err != nil {
+		return false, fmt.Errorf("look for a content: %w", err)
+	}
+	return whole, nil
+}

@@ -296,17 +296,6 @@ func (f *Follower) Close() {
 	f.all.Wait()
 }
 
-// Sync returns when all that was written is on the disk.
-func (s *Store) Sync() error {
-	s.mu.Lock()
-	own := s.own
-	s.mu.Unlock()
-	if own == nil {
-		return nil
-	}
-	return own.log.Sync()
-}
-
 func (s *Store) source(id LogID) (*source, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -88,21 +88,26 @@ func (s *Store) Clear(ctx context.Context, refs ...Ref) (freed int64, err error)
 	return s.ClearChecked(ctx, nil, refs...)
 }
 
-// clear frees what is held of a range.
-func (src *source) clear(ctx context.Context, r runs.Range) (freed int64, err error) {
+// bytes returns how many bytes are held of a range.
+func (src *source) bytes(r runs.Range) (n int64) {
 	for i := r.Start; i < r.End; i++ {
 		held, ok := src.log.NextHeld(i)
 		if !ok || held.Start >= r.End {
 			break
 		}
 		for i = held.Start; i < min(held.End, r.End); i++ {
-			if n, err := src.log.Node(2 * i); err == nil { // the block's own
-				freed += int64(n.Size)
+			if node, err := src.log.Node(2 * i); err == nil { // the block's own
+				n += int64(node.Size)
 			}
 		}
 		i--
 	}
-	if freed == 0 {
+	return n
+}
+
+// clear frees what is held of a range.
+func (src *source) clear(ctx context.Context, r runs.Range) (freed int64, err error) {
+	if freed = src.bytes(r); freed == 0 {
 		return 0, nil
 	}
 	if _, err := src.log.Clear(ctx, r.Start, r.End); err != nil {
@@ -162,6 +167,15 @@ type sweep struct {
 // that contents whose nodes are not here are not lost when their chunks are freed
 // here.
 func (s *Store) Sweep(ctx context.Context, keep iter.Seq2[Ref, error]) (Swept, error) {
+	return s.sweepOf(ctx, keep, (*source).clear)
+}
+
+// Sweepable says what Sweep would free, and frees nothing.
+func (s *Store) Sweepable(ctx context.Context, keep iter.Seq2[Ref, error]) (Swept, error) {
+	return s.sweepOf(ctx, keep, func(src *source, _ context.Context, r runs.Range) (int64, error) { return src.bytes(r), nil })
+}
+
+func (s *Store) sweepOf(ctx context.Context, keep iter.Seq2[Ref, error], clear func(*source, context.Context, runs.Range) (int64, error)) (Swept, error) {
 	fail := func(err error) (Swept, error) { return Swept{}, fmt.Errorf("sweep contents: %w", err) }
 	s.mu.Lock()
 	if s.sweep != nil {
@@ -229,7 +243,7 @@ func (s *Store) Sweep(ctx context.Context, keep iter.Seq2[Ref, error]) (Swept, e
 						break
 					}
 					var bytes int64
-					bytes, err = src.clear(ctx, r)
+					bytes, err = clear(src, ctx, r)
 					out.Blocks += r.Len()
 					out.Bytes += uint64(bytes)
 				}

@@ -120,9 +120,6 @@ func (o Owner) Cloud() CloudID { return CloudID(o.keys.Public) }
 // KeyPair returns what the owner signs with.
 func (o Owner) KeyPair() noise.KeyPair { return o.keys }
 
-// Seed returns what the owner began with.
-func (o Owner) Seed() Seed { return o.seed }
-
 // Derive returns another secret of the owner, see [Seed.Derive].
 func (o Owner) Derive(name string) Seed { return o.seed.Derive(name) }
 

@@ -293,17 +293,36 @@ func (r *Roster) current() *state {
 // workOutLocked takes a time in proportion to the number of statements. A
 // device may be supposed to be revoked by the owner.
 func (r *Roster) workOutLocked(supposed *Key) *state {
-	owner := Key(r.cloud)
 	issued := map[Key][]Certificate{}
 	for _, c := range r.certificate {
 		issued[c.Issuer] = append(issued[c.Issuer], c)
 	}
+	out := r.revokedLocked(issued, supposed)
+	s := r.insideLocked(issued, out)
+	// The others are there so that they can be shown.
+	for _, c := range r.certificate {
+		d, ok := s.devices[c.Device]
+		if ok && (d.Status == In || later(c, d.Certificate) <= 0) {
+			continue
+		}
+		s.devices[c.Device] = Device{Key: c.Device, Status: Outside, Name: c.Name, Certificate: c}
+	}
+	for key, v := range out {
+		d := s.devices[key]
+		d.Key, d.Status, d.Revocation = key, Revoked, v
+		s.devices[key] = d
+	}
+	return s
+}
+
+// revokedLocked finds who was revoked, by going down from the owner level by level:
+// what is said by who was revoked above does not count.
+func (r *Roster) revokedLocked(issued map[Key][]Certificate, supposed *Key) map[Key]Revocation {
+	owner := Key(r.cloud)
 	said := map[Key][]Revocation{}
 	for _, v := range r.revocation {
 		said[v.Issuer] = append(said[v.Issuer], v)
 	}
-
-	// First who was revoked, by going down from the owner level by level.
 	out := map[Key]Revocation{}
 	if supposed != nil {
 		out[*supposed] = Revocation{Cloud: r.cloud, Device: *supposed, Issuer: owner}
@@ -343,10 +362,14 @@ func (r *Roster) workOutLocked(supposed *Key) *state {
 			out[v.Device] = v // whoever wants to leave may
 		}
 	}
+	return out
+}
 
-	// Then who is in: those that a chain leads to without any of these.
+// insideLocked finds who is in: those that a chain leads to without anybody who is
+// out.
+func (r *Roster) insideLocked(issued map[Key][]Certificate, out map[Key]Revocation) *state {
 	s := &state{map[Key]Device{}, map[Key]Certificate{}}
-	level = []Key{owner}
+	level := []Key{Key(r.cloud)}
 	for depth := 1; depth <= MaxDepth; depth++ {
 		var next []Key
 		for _, issuer := range level {
@@ -374,20 +397,6 @@ func (r *Roster) workOutLocked(supposed *Key) *state {
 		}
 		slices.SortFunc(next, func(a, b Key) int { return bytes.Compare(a[:], b[:]) })
 		level = next
-	}
-
-	// Last the others, so that they can be shown.
-	for _, c := range r.certificate {
-		d, ok := s.devices[c.Device]
-		if ok && (d.Status == In || later(c, d.Certificate) <= 0) {
-			continue
-		}
-		s.devices[c.Device] = Device{Key: c.Device, Status: Outside, Name: c.Name, Certificate: c}
-	}
-	for key, v := range out {
-		d := s.devices[key]
-		d.Key, d.Status, d.Revocation = key, Revoked, v
-		s.devices[key] = d
 	}
 	return s
 }

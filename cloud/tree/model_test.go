@@ -41,6 +41,7 @@ type model struct {
 	said   map[byte][]*modelStatement // of each writer, in order
 	starts map[byte][]uint64          // versions that a batch began at
 	known  map[string]string          // what merged returned
+	whole  map[byte]cut               // what a peer has had whole when it looked
 }
 
 // A cut says how much of each writer there is.
@@ -133,7 +134,8 @@ func writerN(w Writer) byte {
 	return byte(slices.Index(keys[:], w))
 }
 
-// cutOf is what a peer has whole, as the model sees it.
+// cutOf is what a peer has whole, as the model sees it, each time that it looks. What
+// was whole once stays so, whatever comes in after it.
 func (m *model) cutOf(p *peer) cut {
 	out := cut{}
 	for n, log := range p.logs {
@@ -147,10 +149,11 @@ func (m *model) cutOf(p *peer) cut {
 				}
 			}
 		}
-		if here > 1 {
+		if here = max(here, m.whole[p.n][n]); here > 1 {
 			out[n] = here
 		}
 	}
+	m.whole[p.n] = maps.Clone(out)
 	return out
 }
 
@@ -190,7 +193,7 @@ func runModel(t *testing.T, seed uint64, steps int, skew time.Duration) {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	n := 1 + rng.IntN(5)
 	list, writers := peers(t, n)
-	m := &model{said: map[byte][]*modelStatement{}, starts: map[byte][]uint64{}, known: map[string]string{}}
+	m := &model{said: map[byte][]*modelStatement{}, starts: map[byte][]uint64{}, known: map[string]string{}, whole: map[byte]cut{}}
 	memory := make([]map[string]remembered, n)
 	for i, p := range list {
 		memory[i] = map[string]remembered{}
