@@ -32,6 +32,7 @@ import (
 	"time"
 
 	"github.com/cloudbevy/bevy/hyper/clock"
+	"golang.org/x/crypto/chacha20"
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
@@ -45,6 +46,10 @@ var (
 	ErrKey = errors.New("wrong key, or it was changed")
 	// ErrVersion: it was written by a newer program.
 	ErrVersion = errors.New("of a newer version")
+	// ErrNoBucket: the server has no such bucket.
+	ErrNoBucket = errors.New("there is no such bucket")
+	// ErrDenied: the server does not take the access key, or its rights don't suffice.
+	ErrDenied = errors.New("access denied")
 )
 
 // A Remote keeps objects by name. Names are of letters, digits and "-./". Its
@@ -233,7 +238,8 @@ func (r *Repo) put(ctx context.Context, name string, plain []byte) (size int64, 
 	return int64(len(b)), nil
 }
 
-// get brings and decrypts an object.
+// get brings and decrypts an object. One that was changed is returned with [ErrKey]:
+// what is in it has to be proven otherwise.
 func (r *Repo) get(ctx context.Context, name string, limit int64) ([]byte, error) {
 	b, err := r.remote.Get(ctx, name, limit)
 	if err != nil {
@@ -247,11 +253,31 @@ func (r *Repo) get(ctx context.Context, name string, limit int64) ([]byte, error
 	if err != nil {
 		return nil, err
 	}
-	plain, err := a.Open(b[headBytes:headBytes], nonce, b[headBytes:], []byte(magic))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", name, ErrKey)
+	if plain, err := a.Open(nil, nonce, b[headBytes:], []byte(magic)); err == nil {
+		return plain, nil
 	}
-	return plain, nil
+	plain := b[headBytes:max(headBytes, len(b)-chacha20poly1305.Overhead)]
+	if err := r.decrypt(name, nonce, plain, 0); err != nil {
+		return nil, err
+	}
+	return plain, fmt.Errorf("read %s: %w", name, ErrKey)
+}
+
+// decrypt decrypts what lies in an object from a place on, and proves nothing.
+func (r *Repo) decrypt(name string, nonce, b []byte, at int64) error {
+	key, err := r.keyOf(name)
+	if err != nil {
+		return err
+	}
+	c, err := chacha20.NewUnauthenticatedCipher(key, nonce)
+	if err != nil {
+		return err
+	}
+	c.SetCounter(uint32(1 + at/64)) // the first block of the stream is the seal's
+	var skip [64]byte
+	c.XORKeyStream(skip[:at%64], skip[:at%64])
+	c.XORKeyStream(b, b)
+	return nil
 }
 
 // headBytes is how much is in front of what is encrypted.

@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -119,13 +120,13 @@ func (r *Repo) Prune(ctx context.Context, keep Keep, dry bool) (p Pruned, err er
 	}
 	var drop []string
 	p.Kept, drop = keep.split(names)
-	newest, err := r.Snapshot(ctx, names[len(names)-1])
+	newest, err := r.snapshot(ctx, names[len(names)-1])
 	if err != nil {
 		return fail(err)
 	}
 	has := newest.has(there)
 	for _, name := range drop {
-		switch s, err := r.Snapshot(ctx, name); {
+		switch s, err := r.snapshot(ctx, name); {
 		case err == nil && s.onlyThere(there, newest, has):
 			p.Kept = append(p.Kept, name)
 		case err == nil || errors.Is(err, ErrKey): // one that can't be read is of no use
@@ -137,7 +138,7 @@ func (r *Repo) Prune(ctx context.Context, keep Keep, dry bool) (p Pruned, err er
 	slices.Sort(p.Kept)
 	needed := map[string]bool{}
 	for _, name := range p.Kept { // all must be readable before anything goes
-		s, err := r.Snapshot(ctx, name)
+		s, err := r.snapshot(ctx, name)
 		if err != nil {
 			return fail(err)
 		}
@@ -167,7 +168,8 @@ func (r *Repo) Prune(ctx context.Context, keep Keep, dry bool) (p Pruned, err er
 	return p, nil
 }
 
-// has returns the blocks of a snapshot that are there, by log.
+// has returns the blocks of a snapshot that are there, by log. Others do not count:
+// what is restored of the log may not prove them.
 func (s *Snapshot) has(there map[string]pack) map[hypercore.Key]*rangeSet {
 	all := make(map[hypercore.Key]*rangeSet, len(s.Logs))
 	for _, l := range s.Logs {
@@ -178,14 +180,18 @@ func (s *Snapshot) has(there map[string]pack) map[hypercore.Key]*rangeSet {
 
 // onlyThere reports whether a snapshot has what the newest one has not.
 func (s *Snapshot) onlyThere(there map[string]pack, newest *Snapshot, has map[hypercore.Key]*rangeSet) bool {
-	forks := map[hypercore.Key]uint64{}
+	logs := map[hypercore.Key]Log{}
 	for _, l := range newest.Logs {
-		forks[l.Key] = l.Fork
+		logs[l.Key] = l
 	}
 	mine := s.has(there)
 	for _, l := range s.Logs {
-		if slices.Contains(newest.Gone, l.Key) || forks[l.Key] > l.Fork { // its writer cut it
+		now := logs[l.Key]
+		if slices.Contains(newest.Gone, l.Key) || now.Fork > l.Fork { // its writer cut it
 			continue
+		}
+		if now.parts(l) || slices.ContainsFunc(newest.Others, func(o Log) bool { return o.Parted && o.Key == l.Key && (l.Tree == nil || bytes.Equal(o.Tree, l.Tree)) }) {
+			return true
 		}
 		for _, b := range mine[l.Key].ranges {
 			if set := has[l.Key]; set == nil || len(set.without(b)) > 0 {

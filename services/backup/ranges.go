@@ -23,6 +23,12 @@ func (s *rangeSet) add(b Blocks) {
 	s.ranges = slices.Replace(s.ranges, i, j, b)
 }
 
+func (s *rangeSet) addAll(list []Blocks) {
+	for _, b := range list {
+		s.add(b)
+	}
+}
+
 // without returns what of a range is not in the set.
 func (s *rangeSet) without(b Blocks) (rest []Blocks) {
 	for _, r := range s.ranges {

@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -14,7 +15,6 @@ import (
 	"github.com/cloudbevy/bevy/hyper/hypercore"
 	"github.com/cloudbevy/bevy/hyper/merkle"
 	"github.com/cloudbevy/bevy/hyper/runs"
-	"golang.org/x/crypto/chacha20"
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
@@ -29,16 +29,16 @@ type Reader struct {
 	mu      sync.Mutex // guards what is below
 	snap    *Snapshot
 	loaded  time.Time
-	logs    map[hypercore.Key]*lookup
+	logs    map[hypercore.Key][]*lookup
 	nonces  map[string][]byte // of packs
 	reading map[stretch]chan struct{}
 	checked map[hypercore.Key]*runs.Set
 
 	proving sync.Mutex
-	pools   map[hypercore.Key]*pool // of logs in need of one; guarded by proving
+	pools   map[*lookup]*pool // of logs in need of one; guarded by proving
 }
 
-// A lookup is where the blocks of a log are.
+// A lookup is where the blocks of a log are, as one history of it.
 type lookup struct {
 	log   Log
 	spans []span // in order
@@ -51,7 +51,7 @@ type span struct {
 
 // A stretch is what is read at once: a part of a piece.
 type stretch struct {
-	log      hypercore.Key
+	of       *lookup
 	piece    int
 	at, size int64 // in the piece
 }
@@ -83,12 +83,39 @@ func (a *Reader) Reload(ctx context.Context) error {
 	if a.snap != nil && a.snap.Name == s.Name {
 		return nil
 	}
-	a.snap, a.logs, a.checked = s, make(map[hypercore.Key]*lookup, len(s.Logs)), map[hypercore.Key]*runs.Set{}
-	for _, l := range s.Logs {
-		a.logs[l.Key] = &lookup{log: l}
-	}
+	a.use(s)
 	return nil
 }
+
+// use has it read from a snapshot. The caller holds mu.
+func (a *Reader) use(s *Snapshot) {
+	a.snap, a.logs, a.checked = s, make(map[hypercore.Key][]*lookup, len(s.Logs)), map[hypercore.Key]*runs.Set{}
+	for _, l := range slices.Concat(s.Logs, s.Others) {
+		a.logs[l.Key] = append(a.logs[l.Key], &lookup{log: l})
+	}
+}
+
+// again calls f, and once more if it did not find something and there is a newer
+// snapshot: what the one before had may have been pruned.
+func (a *Reader) again(ctx context.Context, f func() error) error {
+	a.mu.Lock()
+	before := a.snap
+	a.mu.Unlock()
+	err := f()
+	if !errors.Is(err, errLost) || ctx.Err() != nil || a.Reload(ctx) != nil {
+		return err
+	}
+	a.mu.Lock()
+	same := a.snap == before
+	a.mu.Unlock()
+	if same {
+		return err
+	}
+	return f()
+}
+
+// errLost: a pack that a snapshot names is not there.
+var errLost = fmt.Errorf("a pack is missing: %w", ErrNotFound)
 
 // Bring adds blocks to a log of this store that does not hold them. ErrNotFound
 // says that some are not in the backup.
@@ -96,7 +123,7 @@ func (a *Reader) Bring(ctx context.Context, log *hypercore.Log, want *runs.Set) 
 	if n := want.Last().End; n > log.Length() {
 		return fmt.Errorf("read log %s from the backup: block %d of %d: %w", log.Key(), n-1, log.Length(), ErrNotFound)
 	}
-	if err := a.each(ctx, log, want, true, a.bring); err != nil {
+	if err := a.again(ctx, func() error { return a.each(ctx, log, want, true, a.bring) }); err != nil {
 		return fmt.Errorf("read log %s from the backup: %w", log.Key(), err)
 	}
 	for r := range want.All() {
@@ -125,7 +152,7 @@ func (a *Reader) Check(ctx context.Context, log *hypercore.Log, want *runs.Set) 
 		}
 	}
 	a.mu.Unlock()
-	if err := a.each(ctx, log, &left, false, a.check); err != nil {
+	if err := a.again(ctx, func() error { return a.each(ctx, log, &left, false, a.check) }); err != nil {
 		return fmt.Errorf("check log %s in the backup: %w", log.Key(), err)
 	}
 	a.mu.Lock()
@@ -142,10 +169,26 @@ func (a *Reader) Check(ctx context.Context, log *hypercore.Log, want *runs.Set) 
 	return nil
 }
 
+// Blocks returns which blocks of a log are in the newest snapshot. That should be
+// reloaded before.
+func (a *Reader) Blocks(log *hypercore.Log) (all runs.Set) {
+	a.mu.Lock()
+	logs := a.logs[log.Key()]
+	a.mu.Unlock()
+	for _, l := range sameFirst(log, logs) {
+		for _, p := range l.log.Pieces {
+			for _, b := range p.Blocks {
+				all.Add(runs.Range{Start: b[0], End: b[1]})
+			}
+		}
+	}
+	return all
+}
+
 // each calls f with all stretches that have some of the blocks. With some, those are
 // left out that are nowhere.
-func (a *Reader) each(ctx context.Context, log *hypercore.Log, want *runs.Set, some bool, f func(context.Context, *hypercore.Log, *lookup, stretch) error) error {
-	l, list, err := a.find(ctx, log.Key(), want)
+func (a *Reader) each(ctx context.Context, log *hypercore.Log, want *runs.Set, some bool, f func(context.Context, *hypercore.Log, stretch) error) error {
+	list, err := a.find(ctx, log, want)
 	if err != nil && !(some && errors.Is(err, ErrNotFound)) {
 		return err
 	}
@@ -157,7 +200,7 @@ func (a *Reader) each(ctx context.Context, log *hypercore.Log, want *runs.Set, s
 		case a.slots <- struct{}{}:
 			all.Go(func() {
 				defer func() { <-a.slots }()
-				if err := f(ctx, log, l, s); err != nil {
+				if err := f(ctx, log, s); err != nil {
 					cancel(err)
 				}
 			})
@@ -169,32 +212,54 @@ func (a *Reader) each(ctx context.Context, log *hypercore.Log, want *runs.Set, s
 }
 
 // find returns where blocks are, also with ErrNotFound if some are nowhere.
-func (a *Reader) find(ctx context.Context, key hypercore.Key, want *runs.Set) (*lookup, []stretch, error) {
+func (a *Reader) find(ctx context.Context, log *hypercore.Log, want *runs.Set) ([]stretch, error) {
 	for {
 		a.mu.Lock()
-		now := a.repo.clock.Now()
-		fresh := a.snap != nil && now.Sub(a.loaded) < freshFor
-		l := a.logs[key]
-		if l != nil && l.spans == nil {
-			l.spans = l.log.spans()
+		fresh := a.snap != nil && a.repo.clock.Now().Sub(a.loaded) < freshFor
+		logs := a.logs[log.Key()]
+		for _, l := range logs {
+			if l.spans == nil {
+				l.spans = l.log.spans()
+			}
 		}
 		a.mu.Unlock()
 		var list []stretch
 		missing := fmt.Errorf("the log: %w", ErrNotFound)
-		if l != nil {
-			list, missing = l.stretches(want)
+		left := want.Clone()
+		for _, l := range sameFirst(log, logs) {
+			var some []stretch
+			some, left, missing = l.stretches(&left)
+			if list = append(list, some...); missing == nil {
+				break
+			}
 		}
 		if fresh || missing == nil {
-			return l, list, missing
+			return list, missing
 		}
 		if err := a.Reload(ctx); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
 }
 
-// stretches returns where blocks are, also with ErrNotFound if some are nowhere.
-func (l *lookup) stretches(want *runs.Set) (list []stretch, missing error) {
+// sameFirst returns those that may be of a log's history: first those that are.
+func sameFirst(log *hypercore.Log, logs []*lookup) []*lookup {
+	var same, may []*lookup
+	for _, l := range logs {
+		hash, err := log.TreeHash(l.log.Length)
+		switch {
+		case l.log.Tree == nil || l.log.Fork != log.Fork() || err != nil:
+			may = append(may, l)
+		case bytes.Equal(hash[:], l.log.Tree):
+			same = append(same, l)
+		}
+	}
+	return append(same, may...)
+}
+
+// stretches returns where blocks are, and which are nowhere, also with ErrNotFound
+// if there are some.
+func (l *lookup) stretches(want *runs.Set) (list []stretch, left runs.Set, missing error) {
 	for r := range want.All() {
 		for i := r.Start; i < r.End; {
 			n := sort.Search(len(l.spans), func(n int) bool { return l.spans[n].Blocks[0] > i }) - 1
@@ -202,9 +267,12 @@ func (l *lookup) stretches(want *runs.Set) (list []stretch, missing error) {
 				if missing == nil {
 					missing = fmt.Errorf("block %d: %w", i, ErrNotFound)
 				}
-				if i = r.End; n+1 < len(l.spans) {
-					i = min(i, l.spans[n+1].Blocks[0])
+				end := r.End
+				if n+1 < len(l.spans) {
+					end = min(end, l.spans[n+1].Blocks[0])
 				}
+				left.Add(runs.Range{Start: i, End: end})
+				i = end
 				continue
 			}
 			s, end := l.stretch(l.spans[n], i)
@@ -214,7 +282,7 @@ func (l *lookup) stretches(want *runs.Set) (list []stretch, missing error) {
 			i = end
 		}
 	}
-	return list, missing
+	return list, left, missing
 }
 
 // spans returns the blocks of a log in order.
@@ -236,7 +304,7 @@ func (l *Log) spans() (list []span) {
 // it has of the span.
 func (l *lookup) stretch(s span, block uint64) (stretch, uint64) {
 	p := l.log.Pieces[s.piece]
-	out := stretch{log: l.log.Key, piece: s.piece, size: p.Size}
+	out := stretch{of: l, piece: s.piece, size: p.Size}
 	end := s.Blocks[1]
 	for _, m := range p.Marks {
 		if m[0] > block {
@@ -257,26 +325,14 @@ func (a *Reader) read(ctx context.Context, p Piece, at, size int64) ([]byte, err
 		return nil, err
 	}
 	at += p.At
-	b, err := a.repo.remote.GetRange(ctx, name, int64(headBytes)+at, size)
+	b, err := a.part(ctx, name, int64(headBytes)+at, size)
 	if err != nil {
-		return nil, fmt.Errorf("get a part of %s: %w", name, err)
+		return nil, err
 	}
 	if int64(len(b)) != size {
 		return nil, fmt.Errorf("%s is cut off: %w", name, ErrKey)
 	}
-	key, err := a.repo.keyOf(name)
-	if err != nil {
-		return nil, err
-	}
-	c, err := chacha20.NewUnauthenticatedCipher(key, nonce)
-	if err != nil {
-		return nil, err
-	}
-	c.SetCounter(uint32(1 + at/64)) // the first block of the stream is the seal's
-	var skip [64]byte
-	c.XORKeyStream(skip[:at%64], skip[:at%64])
-	c.XORKeyStream(b, b)
-	return b, nil
+	return b, a.repo.decrypt(name, nonce, b, at)
 }
 
 func (a *Reader) nonce(ctx context.Context, name string) ([]byte, error) {
@@ -286,9 +342,9 @@ func (a *Reader) nonce(ctx context.Context, name string) ([]byte, error) {
 	if nonce != nil {
 		return nonce, nil
 	}
-	b, err := a.repo.remote.GetRange(ctx, name, 0, int64(headBytes))
+	b, err := a.part(ctx, name, 0, int64(headBytes))
 	if err != nil {
-		return nil, fmt.Errorf("get a part of %s: %w", name, err)
+		return nil, err
 	}
 	if nonce, err = readHead(name, b); err != nil {
 		return nil, err
@@ -302,9 +358,21 @@ func (a *Reader) nonce(ctx context.Context, name string) ([]byte, error) {
 	return a.nonces[name], nil
 }
 
+// part reads a part of a pack.
+func (a *Reader) part(ctx context.Context, name string, at, size int64) ([]byte, error) {
+	b, err := a.repo.remote.GetRange(ctx, name, at, size)
+	if errors.Is(err, ErrNotFound) {
+		err = fmt.Errorf("%w: %w", errLost, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("get a part of %s: %w", name, err)
+	}
+	return b, nil
+}
+
 // proofs reads the proofs in a stretch.
-func (a *Reader) proofs(ctx context.Context, l *lookup, s stretch) ([]*hypercore.Proof, error) {
-	p := l.log.Pieces[s.piece]
+func (a *Reader) proofs(ctx context.Context, s stretch) ([]*hypercore.Proof, error) {
+	p := s.of.log.Pieces[s.piece]
 	b, err := a.read(ctx, p, s.at, s.size)
 	if err != nil {
 		return nil, err
@@ -317,15 +385,15 @@ func (a *Reader) proofs(ctx context.Context, l *lookup, s stretch) ([]*hypercore
 }
 
 // check compares what is held of a stretch, and notes what is the same.
-func (a *Reader) check(ctx context.Context, log *hypercore.Log, l *lookup, s stretch) error {
-	list, err := a.proofs(ctx, l, s)
+func (a *Reader) check(ctx context.Context, log *hypercore.Log, s stretch) error {
+	list, err := a.proofs(ctx, s)
 	if err != nil {
 		return err
 	}
 	// That it can be proven without what is held here is a part of it.
 	a.proving.Lock()
 	defer a.proving.Unlock()
-	tree, err := a.poolOf(ctx, l)
+	tree, err := a.poolOf(ctx, s.of)
 	if err != nil {
 		return err
 	}
@@ -348,13 +416,13 @@ func (a *Reader) check(ctx context.Context, log *hypercore.Log, l *lookup, s str
 			return err
 		}
 		if merkle.Leaf(i, p.Block.Value) != node || p.Fork != log.Fork() {
-			return fmt.Errorf("block %d is not the same in pack %s: %w", i, l.log.Pieces[s.piece].Pack, ErrKey)
+			return fmt.Errorf("block %d is not the same in pack %s: %w", i, s.of.log.Pieces[s.piece].Pack, ErrKey)
 		}
 		a.mu.Lock()
-		done := a.checked[s.log]
+		done := a.checked[log.Key()]
 		if done == nil {
 			done = new(runs.Set)
-			a.checked[s.log] = done
+			a.checked[log.Key()] = done
 		}
 		done.Add(runs.Range{Start: i, End: i + 1})
 		a.mu.Unlock()
@@ -363,7 +431,7 @@ func (a *Reader) check(ctx context.Context, log *hypercore.Log, l *lookup, s str
 }
 
 // bring adds what a stretch has to a log, or waits for who does.
-func (a *Reader) bring(ctx context.Context, log *hypercore.Log, l *lookup, s stretch) error {
+func (a *Reader) bring(ctx context.Context, log *hypercore.Log, s stretch) error {
 	for {
 		a.mu.Lock()
 		other := a.reading[s]
@@ -386,10 +454,10 @@ func (a *Reader) bring(ctx context.Context, log *hypercore.Log, l *lookup, s str
 		close(a.reading[s])
 		delete(a.reading, s)
 	}()
-	if l.held(log, s) {
+	if s.held(log) {
 		return nil
 	}
-	list, err := a.proofs(ctx, l, s)
+	list, err := a.proofs(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -414,11 +482,12 @@ func (a *Reader) bring(ctx context.Context, log *hypercore.Log, l *lookup, s str
 	if err != nil || len(left) == 0 {
 		return err
 	}
-	return a.prove(ctx, log, l, list, left)
+	return a.prove(ctx, log, s.of, list, left)
 }
 
 // held reports whether all blocks of a stretch are held.
-func (l *lookup) held(log *hypercore.Log, s stretch) bool {
+func (s stretch) held(log *hypercore.Log) bool {
+	l := s.of
 	p := l.log.Pieces[s.piece]
 	for _, b := range p.Blocks {
 		for i := b[0]; i < b[1]; {
@@ -454,7 +523,6 @@ func apply(ctx context.Context, log *hypercore.Log, list []*hypercore.Proof) (le
 // A pool is what is known of the tree of a log from its pieces. It fits together;
 // that it is the log's is proven when something of it is added there.
 type pool struct {
-	of    *lookup
 	tree  merkle.Tree
 	nodes map[uint64]merkle.Node
 	least int // nodes that it is begun with
@@ -569,21 +637,21 @@ func (a *Reader) poolOf(ctx context.Context, l *lookup) (*pool, error) {
 		nodes += len(p.nodes) - p.least
 	}
 	if nodes > maxNodes || len(a.pools) > maxPools || a.pools == nil {
-		a.pools = map[hypercore.Key]*pool{}
+		a.pools = map[*lookup]*pool{}
 	}
-	if p := a.pools[l.log.Key]; p != nil && p.of == l {
+	if p := a.pools[l]; p != nil {
 		return p, nil
 	}
-	p := &pool{of: l, tree: merkle.Tree{Fork: l.log.Fork}, nodes: map[uint64]merkle.Node{}}
+	p := &pool{tree: merkle.Tree{Fork: l.log.Fork}, nodes: map[uint64]merkle.Node{}}
 	for n, piece := range l.log.Pieces {
 		if piece.Length <= p.tree.Length {
 			continue
 		}
-		s := stretch{log: l.log.Key, piece: n, size: piece.Size}
+		s := stretch{of: l, piece: n, size: piece.Size}
 		if len(piece.Marks) > 0 {
 			s.size = int64(piece.Marks[0][1])
 		}
-		list, err := a.proofs(ctx, l, s)
+		list, err := a.proofs(ctx, s)
 		if err != nil {
 			return nil, err
 		}
@@ -597,6 +665,6 @@ func (a *Reader) poolOf(ctx context.Context, l *lookup) (*pool, error) {
 		}
 	}
 	p.least = len(p.nodes)
-	a.pools[l.log.Key] = p
+	a.pools[l] = p
 	return p, nil
 }

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,14 +26,19 @@ import (
 type server struct {
 	shelf *shelf
 	fail  int // how often it answers that it is busy
-	asked int
-	plain bool // it knows no ranges
+	asked atomic.Int64
+	plain bool                                        // it knows no ranges
+	odd   func(asked int, w http.ResponseWriter) bool // answers something else, if it is set
 }
 
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if s.asked++; s.asked <= s.fail {
+	asked := int(s.asked.Add(1))
+	if asked <= s.fail {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		fmt.Fprint(w, "<Error><Code>SlowDown</Code><Message>busy</Message></Error>")
+		return
+	}
+	if s.odd != nil && s.odd(asked, w) {
 		return
 	}
 	v := &sigv4.Verifier{Service: "s3", Region: "eu-test-1", Keys: func(_ context.Context, key string) (sigv4.Key, error) {
@@ -183,7 +189,8 @@ func TestABackupGoesToS3(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.asked, s.fail = 0, 2 // it is asked again
+	s.asked.Store(0)
+	s.fail = 2 // it is asked again
 	if _, err := repo.Run(t.Context(), r.source(), nil); err != nil {
 		t.Fatal(err)
 	}
@@ -202,6 +209,11 @@ func TestABackupGoesToS3(t *testing.T) {
 		}
 	}
 
+	noBucket := *s3
+	noBucket.Bucket = "other"
+	if _, err := Open(t.Context(), &noBucket, unseal, Options{}); !errors.Is(err, ErrNoBucket) {
+		t.Errorf("no bucket: %v", err)
+	}
 	for what, change := range map[string]func(*S3){
 		"SignatureDoesNotMatch": func(s *S3) { s.Secret = "wrong" },
 		"InvalidAccessKeyId":    func(s *S3) { s.AccessKey = "you" },
@@ -236,4 +248,101 @@ func TestAFolderThatIsNotThere(t *testing.T) {
 	if _, err := os.Stat(string(gone)); err == nil {
 		t.Error("it was made")
 	}
+}
+
+// Whatever a server answers now and then, a backup is whole in the end, or says that
+// it is not.
+func TestAServerThatAnswersOddly(t *testing.T) {
+	for what, odd := range map[string]func(http.ResponseWriter){
+		"an error":        func(w http.ResponseWriter) { w.WriteHeader(http.StatusInternalServerError) },
+		"a cut body":      func(w http.ResponseWriter) { w.Header().Set("Content-Length", "100"); io.WriteString(w, "short") },
+		"no answer":       func(http.ResponseWriter) { panic(http.ErrAbortHandler) },
+		"something else":  func(w http.ResponseWriter) { io.WriteString(w, "<html>please sign in</html>") },
+		"a forbidden one": func(w http.ResponseWriter) { w.WriteHeader(http.StatusForbidden) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			s, s3 := serve(t)
+			s3.Clock = hasty{clock.System}
+			r := newRig(t, 31, 1)
+			repo, err := Create(t.Context(), s3, "a cloud", seal, Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.append(0, 5, 100)
+			var mended atomic.Bool
+			s.odd = func(asked int, w http.ResponseWriter) bool {
+				if asked%4 != 0 || mended.Load() {
+					return false
+				}
+				odd(w)
+				return true
+			}
+			for range 8 {
+				r.append(0, 1, 10)
+				_, _ = repo.Run(t.Context(), r.source(), nil) // it may say that it failed
+			}
+			mended.Store(true)
+			if _, err := repo.Run(t.Context(), r.source(), nil); err != nil {
+				t.Fatal(err)
+			}
+			r.bringsBack(repo, 0, r.contents(0))
+		})
+	}
+}
+
+// hasty is a clock whose pauses between two tries are over at once.
+type hasty struct{ clock.Clock }
+
+func (h hasty) AfterFunc(d time.Duration, f func()) clock.Timer {
+	if d < partTimeout {
+		d = 0
+	}
+	return h.Clock.AfterFunc(d, f)
+}
+
+// A server that never answers does not hold anybody for ever.
+func TestAServerThatDoesNotAnswer(t *testing.T) {
+	never := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-never }))
+	defer server.Close()
+	defer close(never)
+	s3 := &S3{Endpoint: server.URL, Bucket: "bucket", AccessKey: "me", Secret: "secret", Clock: eager{clock.System}}
+	if _, err := Open(t.Context(), s3, unseal, Options{}); err == nil || !strings.Contains(err.Error(), "no answer in 5m") {
+		t.Errorf("%v", err)
+	}
+}
+
+// eager is a clock on which all is over at once.
+type eager struct{ clock.Clock }
+
+func (e eager) AfterFunc(_ time.Duration, f func()) clock.Timer { return e.Clock.AfterFunc(0, f) }
+
+// What can't be written to says so, and what is there stays whole.
+func TestAFolderThatCannotBeWrittenTo(t *testing.T) {
+	dir := t.TempDir()
+	r := newRig(t, 32, 1)
+	repo, err := Create(t.Context(), Folder(dir), "a cloud", seal, Options{Clock: r.clock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.append(0, 5, 100)
+	if _, err := repo.Run(t.Context(), r.source(), nil); err != nil {
+		t.Fatal(err)
+	}
+	want := r.contents(0)
+	// A file where a folder should be is what even root can't write into.
+	if err := os.Rename(filepath.Join(dir, "packs"), filepath.Join(dir, "away")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "packs"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.append(0, 5, 100)
+	if _, err := repo.Run(t.Context(), r.source(), nil); err == nil {
+		t.Error("it was written")
+	}
+	if err := errors.Join(os.Remove(filepath.Join(dir, "packs")), os.Rename(filepath.Join(dir, "away"), filepath.Join(dir, "packs"))); err != nil {
+		t.Fatal(err)
+	}
+	r.bringsBack(repo, 0, want)
 }

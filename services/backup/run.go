@@ -12,6 +12,7 @@ import (
 	"github.com/cloudbevy/bevy/hyper/corestore"
 	"github.com/cloudbevy/bevy/hyper/hypercore"
 	"github.com/cloudbevy/bevy/hyper/merkle"
+	"github.com/cloudbevy/bevy/hyper/runs"
 )
 
 // A Source is what is backed up.
@@ -26,6 +27,9 @@ type Source struct {
 	Root json.RawMessage
 	// Device is who makes it.
 	Device string
+	// Elsewhere open other backups of the same logs: what is not held here comes from
+	// there, if it is there. They are asked in this order, once something is missing.
+	Elsewhere []func(context.Context) (*Reader, error)
 }
 
 // Done is what a Run did.
@@ -34,9 +38,17 @@ type Done struct {
 	New      bool
 	Blocks   uint64
 	Bytes    int64 // that were sent
-	// Missing are blocks that are in no snapshot as they are not held here, and were
-	// not before.
+	// Missing are blocks that are in no snapshot as they are not held here, were not
+	// before, and did not come from elsewhere.
 	Missing uint64
+	// Copied are those of Blocks that came from elsewhere.
+	Copied uint64
+	// Failed is why what may be elsewhere could not be had: of each of them, nil if
+	// nothing went wrong.
+	Failed []error
+	// Behind are logs that are written here, and of which the backup has more, or
+	// something else: what is here was put back to an earlier state.
+	Behind []hypercore.Key
 }
 
 const (
@@ -69,12 +81,23 @@ func (r *Repo) run(ctx context.Context, from Source, progress func(Progress)) (d
 	if err != nil {
 		return done, err
 	}
-	before := map[hypercore.Key]Log{}
-	for _, l := range last.Logs {
-		before[l.Key] = l
+	names, err := r.Snapshots(ctx)
+	if err != nil {
+		return done, err
 	}
-	next := &Snapshot{Version: version, Time: r.clock.Now().UTC(), Device: from.Device, Root: from.Root, Packs: map[string]int64{}}
-	w := &packWriter{repo: r, ctx: ctx, packs: next.Packs, lost: func(p Piece) bool { return !there[p.Pack].is(last.Packs[p.Pack]) }}
+	before := map[hypercore.Key][]Log{} // the one in Logs first
+	for _, l := range slices.Concat(last.Logs, last.Others) {
+		before[l.Key] = append(before[l.Key], l)
+	}
+	next := &Snapshot{Version: version, Time: r.clock.Now().UTC(), Device: from.Device, Root: from.Root, Packs: map[string]int64{}, Seen: last.Seen}
+	if last.Name != "" {
+		next.Seen = append(slices.Clip(next.Seen), snapshotID(last.Name)...)
+	}
+	old := r.Reader()
+	old.use(last)
+	old.loaded = next.Time
+	w := &packWriter{repo: r, ctx: ctx, packs: next.Packs, lost: func(p Piece) bool { return !there[p.Pack].is(last.Packs[p.Pack]) },
+		old: old, elsewhere: from.Elsewhere, readers: make([]*Reader, len(from.Elsewhere)), failed: make([]error, len(from.Elsewhere))}
 	w.progress = func(p Progress) {
 		if progress != nil {
 			p.OfLogs = len(from.Logs)
@@ -82,19 +105,21 @@ func (r *Repo) run(ctx context.Context, from Source, progress func(Progress)) (d
 		}
 	}
 	for _, key := range from.Logs {
-		l, missing, err := w.log(from.Store, key, before[key])
+		l, others, err := w.log(from.Store, key, before[key])
 		if err != nil {
 			return done, err
 		}
 		delete(before, key)
-		next.Logs = append(next.Logs, l)
-		done.Missing += missing
+		next.Logs, next.Others = append(next.Logs, l), append(next.Others, others...)
 		w.done.Logs++
 	}
 	// A device need not know all that others have backed up.
 	for _, l := range last.Logs {
-		if _, ok := before[l.Key]; ok && !from.Gone[l.Key] {
+		if all, ok := before[l.Key]; ok && !from.Gone[l.Key] {
 			next.Logs = append(next.Logs, w.first(l))
+			for _, o := range all[1:] {
+				next.Others = append(next.Others, w.first(o))
+			}
 		}
 	}
 	next.Gone = slices.DeleteFunc(slices.Clone(last.Gone), func(k hypercore.Key) bool { return slices.Contains(from.Logs, k) })
@@ -107,19 +132,28 @@ func (r *Repo) run(ctx context.Context, from Source, progress func(Progress)) (d
 		return done, err
 	}
 	done.Blocks, done.Bytes = w.done.Blocks, w.done.Bytes
-	if last.Name != "" && done.Blocks == 0 && slices.EqualFunc(last.Logs, next.Logs, same) {
+	done.Missing, done.Copied, done.Failed, done.Behind = w.missing, w.copied, w.failed, w.behind
+	if last.Name != "" && done.Blocks == 0 && !last.grown && slices.EqualFunc(last.Logs, next.Logs, same) && slices.EqualFunc(last.Others, next.Others, same) {
 		done.Snapshot = last.Name
 		return done, nil
 	}
-	for _, l := range next.Logs {
+	for _, l := range slices.Concat(next.Logs, next.Others) {
 		for _, p := range l.Pieces {
 			if _, ok := next.Packs[p.Pack]; !ok {
 				next.Packs[p.Pack] = last.Packs[p.Pack]
 			}
 		}
 	}
-	if names, err := r.Snapshots(ctx); err != nil || last.Name == "" && len(names) > 0 || last.Name != "" && (len(names) == 0 || names[len(names)-1] != last.Name) {
-		return done, errors.Join(err, errors.New("another snapshot was made meanwhile, or the one that this one goes on from was pruned: run it again"))
+	if now, err := r.Snapshots(ctx); err != nil || !slices.Equal(now, names) {
+		return done, errors.Join(err, errors.New("another snapshot was made or removed meanwhile: run it again"))
+	}
+	if there, err = r.packs(ctx); err != nil {
+		return done, err
+	}
+	for id, size := range w.packs {
+		if !there[id].is(size) && w.sent[id] {
+			return done, errors.New("what was sent was removed meanwhile, by who took it for what is left of another run: run it again")
+		}
 	}
 	id, err := r.newID()
 	if err != nil {
@@ -143,58 +177,203 @@ func (r *Repo) run(ctx context.Context, from Source, progress func(Progress)) (d
 
 // same reports whether a log is as it was.
 func same(a, b Log) bool {
-	return a.Key == b.Key && a.Fork == b.Fork && a.Length == b.Length &&
+	return a.Key == b.Key && a.Fork == b.Fork && a.Length == b.Length && bytes.Equal(a.Tree, b.Tree) &&
 		slices.EqualFunc(a.Pieces, b.Pieces, func(p, q Piece) bool { return p.Pack == q.Pack && p.At == q.At })
 }
 
 // A packWriter collects pieces and sends them as packs.
 type packWriter struct {
-	repo     *Repo
-	ctx      context.Context
-	packs    map[string]int64
-	buf      bytes.Buffer
-	id       string // of the pack that is being filled
-	lost     func(Piece) bool
-	done     Progress
-	progress func(Progress)
+	repo      *Repo
+	ctx       context.Context
+	packs     map[string]int64
+	sent      map[string]bool // packs
+	buf       bytes.Buffer
+	id        string // of the pack that is being filled
+	lost      func(Piece) bool
+	old       *Reader // of the last snapshot
+	elsewhere []func(context.Context) (*Reader, error)
+	readers   []*Reader // that are open
+	failed    []error   // of those elsewhere
+	missing   uint64
+	copied    uint64
+	behind    []hypercore.Key
+	done      Progress
+	progress  func(Progress)
 }
 
-// log adds what a log has and the last snapshot has not.
-func (w *packWriter) log(store *corestore.Store, key hypercore.Key, last Log) (l Log, missing uint64, err error) {
-	l.Key = key
+// log adds what a log has and the last snapshot has not. That knows some histories
+// of it; others are those that it is not.
+func (w *packWriter) log(store *corestore.Store, key hypercore.Key, known []Log) (l Log, others []Log, err error) {
+	if len(known) == 0 {
+		known = []Log{{Key: key}}
+	}
+	stay := func() (Log, []Log, error) {
+		for i, o := range known {
+			known[i] = w.first(o)
+		}
+		return known[0], known[1:], nil
+	}
 	log, err := store.Get(corestore.LogOptions{Key: &key, MustExist: true})
 	if errors.Is(err, hypercore.ErrNotFound) {
-		return w.first(last.or(key)), 0, nil // it is still to come from others
+		return stay() // it is still to come from others
 	}
 	if err != nil {
-		return l, 0, err
+		return l, nil, err
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
 	head, err := log.Publish(w.ctx)
 	if err != nil {
-		return l, 0, err
+		return l, nil, err
 	}
-	l.Fork, l.Length = head.Fork, head.Length
-	if last.Fork == head.Fork && last.Length <= head.Length {
-		if l.Pieces, err = w.tie(store, last); err != nil {
-			return l, 0, err
+	if known[0].Fork > head.Fork {
+		w.noteBehind(log)
+		return stay() // another device has seen the writer cut it
+	}
+	l = Log{Key: key, Fork: head.Fork, Length: head.Length}
+	mine := -1
+	for i, o := range known {
+		if o.Fork < head.Fork {
+			continue
 		}
-	} else if last.Fork >= head.Fork && last.Length > head.Length {
-		return w.first(last), 0, nil // another device that made a snapshot has more of it
+		o.Parted = false
+		switch kin := w.kinOf(log, &o); {
+		case kin == kinAhead && i == 0:
+			w.noteBehind(log)
+			return stay() // another device that made a snapshot has more of it
+		case kin == kinSame && mine < 0:
+			mine = i
+			continue
+		case kin == kinParted:
+			o.Parted = true
+			if i == 0 {
+				w.noteBehind(log)
+			}
+		}
+		if len(o.Pieces) > 0 {
+			others = append(others, w.first(o))
+		}
+	}
+	if mine >= 0 {
+		if l.Pieces, err = w.tie(store, known[mine]); err != nil {
+			return l, nil, err
+		}
 	}
 	l.Pieces = together(l.Pieces, log)
-	next, missing, err := w.rest(store, log, l)
+	next, err := w.rest(store, log, l)
 	if errors.Is(err, merkle.ErrNoNode) && len(l.Pieces) > 0 {
-		// The tree there went when blocks were cleared: it begins anew. Prune keeps the
-		// snapshots with what is not here any more.
+		// The tree there went when blocks were cleared: it begins anew, and what there
+		// was stays beside it.
+		others = append(others, w.first(known[mine]))
 		l.Pieces = nil
-		next, missing, err = w.rest(store, log, l)
+		next, err = w.rest(store, log, l)
 	}
-	return next, missing, err
+	if err != nil {
+		return l, nil, err
+	}
+	have := covered(next.Pieces)
+	for _, o := range others {
+		if !o.Parted {
+			have.addAll(covered(o.Pieces).ranges)
+		}
+	}
+	length := next.Length // what comes later is for the next run
+	if next, err = w.borrow(store, log, next, have); err != nil {
+		return l, nil, err
+	}
+	for _, gap := range have.without(Blocks{0, length}) {
+		w.missing += gap[1] - gap[0]
+	}
+	hash, err := log.TreeHash(head.Length)
+	if err == nil && (hash != head.Hash() || log.Fork() != head.Fork) {
+		err = fmt.Errorf("log %s became another one meanwhile: run it again: %w", key, hypercore.ErrConflict)
+	}
+	if err == nil {
+		hash, err = log.TreeHash(next.Length)
+	}
+	next.Tree = hash[:]
+	return next, others, err
+}
+
+// noteBehind notes that a log which is written here is not what it was.
+func (w *packWriter) noteBehind(log *hypercore.Log) {
+	if log.Writable() {
+		w.behind = append(w.behind, log.Key())
+	}
+}
+
+// A kin is how a log in a snapshot and the log are of one history.
+type kin int
+
+const (
+	kinUnknown kin = iota // it can't be told, and none goes on from it
+	kinSame               // the log goes on from it
+	kinAhead              // it goes on from the log, or somebody else's log was not told yet
+	kinParted
+)
+
+// kinOf compares a log with how it is in the last snapshot, of the same fork.
+func (w *packWriter) kinOf(log *hypercore.Log, o *Log) kin {
+	if o.Fork != log.Fork() {
+		return kinUnknown
+	}
+	if o.Length == 0 {
+		return kinSame
+	}
+	if o.Length > log.Length() {
+		return w.shorter(log, *o)
+	}
+	if o.Tree == nil { // of an older program
+		l := &lookup{log: *o}
+		w.old.proving.Lock()
+		p, err := w.old.poolOf(w.ctx, l)
+		w.old.proving.Unlock()
+		if err != nil || p.tree.Length != o.Length {
+			return kinUnknown
+		}
+		hash := p.tree.Hash()
+		o.Tree = hash[:]
+	}
+	hash, err := log.TreeHash(o.Length)
+	switch {
+	case err != nil:
+		return kinUnknown
+	case !bytes.Equal(hash[:], o.Tree):
+		return kinParted
+	}
+	return kinSame
+}
+
+// shorter compares a log with one in the last snapshot that is longer. One that is
+// written here has been put back to an earlier state; if it went on from there, its
+// last blocks are not those in the backup.
+func (w *packWriter) shorter(log *hypercore.Log, o Log) kin {
+	if !log.Writable() {
+		return kinAhead
+	}
+	var last runs.Set
+	from := uint64(0)
+	for _, p := range o.Pieces {
+		if p.Length <= log.Length() {
+			from = max(from, p.Length)
+		}
+	}
+	for r, ok := log.NextHeld(from); ok; r, ok = log.NextHeld(r.End) {
+		last.Add(runs.Range(r))
+	}
+	l := &lookup{log: o, spans: o.spans()}
+	list, _, _ := l.stretches(&last) // what is not there can't be compared
+	for _, s := range list {
+		if err := w.old.check(w.ctx, log, s); errors.Is(err, ErrKey) {
+			return kinParted
+		} else if err != nil {
+			return kinAhead // which is tried again
+		}
+	}
+	return kinAhead
 }
 
 // rest adds pieces with all that is held of a log and is in no piece yet.
-func (w *packWriter) rest(store *corestore.Store, log *hypercore.Log, l Log) (_ Log, missing uint64, err error) {
+func (w *packWriter) rest(store *corestore.Store, log *hypercore.Log, l Log) (Log, error) {
 	known := covered(l.Pieces)
 	var todo []hypercore.Range
 	for r, ok := log.NextHeld(0); ok; r, ok = log.NextHeld(r.End) {
@@ -210,20 +389,15 @@ func (w *packWriter) rest(store *corestore.Store, log *hypercore.Log, l Log) (_ 
 	for len(todo) > 0 || since < l.Length {
 		piece, err := w.piece(store, l.Key, corestore.Part{Since: since, Blocks: todo})
 		if err != nil {
-			return l, 0, err
+			return l, err
 		}
 		l.Pieces = append(slices.Clip(l.Pieces), piece)
 		since = max(since, piece.Length)
 		l.Length = max(l.Length, piece.Length)
-		for _, b := range piece.Blocks {
-			known.add(b)
-		}
+		known.addAll(piece.Blocks)
 		todo = cut(todo, piece.Blocks)
 	}
-	for _, r := range known.ranges {
-		missing -= r[1] - r[0]
-	}
-	return l, missing + l.Length, nil
+	return l, nil
 }
 
 // first leaves out what was lost of a log that can't be made good here, and what
@@ -263,12 +437,6 @@ func (w *packWriter) tie(store *corestore.Store, last Log) ([]Piece, error) {
 		return nil, err
 	}
 	return append(append(slices.Clone(last.Pieces[:n]), piece), rest...), nil
-}
-
-// or returns a log as it was, or one that has nothing.
-func (l Log) or(key hypercore.Key) Log {
-	l.Key = key
-	return l
 }
 
 // together leaves out the last pieces if these are many and small: what was in
@@ -345,6 +513,10 @@ func (w *packWriter) flush() error {
 		return err
 	}
 	w.packs[w.id] = int64(w.buf.Len())
+	if w.sent == nil {
+		w.sent = map[string]bool{}
+	}
+	w.sent[w.id] = true
 	w.done.Bytes += size
 	w.buf.Reset()
 	w.id = ""

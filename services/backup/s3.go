@@ -70,8 +70,13 @@ func (e *s3Error) Error() string {
 }
 
 func (e *s3Error) Unwrap() error {
-	if e.Status == http.StatusNotFound && e.Code != "NoSuchBucket" {
+	switch {
+	case e.Code == "NoSuchBucket":
+		return ErrNoBucket
+	case e.Status == http.StatusNotFound:
 		return ErrNotFound
+	case e.Status == http.StatusForbidden || e.Status == http.StatusUnauthorized:
+		return ErrDenied
 	}
 	return nil
 }
@@ -219,6 +224,7 @@ func (s *S3) List(ctx context.Context, prefix string) (items []Item, err error) 
 			return nil, err
 		}
 		var page struct {
+			XMLName  xml.Name `xml:"ListBucketResult"` // a page that asks to sign in is no empty list
 			Contents []struct {
 				Key          string
 				Size         int64
