@@ -30,7 +30,25 @@ func (d *Door) Call(ctx context.Context, operation string, in []byte) ([]byte, e
 	if !ok {
 		return nil, errSerialization
 	}
+	d.nameTables(root)
 	return d.perform(ctx, op, root)
+}
+
+// nameTables makes names of ARNs, where a request names tables by these.
+func (d *Door) nameTables(root *item.Node) {
+	name := func(n *item.Node) {
+		if n = n.Get("TableName"); n != nil && strings.HasPrefix(n.Str, "arn:") {
+			if table, ours := strings.CutPrefix(n.Str, d.arn("")); ours {
+				n.Str = table
+			}
+		}
+	}
+	name(root)
+	for _, part := range listOf(root, "TransactItems") {
+		for _, kind := range part.Keys {
+			name(part.Get(kind))
+		}
+	}
 }
 
 // Refuse answers a request that no door is opened for. An error that is no *[Error]
@@ -90,6 +108,9 @@ func (d *Door) allowed(principal, operation string, root *item.Node) error {
 			statementNames(s, names)
 		}
 	case "RestoreTableToPointInTime":
+		if _, is := strings.CutPrefix(textOf(root, "SourceTableArn"), bucketArn); is {
+			return nil // it is about buckets, which were asked about
+		}
 		from := textOf(root, "SourceTableName")
 		if from == "" {
 			from = strings.TrimPrefix(textOf(root, "SourceTableArn"), d.arn(""))
@@ -136,22 +157,30 @@ func (d *Door) allowed(principal, operation string, root *item.Node) error {
 	return nil
 }
 
-// allowedBucket refuses the use of a bucket that a principal has no right to.
+// allowedBucket refuses the use of buckets that a principal has no right to.
 func (d *Door) allowedBucket(principal, operation string, root *item.Node) error {
-	bucket := ""
+	if d.o.Buckets == nil {
+		return nil
+	}
+	buckets := map[string]bool{} // and whether they are written to
 	switch operation {
 	case "ExportTableToPointInTime":
-		bucket = textOf(root, "S3Bucket")
+		buckets[textOf(root, "S3Bucket")] = true
 	case "ImportTable":
-		bucket = textOf(root.Get("S3BucketSource"), "S3Bucket")
-	default:
-		return nil
+		buckets[textOf(root.Get("S3BucketSource"), "S3Bucket")] = false
+	case "RestoreTableToPointInTime":
+		if from, is := strings.CutPrefix(textOf(root, "SourceTableArn"), bucketArn); is {
+			buckets[from] = false
+			buckets[textOf(root, "TargetTableName")] = true
+		}
 	}
-	if d.o.Buckets == nil || d.o.Buckets.Allow(principal, bucket, operation != "ImportTable") {
-		return nil
+	for bucket, write := range buckets {
+		if !d.o.Buckets.Allow(principal, bucket, write) {
+			return &Error{Type: "AccessDeniedException", Message: "User: arn:aws:iam::" + d.o.Account + ":user/" + principal +
+				" is not authorized to use the bucket: " + bucket}
+		}
 	}
-	return &Error{Type: "AccessDeniedException", Message: "User: arn:aws:iam::" + d.o.Account + ":user/" + principal +
-		" is not authorized to use the bucket: " + bucket}
+	return nil
 }
 
 // streamTable is the name of the table of a stream.

@@ -47,6 +47,8 @@ func TestRightsToSomeTablesLetNobodyAtOthers(t *testing.T) {
 		{"RestoreTableToPointInTime", `{"SourceTableName":"read","TargetTableName":"own"}`, true},
 		{"RestoreTableToPointInTime", `{"SourceTableName":"own","TargetTableName":"read"}`, false},
 		{"RestoreTableToPointInTime", `{"SourceTableArn":"` + r.door.arn("other") + `","TargetTableName":"own"}`, false},
+		{"GetItem", `{"TableName":"` + r.door.arn("read") + `","Key":{"a":{"S":"x"}}}`, true},
+		{"PutItem", `{"TableName":"` + r.door.arn("read") + `","Item":{"a":{"S":"x"}}}`, false},
 		{"RestoreTableFromBackup", `{"BackupArn":"` + r.door.arn("own") + `/backup/1","TargetTableName":"own"}`, false},
 		{"TagResource", `{"ResourceArn":"` + r.door.arn("own") + `"}`, true}, {"TagResource", `{"ResourceArn":"` + r.door.arn("own") + `/other"}`, false},
 		{"GetRecords", `{"ShardIterator":"` + iterator("own") + `"}`, true}, {"GetRecords", `{"ShardIterator":"` + iterator("other") + `"}`, false},
@@ -57,6 +59,7 @@ func TestRightsToSomeTablesLetNobodyAtOthers(t *testing.T) {
 		if !ok {
 			t.Fatalf("%s is no JSON", c.body)
 		}
+		r.door.nameTables(root)
 		asked = nil
 		err := r.door.allowed("bob", c.operation, root)
 		if (err == nil) != c.want {

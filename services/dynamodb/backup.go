@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/cloudbevy/bevy/hyper/hyperbee"
+	"github.com/cloudbevy/bevy/services/dynamodb/item"
 )
 
 // Backups cost nothing: the log of a table's tree has all that ever was. A backup
@@ -69,9 +71,12 @@ var (
 	listBackupsShape  = []field{nameOf("TableName"), {"Limit", shape{kind: kInteger, minValue: ptr(1), maxValue: ptr(100)}},
 		str("ExclusiveStartBackupArn"), str("BackupType"), {"TimeRangeLowerBound", shape{kind: kDouble}}, {"TimeRangeUpperBound", shape{kind: kDouble}}}
 	billingOverride    = enum("BillingModeOverride", "PROVISIONED", "PAY_PER_REQUEST")
-	restoreBackupShape = []field{must(str("BackupArn")), must(nameOf("TargetTableName")), billingOverride}
+	localOverride      = list("LocalSecondaryIndexOverride", structOf("LocalSecondaryIndex", indexName, indexKeys, projection))
+	globalOverride     = list("GlobalSecondaryIndexOverride", structOf("GlobalSecondaryIndex", indexName, globalKeys, projection, throughput))
+	unitsOverride      = fieldStruct("ProvisionedThroughputOverride", "ProvisionedThroughput", throughputFields...)
+	restoreBackupShape = []field{must(str("BackupArn")), must(nameOf("TargetTableName")), billingOverride, localOverride, globalOverride, unitsOverride}
 	restoreTimeShape   = []field{nameOf("SourceTableName"), str("SourceTableArn"), must(nameOf("TargetTableName")), flag("UseLatestRestorableTime"),
-		{"RestoreDateTime", shape{kind: kDouble}}, billingOverride}
+		{"RestoreDateTime", shape{kind: kDouble}}, billingOverride, localOverride, globalOverride, unitsOverride}
 	continuousShape = []field{table2, must(fieldStruct("PointInTimeRecoverySpecification", "PointInTimeRecoverySpecification",
 		must(flag("PointInTimeRecoveryEnabled"))))}
 )
@@ -260,7 +265,13 @@ func (d *Door) treeOf(ctx context.Context, name, id string) (tree Tree, release 
 	}, nil
 }
 
+// bucketArn begins the ARN of a bucket.
+const bucketArn = "arn:aws:s3:::"
+
 func (d *Door) restoreTime(ctx context.Context, r *request) ([]byte, error) {
+	if bucket, is := strings.CutPrefix(r.str("SourceTableArn"), bucketArn); is {
+		return d.restoreFiles(ctx, r, bucket)
+	}
 	name := r.str("SourceTableName")
 	if name == "" {
 		name = strings.TrimPrefix(r.str("SourceTableArn"), d.arn(""))
@@ -274,18 +285,60 @@ func (d *Door) restoreTime(ctx context.Context, r *request) ([]byte, error) {
 	if s.Recovery == 0 {
 		return nil, &Error{Type: "PointInTimeRecoveryUnavailableException", Message: "Point in time recovery is not enabled for table '" + name + "'"}
 	}
-	at := d.o.Clock.Now()
-	if n := r.Get("RestoreDateTime"); n != nil && !r.flag("UseLatestRestorableTime") {
-		// All of the second that is named.
-		asked := time.UnixMilli(int64(n.Num * 1000))
-		if asked.Before(time.UnixMilli(s.Created)) || asked.After(at) {
-			return nil, &Error{Type: "InvalidRestoreTimeException", Message: "Restore time must be between the creation of the table and now"}
-		}
-		at = asked
-	} else if !r.flag("UseLatestRestorableTime") {
-		return nil, invalid(badValues + "Either RestoreDateTime or UseLatestRestorableTime must be specified")
+	at, err := d.restoreMoment(r, time.UnixMilli(s.Created))
+	if err != nil {
+		return nil, err
 	}
 	return d.restore(ctx, r, t.tree, at, &restoredFrom{Table: d.arn(name)})
+}
+
+// restoreMoment is the time that is to be restored of what was made at a time.
+func (d *Door) restoreMoment(r *request, made time.Time) (time.Time, error) {
+	now, n := d.o.Clock.Now(), r.Get("RestoreDateTime")
+	switch {
+	case r.flag("UseLatestRestorableTime"):
+		return now, nil
+	case n == nil:
+		return now, invalid(badValues + "Either RestoreDateTime or UseLatestRestorableTime must be specified")
+	}
+	at := time.UnixMilli(int64(n.Num * 1000))
+	if at.Before(made) || at.After(now) {
+		return at, errNoRestore
+	}
+	return at, nil
+}
+
+var errNoRestore = &Error{Type: "InvalidRestoreTimeException", Message: "Restore time must be between the creation of the table and now"}
+
+// restoreFiles makes a new bucket of what a bucket was: what DynamoDB does with tables,
+// for files.
+func (d *Door) restoreFiles(ctx context.Context, r *request, bucket string) ([]byte, error) {
+	if err := d.checkBuckets(); err != nil {
+		return nil, err
+	}
+	at, err := d.restoreMoment(r, time.Time{})
+	if err != nil {
+		return nil, err
+	}
+	target := r.str("TargetTableName")
+	err = d.o.Buckets.Restore(ctx, bucket, target, at)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil, &Error{Type: "TableNotFoundException", Message: "Table not found: " + bucketArn + bucket}
+	case errors.Is(err, ErrExists):
+		return nil, &Error{Type: "TableAlreadyExistsException", Message: "Table already exists: " + target}
+	case errors.Is(err, ErrTooEarly):
+		return nil, errNoRestore
+	case err != nil:
+		return nil, err
+	}
+	var in, o object
+	in.str("TableName", target)
+	in.str("TableArn", bucketArn+target)
+	in.str("TableStatus", "ACTIVE")
+	err = in.any("RestoreSummary", &restoreSummary{SourceTableArn: bucketArn + bucket, RestoreDateTime: seconds(millis(at))})
+	o.raw("TableDescription", in.end())
+	return o.end(), err
 }
 
 // restore makes a new table of a tree as it was.
@@ -306,17 +359,30 @@ func (d *Door) restore(ctx context.Context, r *request, tree Tree, at time.Time,
 		return nil, err
 	}
 	from.Time = millis(at)
+	local, err := keptIndexes(was.Local, r.Get("LocalSecondaryIndexOverride"))
+	if err != nil {
+		return nil, err
+	}
+	global, err := keptIndexes(was.Global, r.Get("GlobalSecondaryIndexOverride"))
+	if err != nil {
+		return nil, err
+	}
 	s := was.with(func(s *schema) {
 		s.Name, s.ID, s.Created, s.Restored = r.str("TargetTableName"), newID(), millis(d.o.Clock.Now()), from
 		s.Past = nil
 		s.TTL, s.Stream, s.Tags, s.Recovery, s.Protected, s.Dropped = "", nil, nil, 0, false, nil
+		s.Local, s.Global = local, global
 		for i, x := range s.Global {
 			whole := *x
 			whole.Filling = false // all items are put anew
 			s.Global[i] = &whole
 		}
+		s.Attributes = slices.DeleteFunc(slices.Clone(s.Attributes), func(a attribute) bool { return !s.usesAttribute(a.Name) })
 		if mode := r.str("BillingModeOverride"); mode != "" {
 			s.OnDemand = mode == "PAY_PER_REQUEST"
+		}
+		if units := r.Get("ProvisionedThroughputOverride"); units != nil {
+			s.Capacity = unitsOf(units)
 		}
 	})
 	if err := d.makeTable(ctx, s, func(t *table) error { return t.copyFrom(ctx, view) }); err != nil {
@@ -325,6 +391,31 @@ func (d *Door) restore(ctx context.Context, r *request, tree Tree, at time.Time,
 	var o object
 	err = o.any("TableDescription", d.describe(s, state{}, "CREATING"))
 	return o.end(), err
+}
+
+// keptIndexes are those of the indexes that a restored table gets: all, or those that
+// are asked for, which have to be what they were.
+func keptIndexes(have []*index, asked *item.Node) ([]*index, error) {
+	if asked == nil {
+		return slices.Clone(have), nil
+	}
+	var out []*index
+	for _, n := range asked.List {
+		want := newIndex(n, 0)
+		i := slices.IndexFunc(have, func(x *index) bool {
+			return x.Name == want.Name && slices.Equal(x.Keys, want.Keys) && x.Projection == want.Projection && slices.Equal(sorted(x.Include), sorted(want.Include))
+		})
+		if i < 0 {
+			return nil, invalid(badValues + "The index " + want.Name + " is none of the table's at that time")
+		}
+		x := *have[i]
+		if n.Get("ProvisionedThroughput") != nil {
+			x.Capacity = want.Capacity
+		}
+		have = slices.Delete(slices.Clone(have), i, i+1)
+		out = append(out, &x)
+	}
+	return out, nil
 }
 
 // copyFrom puts the items of another tree.

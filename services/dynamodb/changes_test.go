@@ -19,9 +19,9 @@ func TestChangesOfATable(t *testing.T) {
 	}
 	defer logs.Close()
 	c := clock.NewFake(epoch)
-	a := rigOn(t, &device{logs, "a", "b", c}, c)
+	a := rigOn(t, &device{logs: logs, own: "a", peer: "b", clock: c}, c)
 	a.ok("CreateTable", newPeople)
-	b := rigOn(t, &device{logs, "b", "a", c}, c)
+	b := rigOn(t, &device{logs: logs, own: "b", peer: "a", clock: c}, c)
 	put := func(r *rig, n int, color string) {
 		c.Advance(time.Second)
 		r.ok("PutItem", fmt.Sprintf(`{"TableName":"people","Item":{"a":{"S":"x"},"b":{"N":"%d"},"c":{"S":%q}}}`, n, color))

@@ -20,6 +20,7 @@ type device struct {
 	logs      *corestore.Store
 	own, peer string
 	clock     clock.Clock
+	apart     bool // it hears nothing of the other from when a tree is opened
 }
 
 func (d *device) Open(ctx context.Context, name string, create bool) (Tree, error) {
@@ -38,8 +39,10 @@ func (d *device) Open(ctx context.Context, name string, create bool) (Tree, erro
 		if who == d.own {
 			key = log.Key()
 			err = t.Own(bee)
-		} else {
+		} else if upTo := bee.Version(); !d.apart {
 			err = t.Add(bee, 0)
+		} else if upTo > 0 {
+			err = t.Add(bee, upTo)
 		}
 		if err != nil {
 			return nil, err
@@ -68,7 +71,7 @@ func TestTwoDevicesHaveTheSameTables(t *testing.T) {
 	}
 	defer logs.Close()
 	c := clock.NewFake(epoch)
-	a := rigOn(t, &device{logs, "a", "b", c}, c)
+	a := rigOn(t, &device{logs: logs, own: "a", peer: "b", clock: c}, c)
 	a.ok("CreateTable", newPeople)
 	a.ok("CreateTable", simpleTable("left"))
 	c.Advance(time.Second)
@@ -77,7 +80,7 @@ func TestTwoDevicesHaveTheSameTables(t *testing.T) {
 		c.Advance(time.Second)
 	}
 	put(a, 1, "red")
-	b := rigOn(t, &device{logs, "b", "a", c}, c)
+	b := rigOn(t, &device{logs: logs, own: "b", peer: "a", clock: c}, c)
 	put(b, 2, "red")
 	put(b, 1, "blue")
 	put(a, 3, "red")
@@ -112,5 +115,51 @@ func TestTwoDevicesHaveTheSameTables(t *testing.T) {
 	a.ok("RestoreTableToPointInTime", fmt.Sprintf(`{"SourceTableName":"people","TargetTableName":"then","RestoreDateTime":%d}`, epoch.Unix()+1))
 	if n := a.count(`{"TableName":"then"}`); n != 1 {
 		t.Errorf("then there were %v items, want 1", n)
+	}
+}
+
+// Conditions are judged by what a device knows: two that write at the same time may both
+// be told yes. Then the later write stays, whole, the same on both, and its index entry
+// with it; nothing else of either is lost.
+func TestTheLaterOfTwoDevicesWritesStays(t *testing.T) {
+	logs, err := corestore.Open(storage.NewMemory(), corestore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer logs.Close()
+	c := clock.NewFake(epoch)
+	both := func(t *testing.T, apart bool) []*rig {
+		return []*rig{rigOn(t, &device{logs, "a", "b", c, apart}, c), rigOn(t, &device{logs, "b", "a", c, apart}, c)}
+	}
+	t.Run("begin", func(t *testing.T) { both(t, false)[0].ok("CreateTable", newPeople) })
+	t.Run("apart", func(t *testing.T) {
+		devices := both(t, true)
+		for _, r := range devices {
+			r.count(`{"TableName":"people"}`) // it is open
+		}
+		for i, r := range devices {
+			c.Advance(time.Second)
+			r.ok("PutItem", fmt.Sprintf(`{"TableName":"people","Item":{"a":{"S":"x"},"b":{"N":"1"},"c":{"S":"of %d"}},"ConditionExpression":"attribute_not_exists(a)"}`, i))
+			r.ok("PutItem", fmt.Sprintf(`{"TableName":"people","Item":{"a":{"S":"only %d"},"b":{"N":"1"}}}`, i))
+			r.ok("TransactWriteItems", fmt.Sprintf(`{"TransactItems":[{"Update":{"TableName":"people","Key":{"a":{"S":"n"},"b":{"N":"1"}},"UpdateExpression":"add n :n","ExpressionAttributeValues":{":n":{"N":"1"}}}},
+				{"Put":{"TableName":"people","Item":{"a":{"S":"too %d"},"b":{"N":"1"}}}}]}`, i))
+			if n := r.count(`{"TableName":"people"}`); n != 4 {
+				t.Errorf("apart, %d has %v items, want 4", i, n)
+			}
+		}
+	})
+	for i, r := range both(t, false) {
+		if n := r.count(`{"TableName":"people"}`); n != 6 {
+			t.Errorf("%d has %v items, want 6", i, n)
+		}
+		for whose, want := range []float64{0, 1} {
+			got := r.ok("Query", fmt.Sprintf(`{"TableName":"people","IndexName":"byC","KeyConditionExpression":"c = :c","ExpressionAttributeValues":{":c":{"S":"of %d"}}}`, whose))
+			if got["Count"].(float64) != want {
+				t.Errorf("%d finds %v items of %d, want %v", i, got["Count"], whose, want)
+			}
+		}
+		if _, body := r.do("GetItem", `{"TableName":"people","Key":{"a":{"S":"n"},"b":{"N":"1"}}}`); !strings.Contains(body, `"n":{"N":"1"}`) {
+			t.Errorf("%d counts %s", i, body)
+		}
 	}
 }

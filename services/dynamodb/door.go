@@ -343,7 +343,7 @@ func (d *Door) do(r *http.Request, body []byte) ([]byte, error) {
 	space, name, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
 	op, ok := operations[name]
 	if !ok || space != op.space && space != "DynamoDB_20111205" {
-		return nil, &Error{Type: "UnknownOperationException"}
+		return nil, &Error{Type: "UnknownOperationException", Message: missing[name]}
 	}
 	principal, err := d.authorize(r, body)
 	if err != nil {
@@ -352,6 +352,7 @@ func (d *Door) do(r *http.Request, body []byte) ([]byte, error) {
 	if root == nil {
 		return nil, errSerialization
 	}
+	d.nameTables(root)
 	if err := d.allowed(principal, name, root); err != nil {
 		return nil, err
 	}

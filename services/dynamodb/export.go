@@ -31,7 +31,13 @@ type Buckets interface {
 	// List returns the keys that begin with a prefix, in their order, up to a limit.
 	// A bucket that there is not is ErrNotFound.
 	List(ctx context.Context, bucket, prefix string, limit int) ([]string, error)
+	// Restore makes a bucket, target, of what another one was at a time. If there is a
+	// target it is ErrExists, before there was a bucket it is ErrTooEarly.
+	Restore(ctx context.Context, bucket, target string, at time.Time) error
 }
+
+// ErrExists is what [Buckets] say of a bucket that there is already.
+var ErrExists = errors.New("there is one already")
 
 // A transfer is what the catalog has of an export or an import.
 type transfer struct {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/cloudbevy/bevy/hyper/clock"
+	"github.com/cloudbevy/bevy/services/dynamodb/item"
 )
 
 // someBuckets is one bucket, in memory.
@@ -55,6 +56,21 @@ func (b *someBuckets) List(_ context.Context, bucket, prefix string, limit int) 
 		}
 	}
 	return out, nil
+}
+
+func (b *someBuckets) Restore(_ context.Context, bucket, target string, at time.Time) error {
+	switch {
+	case bucket != "bucket":
+		return ErrNotFound
+	case target == "bucket":
+		return ErrExists
+	case at.Before(epoch):
+		return ErrTooEarly
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.objects["restored"] = []byte(target)
+	return nil
 }
 
 const peopleArn = "arn:aws:dynamodb:us-east-1:000000000000:table/people"
@@ -183,5 +199,45 @@ func TestExportsThatACrashCutShortHaveFailed(t *testing.T) {
 	r := rigOn(t, trees, c)
 	if _, text := r.do("DescribeExport", `{"ExportArn":"`+peopleArn+`/export/1-a"}`); !strings.Contains(text, `"FailureCode":"Interrupted"`) {
 		t.Errorf("described: %s", text)
+	}
+}
+
+func TestFilesAreRestoredAsTablesAre(t *testing.T) {
+	r := newRig(t)
+	restore := func(from, to string, at int64) string {
+		_, body := r.do("RestoreTableToPointInTime", fmt.Sprintf(`{"SourceTableArn":"arn:aws:s3:::%s","TargetTableName":%q,"RestoreDateTime":%d}`, from, to, at))
+		return body
+	}
+	if body := restore("bucket", "then", epoch.Unix()); !strings.Contains(body, "There are no buckets here") {
+		t.Errorf("got %s", body)
+	}
+	buckets := &someBuckets{objects: map[string][]byte{}}
+	r.door.o.Buckets = buckets
+	for _, c := range []struct {
+		from, to string
+		at       int64
+		want     string
+	}{
+		{"bucket", "then", 0, `"TableArn":"arn:aws:s3:::then"`}, {"none", "then", 0, "TableNotFoundException"}, {"bucket", "bucket", 0, "TableAlreadyExistsException"},
+		{"bucket", "then", -1, "InvalidRestoreTimeException"}, {"bucket", "then", 9, "InvalidRestoreTimeException"},
+	} {
+		if body := restore(c.from, c.to, epoch.Unix()+c.at); !strings.Contains(body, c.want) {
+			t.Errorf("restore %s to %s at %d: %s", c.from, c.to, c.at, body)
+		}
+	}
+	if string(buckets.objects["restored"]) != "then" {
+		t.Errorf("%q was restored", buckets.objects["restored"])
+	}
+	// It needs the right to read the one bucket and to write to the other.
+	r.door.o.Allow = func(string, string, bool) bool { return true }
+	for body, want := range map[string]bool{
+		`{"SourceTableArn":"arn:aws:s3:::bucket","TargetTableName":"then"}`:   true,
+		`{"SourceTableArn":"arn:aws:s3:::secret","TargetTableName":"then"}`:   false,
+		`{"SourceTableArn":"arn:aws:s3:::bucket","TargetTableName":"secret"}`: false,
+	} {
+		root, _ := item.Parse([]byte(body))
+		if err := r.door.allowed("p", "RestoreTableToPointInTime", root); (err == nil) != want {
+			t.Errorf("%s: %v", body, err)
+		}
 	}
 }

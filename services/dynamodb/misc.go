@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net"
+	"net/http"
 	"regexp"
 	"strings"
 	"unicode/utf8"
@@ -16,6 +18,24 @@ var tokenRange = hyperbee.RangeOptions{Gte: []byte{keyToken}, Lt: []byte{keyToke
 
 // operations are all that requests may ask for.
 var operations map[string]operation
+
+// missing are DynamoDB's other operations, and why they are not here.
+var missing = map[string]string{}
+
+func init() {
+	for why, names := range map[string]string{
+		"each table is on all machines of the cloud": "CreateGlobalTable DescribeGlobalTable DescribeGlobalTableSettings UpdateGlobalTable UpdateGlobalTableSettings",
+		"nothing limits what a table takes":          "DescribeTableReplicaAutoScaling UpdateTableReplicaAutoScaling",
+		"there is no Kinesis; use bevy feed":         "EnableKinesisStreamingDestination DisableKinesisStreamingDestination UpdateKinesisStreamingDestination",
+		"keys are not counted":                       "UpdateContributorInsights",
+		"there are no indexes of vectors":            "SearchVectors",
+		"use BatchWriteItem or ImportTable":          "StartBulkPutItems DescribeBulkOperation ListBulkOperations CancelBulkOperation",
+	} {
+		for name := range strings.FieldsSeq(names) {
+			missing[name] = name + " is not implemented: " + why
+		}
+	}
+}
 
 func init() {
 	operations = map[string]operation{
@@ -351,9 +371,14 @@ func (d *Door) describeLimits(context.Context, *request) ([]byte, error) {
 	})
 }
 
-func (d *Door) describeEndpoints(context.Context, *request) ([]byte, error) {
+// describeEndpoints tells where the request came to: what is kept here is nowhere else.
+func (d *Door) describeEndpoints(ctx context.Context, _ *request) ([]byte, error) {
+	address := "localhost"
+	if at, ok := ctx.Value(http.LocalAddrContextKey).(net.Addr); ok {
+		address = at.String()
+	}
 	var in, o object
-	in.str("Address", "dynamodb."+d.o.Region+".amazonaws.com")
+	in.str("Address", address)
 	in.int("CachePeriodInMinutes", 1440)
 	o.raw("Endpoints", append(append([]byte{'['}, in.end()...), ']'))
 	return o.end(), nil

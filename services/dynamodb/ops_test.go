@@ -148,6 +148,21 @@ func TestTablesAreRestoredToAnyTime(t *testing.T) {
 			t.Errorf("after %d seconds there were %v items, want %v", at, n, want)
 		}
 	}
+	// Without its indexes, or with those that are named.
+	r.ok("RestoreTableToPointInTime", `{"SourceTableName":"people","TargetTableName":"plain","UseLatestRestorableTime":true,"GlobalSecondaryIndexOverride":[],"BillingModeOverride":"PROVISIONED","ProvisionedThroughputOverride":{"ReadCapacityUnits":7,"WriteCapacityUnits":8}}`)
+	if _, body := r.do("DescribeTable", `{"TableName":"plain"}`); strings.Contains(body, "byC") || !strings.Contains(body, `"ReadCapacityUnits":7`) || strings.Contains(body, `"AttributeName":"c"`) {
+		t.Errorf("got %s", body)
+	}
+	one := func(kind string) string {
+		return `{"BackupArn":"` + arn + `","TargetTableName":"one","GlobalSecondaryIndexOverride":[{"IndexName":"byC","KeySchema":[{"AttributeName":"c","KeyType":"HASH"},{"AttributeName":"b","KeyType":"RANGE"}],"Projection":{"ProjectionType":"` + kind + `"}}]}`
+	}
+	if _, body := r.do("RestoreTableFromBackup", one("KEYS_ONLY")); !strings.Contains(body, "none of the table's") {
+		t.Errorf("got %s", body)
+	}
+	r.ok("RestoreTableFromBackup", one("ALL"))
+	if n := r.count(`{"TableName":"one","IndexName":"byC"}`); n != 2 {
+		t.Errorf("the index that was named has %v items, want 2", n)
+	}
 	r.ok("DeleteTable", `{"TableName":"people"}`)
 	r.ok("RestoreTableFromBackup", `{"BackupArn":"`+arn+`","TargetTableName":"again"}`)
 	if n := r.count(`{"TableName":"again"}`); n != 2 {

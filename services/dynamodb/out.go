@@ -15,14 +15,17 @@ import (
 type object []byte
 
 // buffers are for bodies and answers.
-var buffers = sync.Pool{New: func() any { return new([]byte) }}
+var buffers = sync.Pool{New: func() any { b := make([]byte, 0, minBuffer); return &b }}
+
+// minBuffer is the size of the least that is kept: most bodies fit in.
+const minBuffer = 2 << 10
 
 // newObject begins an object in a buffer, which goes back when it was sent.
 func newObject() object { return (*buffers.Get().(*[]byte))[:0] }
 
 // recycle takes a buffer that nobody uses any more.
 func recycle(b []byte) {
-	if cap(b) > 0 && cap(b) <= maxPage*2 {
+	if cap(b) >= minBuffer && cap(b) <= maxPage*2 {
 		buffers.Put(&b)
 	}
 }

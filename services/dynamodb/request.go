@@ -19,6 +19,10 @@ type request struct {
 	update  *expr.Update
 	project *expr.Projection
 	parts   []action // of a transaction
+
+	// The item that was asked for last, which nobody changes.
+	itemName string
+	itemMade item.Item
 }
 
 func (r *request) has(name string) bool { return r.Get(name) != nil }
@@ -55,7 +59,12 @@ func texts(n *item.Node) []string {
 	return out
 }
 
-func (r *request) item(name string) item.Item { return r.Get(name).Item() }
+func (r *request) item(name string) item.Item {
+	if name != r.itemName {
+		r.itemName, r.itemMade = name, r.Get(name).Item()
+	}
+	return r.itemMade
+}
 
 // checkParams looks for parameters that don't go together. KeyConditions may stand
 // beside expressions, as long as there is no KeyConditionExpression.

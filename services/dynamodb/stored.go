@@ -16,8 +16,9 @@ const storedVersion = 1
 var errStored = errors.New("an item makes no sense")
 
 func newStored(i item.Item, rangeKey string) stored {
-	b := append(make([]byte, 0, 512), storedVersion)
-	b = binary.AppendUvarint(b, uint64(i.Size()))
+	size := i.Size()
+	b := append(make([]byte, 0, size+size/16+24*len(i)+16), storedVersion) // as most are
+	b = binary.AppendUvarint(b, uint64(size))
 	b = binary.AppendUvarint(b, uint64(i.PageSize(rangeKey)))
 	return i.AppendJSON(b)
 }

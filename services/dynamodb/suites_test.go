@@ -17,6 +17,12 @@ func TestAnswersThatOthersAskFor(t *testing.T) {
 	r.ok("CreateTable", newPeople)
 	long := strings.Repeat("x", 2049)
 	for _, c := range []struct{ operation, body, want string }{
+		// Tables by their ARNs.
+		{"PutItem", `{"TableName":"arn:aws:dynamodb:us-east-1:000000000000:table/own","Item":{"a":{"S":"arn"}}}`, `{}`},
+		{"TransactGetItems", `{"TransactItems":[{"Get":{"TableName":"arn:aws:dynamodb:us-east-1:000000000000:table/own","Key":{"a":{"S":"arn"}}}}]}`, `{"Responses":[{"Item":{"a":{"S":"arn"}}}]}`},
+		{"DescribeTable", `{"TableName":"arn:aws:dynamodb:us-east-1:000000000000:table/own"}`, `"TableName":"own"`},
+		{"DescribeTable", `{"TableName":"arn:aws:dynamodb:eu-west-1:000000000000:table/own"}`, "ValidationException"},
+		{"DeleteItem", `{"TableName":"arn:aws:dynamodb:us-east-1:000000000000:table/own","Key":{"a":{"S":"arn"}}}`, `{}`},
 		// Updates.
 		{"UpdateItem", `{"TableName":"own","Key":{"a":{"S":"none"}},"UpdateExpression":"remove b","ReturnValues":"ALL_NEW"}`, `{}`},
 		{"GetItem", `{"TableName":"own","Key":{"a":{"S":"none"}}}`, `{}`},
@@ -184,5 +190,51 @@ func TestPackedRequestsAreRead(t *testing.T) {
 		if w := ask(encoding, body); w.Code != http.StatusInternalServerError {
 			t.Errorf("%s: %d %s", encoding, w.Code, w.Body)
 		}
+	}
+}
+
+// Operations of DynamoDB that are not here say why; others are as unknown as there.
+func TestOperationsThatAreNotHereSaySo(t *testing.T) {
+	r := newRig(t)
+	for name, why := range map[string]string{"CreateGlobalTable": "each table is on all machines", "EnableKinesisStreamingDestination": "bevy feed", "Nonsense": ""} {
+		status, body := r.do(name, `{}`)
+		if status != http.StatusBadRequest || !strings.Contains(body, "UnknownOperationException") || !strings.Contains(body, why) || (why == "") == strings.Contains(body, "message") {
+			t.Errorf("%s: %d %s", name, status, body)
+		}
+		if _, there := operations[name]; there {
+			t.Errorf("%s is here", name)
+		}
+	}
+	for name := range missing {
+		if _, there := operations[name]; there {
+			t.Errorf("%s is here", name)
+		}
+	}
+}
+
+// DescribeEndpoints may not send a client away, to Amazon.
+func TestEndpointsAreHere(t *testing.T) {
+	r := newRig(t)
+	if _, body := r.do("DescribeEndpoints", `{}`); strings.Contains(body, "amazonaws") {
+		t.Error(body)
+	}
+	s := httptest.NewServer(r.door)
+	defer s.Close()
+	q, err := http.NewRequest("POST", s.URL, strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	q.Header.Set("X-Amz-Target", "DynamoDB_20120810.DescribeEndpoints")
+	q.Header.Set("Content-Type", jsonType)
+	q.Header.Set("X-Amz-Date", "x")
+	q.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=a, SignedHeaders=b, Signature=c")
+	a, err := s.Client().Do(q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Body.Close()
+	var b bytes.Buffer
+	if _, err := b.ReadFrom(a.Body); err != nil || !strings.Contains(b.String(), `"Address":"`+s.Listener.Addr().String()) {
+		t.Error(err, b.String())
 	}
 }

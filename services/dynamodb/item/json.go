@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -39,6 +40,8 @@ const maxNesting = 200
 // Parse reads JSON.
 func Parse(text []byte) (*Node, bool) {
 	p := parser{text: string(text)} // the one copy that all strings are parts of
+	// Most values have a colon before them.
+	p.more = min(1+strings.Count(p.text[:min(len(p.text), 4<<10)], ":"), 32)
 	n, ok := p.value(0)
 	if p.space(); !ok || p.at != len(text) {
 		return nil, false
@@ -107,7 +110,7 @@ func (p *parser) room(n *Node, members int) {
 
 func (p *parser) node(k Kind) *Node {
 	if len(p.nodes) == 0 {
-		p.nodes = make([]Node, max(8, p.more))
+		p.nodes = make([]Node, p.more)
 		p.more = 16
 	}
 	n := &p.nodes[0]
