@@ -301,13 +301,19 @@ func (c *call) parseXMLACL(body []byte, owner string) (string, error) {
 	return list.text(), nil
 }
 
+// owners reports whether a list gives something to nobody but the bucket's owner: it
+// can be put with an object by who may put the object.
+func (c *call) owners(text string) bool {
+	return !slices.ContainsFunc(parseACL(text, c.owner), func(g grant) bool { return g.ID != canonicalID(c.owner) })
+}
+
 // checkACL refuses a list where the bucket does not take it.
 func (c *call) checkACL(ctx context.Context, text string) error {
 	enforced, err := ownerEnforced(ctx, c.b)
 	if err != nil {
 		return err
 	}
-	if enforced && text != "" && text != "bucket-owner-full-control" && text != "bucket-owner-read" {
+	if name := c.r.Header.Get("X-Amz-Acl"); enforced && (text != "" || name == "private") && name != "bucket-owner-full-control" {
 		return fail("AccessControlListNotSupported")
 	}
 	block, err := publicBlock(ctx, c.b)
@@ -380,8 +386,9 @@ func (c *call) getObjectACL() error {
 	return c.replyACL(parseACL(o.ACL, c.owner))
 }
 
-// replyACL answers with a list.
+// replyACL answers with a list, groups first.
 func (c *call) replyACL(list acl) error {
+	slices.SortStableFunc(list, func(a, b grant) int { return min(len(b.Group), 1) - min(len(a.Group), 1) })
 	d := newDocument("AccessControlPolicy")
 	d.owner("Owner", c.owner)
 	d.in("AccessControlList")

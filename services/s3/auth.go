@@ -20,6 +20,7 @@ import (
 type caller struct {
 	anonymous bool
 	app, key  string
+	region    string // that it is signed for
 	presigned bool
 	at        time.Time // when it was signed
 }
@@ -67,7 +68,7 @@ func (c *call) authenticate() error {
 	if err != nil {
 		return err
 	}
-	c.who = caller{app: c.d.o.App(s.AccessKey), key: s.AccessKey, presigned: s.Presigned, at: s.Time}
+	c.who = caller{app: c.d.o.App(s.AccessKey), key: s.AccessKey, region: s.Region, presigned: s.Presigned, at: s.Time}
 	c.body = s.Body
 	return nil
 }

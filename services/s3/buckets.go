@@ -15,6 +15,9 @@ import (
 
 var bucketName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
 
+// regionName is what a region is called.
+var regionName = regexp.MustCompile(`^[a-z0-9-]{1,40}$`)
+
 // goodBucket reports whether a bucket may be made with a name ("Bucket naming rules").
 func goodBucket(name string) bool {
 	return bucketName.MatchString(name) && net.ParseIP(name) == nil && !strings.Contains(name, "..") && !strings.Contains(name, ".-") && !strings.Contains(name, "-.") &&
@@ -94,7 +97,7 @@ func (c *call) createBucket() error {
 	if err != nil {
 		return err
 	}
-	tags, err := c.readCreate(body)
+	region, tags, err := c.readCreate(body)
 	if err != nil {
 		return err
 	}
@@ -121,6 +124,11 @@ func (c *call) createBucket() error {
 		}
 		return err
 	}
+	if region != "" && region != c.d.o.Region {
+		if err := c.b.SetConfig(c.ctx, "location", []byte(region)); err != nil {
+			return err
+		}
+	}
 	if list != "" {
 		if err := c.b.SetConfig(c.ctx, "acl", []byte(list)); err != nil {
 			return err
@@ -145,26 +153,41 @@ func (c *call) createBucket() error {
 	return c.done(http.StatusOK)
 }
 
-// readCreate reads which tags a new bucket gets. A region that this is not is refused.
-func (c *call) readCreate(body []byte) ([]xmlTag, error) {
+// readCreate reads where a new bucket is to be and which tags it gets. It may be in the
+// region that the request is signed for: all of them are here.
+func (c *call) readCreate(body []byte) (region string, _ []xmlTag, err error) {
 	if len(body) == 0 {
-		return nil, nil
+		return "", nil, nil
 	}
 	var in struct {
 		LocationConstraint string
 		Tags               tagSet
 	}
 	if err := decode(body, "CreateBucketConfiguration", &in); err != nil {
-		return nil, err
+		return "", nil, err
 	}
-	if at := in.LocationConstraint; at != "" && at != c.d.o.Region {
-		return nil, fail("InvalidLocationConstraint").with("LocationConstraint", at)
+	at := in.LocationConstraint
+	if at != "" && at != c.d.o.Region && (at != c.who.region || !regionName.MatchString(at)) {
+		return "", nil, fail("InvalidLocationConstraint").with("LocationConstraint", at)
 	}
-	return in.Tags.Tag, checkTags(in.Tags.tags(), maxBucketTags)
+	return at, in.Tags.Tag, checkTags(in.Tags.tags(), maxBucketTags)
+}
+
+// region is where a bucket is said to be.
+func (c *call) region(b *objects.Bucket) (string, error) {
+	text, err := b.Config(c.ctx, "location")
+	if errors.Is(err, objects.ErrNoConfig) || err == nil && !regionName.Match(text) {
+		return c.d.o.Region, nil
+	}
+	return string(text), err
 }
 
 func (c *call) headBucket() error {
-	c.h.Set("x-amz-bucket-region", c.d.o.Region)
+	region, err := c.region(c.b)
+	if err != nil {
+		return err
+	}
+	c.h.Set("x-amz-bucket-region", region)
 	c.h.Set("x-amz-access-point-alias", "false")
 	c.h.Set("Content-Type", "application/xml")
 	c.head(http.StatusOK)
@@ -185,6 +208,10 @@ func (c *call) deleteBucket() error {
 	if errors.Is(err, objects.ErrNotEmpty) && state.Versioning != "" {
 		return failf("BucketNotEmpty", "The bucket you tried to delete is not empty. You must delete all versions in the bucket.").with("BucketName", c.bucket)
 	}
+	if errors.Is(err, objects.ErrKept) {
+		// Who empties a bucket before it asks, as "aws s3 rb --force", is told how to undo it.
+		return failf("BucketNotEmpty", "The bucket is a folder that is kept on a disk, and stays. To undo what was removed: bevy restore %s@10m -- To remove it: bevy folder drop %s --everywhere", c.bucket, c.bucket).with("BucketName", c.bucket)
+	}
 	if err != nil {
 		return bucketError(err, c.bucket)
 	}
@@ -192,9 +219,13 @@ func (c *call) deleteBucket() error {
 }
 
 func (c *call) getLocation() error {
+	region, err := c.region(c.b)
+	if err != nil {
+		return err
+	}
 	d := newDocument("LocationConstraint")
-	if c.d.o.Region != "us-east-1" {
-		d.b = escape(d.b, c.d.o.Region)
+	if region != "us-east-1" {
+		d.b = escape(d.b, region)
 	}
 	return c.reply(d)
 }

@@ -44,36 +44,68 @@ type absence struct {
 	name, query, action string
 	root                string // of an empty one, or
 	none                string // the code that says that there is none
+	// list is the root of a list of them, where there can be many; one has an id.
+	list string
+	// idle is how one says that it is not wanted, which can be put.
+	idle string
 }
 
 var missing = []absence{
-	{"BucketLogging", "logging", "GetBucketLogging", "BucketLoggingStatus", ""},
-	{"BucketAccelerateConfiguration", "accelerate", "GetAccelerateConfiguration", "AccelerateConfiguration", ""},
-	{"BucketRequestPayment", "requestPayment", "GetBucketRequestPayment", "RequestPaymentConfiguration", ""},
-	{"BucketReplication", "replication", "GetReplicationConfiguration", "", "ReplicationConfigurationNotFoundError"},
-	{"BucketAnalyticsConfiguration", "analytics", "GetAnalyticsConfiguration", "", "NoSuchConfiguration"},
-	{"BucketInventoryConfiguration", "inventory", "GetInventoryConfiguration", "", "NoSuchConfiguration"},
-	{"BucketMetricsConfiguration", "metrics", "GetMetricsConfiguration", "", "NoSuchConfiguration"},
-	{"BucketIntelligentTieringConfiguration", "intelligent-tiering", "GetIntelligentTieringConfiguration", "", "NoSuchConfiguration"},
-	{"BucketMetadataConfiguration", "metadataConfiguration", "GetBucketTagging", "", "NoSuchConfiguration"},
-	{"BucketMetadataTableConfiguration", "metadataTable", "GetBucketTagging", "", "NoSuchConfiguration"},
-	{"CreateSession", "session", "ListBucket", "", ""},
+	{name: "BucketLogging", query: "logging", action: "GetBucketLogging", root: "BucketLoggingStatus"},
+	{name: "BucketAccelerateConfiguration", query: "accelerate", action: "GetAccelerateConfiguration", root: "AccelerateConfiguration", idle: "Suspended"},
+	{name: "BucketRequestPayment", query: "requestPayment", action: "GetBucketRequestPayment", root: "RequestPaymentConfiguration", idle: "BucketOwner"},
+	{name: "BucketReplication", query: "replication", action: "GetReplicationConfiguration", none: "ReplicationConfigurationNotFoundError"},
+	{name: "BucketAnalyticsConfiguration", query: "analytics", action: "GetAnalyticsConfiguration", none: "NoSuchConfiguration", list: "ListBucketAnalyticsConfigurationsResult"},
+	{name: "BucketInventoryConfiguration", query: "inventory", action: "GetInventoryConfiguration", none: "NoSuchConfiguration", list: "ListInventoryConfigurationsResult"},
+	{name: "BucketMetricsConfiguration", query: "metrics", action: "GetMetricsConfiguration", none: "NoSuchConfiguration", list: "ListMetricsConfigurationsResult"},
+	{name: "BucketIntelligentTieringConfiguration", query: "intelligent-tiering", action: "GetIntelligentTieringConfiguration", none: "NoSuchConfiguration", list: "ListBucketIntelligentTieringConfigurationsOutput"},
+	{name: "BucketMetadataConfiguration", query: "metadataConfiguration", action: "GetBucketTagging", none: "NoSuchConfiguration"},
+	{name: "BucketMetadataTableConfiguration", query: "metadataTable", action: "GetBucketTagging", none: "NoSuchConfiguration"},
+	{name: "BucketMetadataInventoryTableConfiguration", query: "metadataInventoryTable", action: "GetBucketTagging", none: "NoSuchConfiguration"},
+	{name: "BucketMetadataJournalTableConfiguration", query: "metadataJournalTable", action: "GetBucketTagging", none: "NoSuchConfiguration"},
+	{name: "BucketMetadataAnnotationTableConfiguration", query: "metadataAnnotationTable", action: "GetBucketTagging", none: "NoSuchConfiguration"},
+	{name: "BucketAbac", query: "abac", action: "GetBucketTagging", root: "AbacStatus", idle: "Disabled"},
+	{name: "CreateSession", query: "session", action: "ListBucket"},
 }
 
 func (c *call) missing(k absence) error {
 	switch {
 	case c.r.Method == http.MethodDelete && k.none != "":
 		return c.done(http.StatusNoContent)
+	case c.r.Method == http.MethodPut && k.root != "":
+		return c.putMissing(k)
 	case c.r.Method != http.MethodGet || k.root == "" && k.none == "":
 		return notImplemented("%s is not implemented", k.name)
+	case k.list != "" && !c.query.Has("id"):
+		d := newDocument(k.list)
+		d.truth("IsTruncated", false)
+		return c.reply(d)
 	case k.none != "":
 		return fail(k.none)
 	}
 	d := newDocument(k.root)
-	if k.query == "requestPayment" {
-		d.put("Payer", "BucketOwner")
+	switch k.query {
+	case "requestPayment":
+		d.put("Payer", k.idle)
+	case "abac":
+		d.put("Status", k.idle)
 	}
 	return c.reply(d)
+}
+
+// putMissing takes a configuration that says that it is not wanted.
+func (c *call) putMissing(k absence) error {
+	var in struct {
+		LoggingEnabled *struct{}
+		Status, Payer  string
+	}
+	if err := c.xml(k.root, &in); err != nil {
+		return err
+	}
+	if in.LoggingEnabled != nil || in.Status+in.Payer != k.idle {
+		return notImplemented("%s is not implemented", k.name)
+	}
+	return c.done(http.StatusOK)
 }
 
 func (c *call) putConfiguration(k configuration) error {

@@ -26,9 +26,10 @@ var start = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 // A world is a door with two apps: keys that begin with "other" are of the app
 // "other", and "reader" may only read.
 type world struct {
-	t     testing.TB
-	door  *Door
-	clock *clock.Fake
+	t      testing.TB
+	door   *Door
+	clock  *clock.Fake
+	region string // that clients sign for
 }
 
 func newWorld(t testing.TB) *world {
@@ -66,7 +67,7 @@ func newWorld(t testing.TB) *world {
 			t.Error(err)
 		}
 	})
-	return &world{t, door, c}
+	return &world{t, door, c, "us-east-1"}
 }
 
 // An answer is what came back.
@@ -129,7 +130,7 @@ func (w *world) sign(key string, r *http.Request, body string) {
 	r.Header.Del("Content-Length")
 	r.Header.Set("X-Amz-Content-Sha256", payload)
 	signer := v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true })
-	if err := signer.SignHTTP(context.Background(), aws.Credentials{AccessKeyID: key, SecretAccessKey: "secret of " + key}, r, payload, "s3", "us-east-1", w.clock.Now()); err != nil {
+	if err := signer.SignHTTP(context.Background(), aws.Credentials{AccessKeyID: key, SecretAccessKey: "secret of " + key}, r, payload, "s3", w.region, w.clock.Now()); err != nil {
 		w.t.Fatal(err)
 	}
 	r.Header.Set("Content-Length", strconv.Itoa(len(body)))

@@ -39,6 +39,7 @@ type lifecycleRule struct {
 }
 
 type transition struct {
+	Date         *string
 	StorageClass string
 }
 
@@ -94,6 +95,13 @@ func (r *lifecycleRule) check() error {
 	case r.Status != "Enabled" && r.Status != "Disabled", r.Prefix == nil && r.Filter == nil, r.Prefix != nil && r.Filter != nil:
 		return fail("MalformedXML")
 	case len(r.Transition) > 0 || len(r.NoncurrentVersionTransition) > 0:
+		for _, t := range r.Transition {
+			if t.Date != nil {
+				if _, err := midnight(*t.Date); err != nil {
+					return err
+				}
+			}
+		}
 		return notImplemented("Transitions to other storage classes are not implemented")
 	case r.Expiration == nil && r.NoncurrentVersionExpiration == nil && r.AbortIncompleteMultipartUpload == nil:
 		return badRequest("At least one action needs to be specified in a rule")
@@ -108,12 +116,8 @@ func (r *lifecycleRule) check() error {
 		}
 		if e.Date != nil {
 			kinds++
-			at, ok := lifecycleDate(*e.Date)
-			if !ok {
-				return fail("MalformedXML")
-			}
-			if !at.Equal(at.Truncate(24 * time.Hour)) {
-				return badArgument("Date", *e.Date, "'Date' must be at midnight GMT")
+			if _, err := midnight(*e.Date); err != nil {
+				return err
 			}
 		}
 		if e.ExpiredObjectDeleteMarker != nil {
@@ -170,14 +174,18 @@ func (f *lifecycleFilter) tags() []objects.Tag {
 	return out
 }
 
-// lifecycleDate reads a date with or without a time.
-func lifecycleDate(text string) (time.Time, bool) {
+// midnight reads a date with or without a time, which has to be midnight.
+func midnight(text string) (time.Time, error) {
 	for _, layout := range []string{time.RFC3339Nano, "2006-01-02", "20060102"} {
 		if at, err := time.Parse(layout, text); err == nil {
-			return at.UTC(), true
+			at = at.UTC()
+			if !at.Equal(at.Truncate(24 * time.Hour)) {
+				return at, badArgument("Date", text, "'Date' must be at midnight GMT")
+			}
+			return at, nil
 		}
 	}
-	return time.Time{}, false
+	return time.Time{}, fail("MalformedXML")
 }
 
 // rules are the rules that are in force, as objects has them.
@@ -221,7 +229,7 @@ func (r *lifecycleRule) rule() objects.Rule {
 		case e.Days != nil:
 			out.Days = *e.Days
 		case e.Date != nil:
-			out.Date, _ = lifecycleDate(*e.Date)
+			out.Date, _ = midnight(*e.Date)
 		case e.ExpiredObjectDeleteMarker != nil:
 			out.Marker = *e.ExpiredObjectDeleteMarker
 		}

@@ -2,6 +2,7 @@ package s3
 
 import (
 	"encoding/base64"
+	"errors"
 	"net/url"
 	"strings"
 
@@ -215,17 +216,24 @@ func (c *call) listUploads() error {
 	if err != nil {
 		return err
 	}
-	o.After, o.AfterUpload = c.query.Get("key-marker"), c.query.Get("upload-id-marker")
+	o.After = c.query.Get("key-marker")
+	if o.After != "" {
+		o.AfterUpload = c.query.Get("upload-id-marker") // says nothing without a key
+	}
 	var p objects.Uploads
 	if o.Limit > 0 {
-		if p, err = c.b.ListUploads(c.ctx, o); err != nil {
+		p, err = c.b.ListUploads(c.ctx, o)
+		if errors.Is(err, objects.ErrNoUpload) {
+			return badArgument("upload-id-marker", o.AfterUpload, "Invalid uploadId marker")
+		}
+		if err != nil {
 			return err
 		}
 	}
 	d := newDocument("ListMultipartUploadsResult")
 	d.put("Bucket", c.bucket)
 	d.put("KeyMarker", encode(o.After))
-	d.put("UploadIdMarker", o.AfterUpload)
+	d.put("UploadIdMarker", c.query.Get("upload-id-marker"))
 	d.put("Prefix", encode(o.Prefix))
 	d.some("Delimiter", encode(o.Delimiter))
 	d.some("EncodingType", c.query.Get("encoding-type"))

@@ -224,7 +224,23 @@ func TestOthersMayDoWhatTheyAreGiven(t *testing.T) {
 	w.do("PUT", "/bbb?acl", "", "X-Amz-Acl", "private").want(t, "set the ACL", 200)
 	w.do("PUT", "/bbb?ownershipControls", "<OwnershipControls><Rule><ObjectOwnership>BucketOwnerEnforced</ObjectOwnership></Rule></OwnershipControls>").want(t, "no ACLs", 200)
 	w.do("PUT", "/bbb/open?acl", "", "X-Amz-Acl", "public-read").want(t, "an ACL", 400, "AccessControlListNotSupported")
+	w.do("PUT", "/bbb/mine", "x", "X-Amz-Acl", "private").want(t, "an ACL that is the only one", 400, "AccessControlListNotSupported")
+	w.do("PUT", "/bbb/mine", "x", "X-Amz-Acl", "bucket-owner-full-control").want(t, "an ACL that changes nothing", 200)
 	w.do("GET", "/bbb/k", "", "X-Amz-Expected-Bucket-Owner", "123").want(t, "another owner", 403)
+}
+
+// Who may put may give what it puts to the bucket's owner, and to nobody else.
+func TestObjectsAreGivenToTheBucketsOwner(t *testing.T) {
+	w := newWorld(t)
+	w.do("PUT", "/bbb", "").want(t, "make bucket", 200)
+	mine := "id=" + canonicalID("")
+	w.do("PUT", "/bbb?policy", `{"Statement":[{"Effect":"Allow","Principal":"*","Action":"s3:PutObject","Resource":"arn:aws:s3:::bbb/*","Condition":{"StringEquals":{"s3:x-amz-grant-full-control":"`+mine+`"}}},
+		{"Effect":"Allow","Principal":"*","Action":"s3:PutObject","Resource":"arn:aws:s3:::bbb/*","Condition":{"StringEquals":{"s3:x-amz-acl":["bucket-owner-full-control","public-read"]}}}]}`).want(t, "policy", 204)
+	w.as("other", "PUT", "/bbb/k", "x").want(t, "put", 403)
+	w.as("other", "PUT", "/bbb/k", "x", "X-Amz-Grant-Full-Control", mine).want(t, "put for the owner", 200)
+	w.as("other", "PUT", "/bbb/l", "x", "X-Amz-Acl", "bucket-owner-full-control").want(t, "put for the owner", 200)
+	w.as("other", "PUT", "/bbb/m", "x", "X-Amz-Acl", "public-read").want(t, "put for all", 403)
+	w.do("GET", "/bbb/k?acl", "").want(t, "the owner's", 200, "FULL_CONTROL")
 }
 
 func TestConfigurationsComeBack(t *testing.T) {
@@ -263,6 +279,49 @@ func TestConfigurationsComeBack(t *testing.T) {
 	w.do("GET", "/bbb?requestPayment", "").want(t, "payment", 200, "<Payer>BucketOwner</Payer>")
 	w.do("GET", "/bbb?location", "").want(t, "location", 200, "<LocationConstraint")
 	w.do("POST", "/bbb/k?select&select-type=2", "").want(t, "select", 501)
+	// A list of what there can be many of is empty, and that there is none can be said.
+	for _, query := range []string{"analytics", "inventory", "metrics", "intelligent-tiering"} {
+		w.do("GET", "/bbb?"+query, "").want(t, "list "+query, 200, "<IsTruncated>false</IsTruncated>")
+		w.do("GET", "/bbb?"+query+"&id=a", "").want(t, "get "+query, 404, "NoSuchConfiguration")
+		w.do("PUT", "/bbb?"+query+"&id=a", "<A/>").want(t, "put "+query, 501, "NotImplemented")
+	}
+	for query, text := range map[string]string{
+		"logging":        "<BucketLoggingStatus>%</BucketLoggingStatus>|<LoggingEnabled><TargetBucket>b</TargetBucket></LoggingEnabled>|",
+		"requestPayment": "<RequestPaymentConfiguration>%</RequestPaymentConfiguration>|<Payer>Requester</Payer>|<Payer>BucketOwner</Payer>",
+		"accelerate":     "<AccelerateConfiguration>%</AccelerateConfiguration>|<Status>Enabled</Status>|<Status>Suspended</Status>",
+		"abac":           "<AbacStatus>%</AbacStatus>|<Status>Enabled</Status>|<Status>Disabled</Status>",
+	} {
+		part := strings.Split(text, "|")
+		w.do("PUT", "/bbb?"+query, strings.Replace(part[0], "%", part[1], 1)).want(t, "put "+query, 501, "NotImplemented")
+		w.do("PUT", "/bbb?"+query, strings.Replace(part[0], "%", part[2], 1)).want(t, "put no "+query, 200)
+		w.do("GET", "/bbb?"+query, "").want(t, "get "+query, 200)
+	}
+	w.do("PUT", "/bbb/k", "text").want(t, "put", 200)
+	for _, method := range []string{"PUT", "DELETE"} {
+		w.do(method, "/bbb/k?annotation&annotationName=a", "note").want(t, method+" annotation", 501, "NotImplemented")
+		w.do(method, "/bbb/k?torrent", "note").want(t, method+" torrent", 405, "MethodNotAllowed")
+		w.do(method, "/bbb?versions", "").want(t, method+" versions", 405, "MethodNotAllowed")
+	}
+	w.do("GET", "/bbb/k", "").want(t, "what is as it was", 200, "text")
+	// What S3 has besides is no bucket that is made, and no list of objects.
+	w.do("PUT", "/bbb2?metadataInventoryTable", "<A/>").want(t, "another configuration, of no bucket", 404)
+	w.do("GET", "/bbb?metadataJournalTable", "").want(t, "another configuration", 404, "NoSuchConfiguration")
+}
+
+func TestBucketsAreInTheRegionOfTheirClient(t *testing.T) {
+	w := newWorld(t)
+	in := func(region string) string {
+		return "<CreateBucketConfiguration><LocationConstraint>" + region + "</LocationConstraint></CreateBucketConfiguration>"
+	}
+	w.do("PUT", "/one", in("eu-west-1")).want(t, "a region that is not signed for", 400, "InvalidLocationConstraint")
+	w.region = "eu-west-1"
+	w.do("PUT", "/one", in("eu-west-1")).want(t, "a region", 200)
+	w.do("PUT", "/two", "").want(t, "no region", 200)
+	w.do("PUT", "/three", in("eu-north-1")).want(t, "another one", 400, "InvalidLocationConstraint")
+	w.region = "us-east-1"
+	w.do("GET", "/one?location", "").want(t, "location", 200, ">eu-west-1</LocationConstraint>")
+	w.do("HEAD", "/one", "").want(t, "head", 200).has(t, "x-amz-bucket-region", "eu-west-1")
+	w.do("HEAD", "/two", "").want(t, "head", 200).has(t, "x-amz-bucket-region", "us-east-1")
 }
 
 func TestPagesOfOtherOriginsAreAnswered(t *testing.T) {

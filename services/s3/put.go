@@ -110,12 +110,14 @@ func (c *call) putOptions() (o objects.PutOptions, err error) {
 	if o.ACL, err = c.headerACL(h, c.owner); err != nil {
 		return o, err
 	}
-	if o.ACL != "" {
+	if o.ACL != "" || h.Get("X-Amz-Acl") != "" {
 		if err = c.checkACL(c.ctx, o.ACL); err != nil {
 			return o, err
 		}
-		if err = c.maybe("PutObjectAcl"); err != nil {
-			return o, err
+		if !c.owners(o.ACL) {
+			if err = c.maybe("PutObjectAcl"); err != nil {
+				return o, err
+			}
 		}
 	}
 	if o.ACL, err = c.writersACL(o.ACL); err != nil {

@@ -97,6 +97,9 @@ func init() {
 		{"PUT", object, "legal-hold", "", "PutObjectLegalHold", "PutObjectLegalHold", true, noGrant, noGrant, (*call).putHold},
 		{"GET", object, "legal-hold", "", "GetObjectLegalHold", "GetObjectLegalHold", false, noGrant, noGrant, (*call).getHold},
 		{"GET", object, "attributes", "", "GetObjectAttributes", "GetObjectAttributes", false, noGrant, read, (*call).getAttributes},
+		{"GET", object, "annotation", "", "GetObjectAnnotation", "GetObject", false, noGrant, read, (*call).noOperation},
+		{"PUT", object, "annotation", "", "PutObjectAnnotation", "PutObject", true, noGrant, noGrant, (*call).noOperation},
+		{"DELETE", object, "annotation", "", "DeleteObjectAnnotation", "PutObject", true, noGrant, noGrant, (*call).noOperation},
 		{"GET", object, "torrent", "", "GetObjectTorrent", "GetObjectTorrent", false, noGrant, read, (*call).noOperation},
 		{"POST", object, "restore", "", "RestoreObject", "RestoreObject", true, noGrant, noGrant, (*call).noOperation},
 		{"POST", object, "select", "", "SelectObjectContent", "GetObject", false, noGrant, read, (*call).noOperation},
@@ -114,13 +117,33 @@ func init() {
 		{"HEAD", object, "", "", "HeadObject", "GetObject", false, noGrant, read, (*call).getObject},
 		{"DELETE", object, "", "", "DeleteObject", "DeleteObject", true, write, noGrant, (*call).deleteObject},
 	}...)
+	for _, o := range operations {
+		for name := range strings.FieldsSeq(o.query) {
+			if !slices.Contains(details, name) {
+				parts[o.level][name] = true
+			}
+		}
+	}
 }
 
-// route returns the operation of a request, or nil.
+// details are parameters that say more of a whole bucket or object. All others in
+// operations name a part of one: parts has them, by level.
+var (
+	details = []string{"list-type", "partNumber", "uploadId"}
+	parts   = map[level]map[string]bool{bucket: {}, object: {}}
+)
+
+// route returns the operation of a request, or nil. What is asked of a part is never
+// done with the whole: DELETE of a bucket's acl is not that of the bucket.
 func route(method string, at level, query url.Values, header http.Header) *operation {
 	for i := range operations {
 		o := &operations[i]
 		if o.method == method && o.level == at && (o.header == "" || header.Get(o.header) != "") && hasAll(query, o.query) {
+			for name := range query {
+				if parts[at][name] && !slices.Contains(strings.Fields(o.query), name) {
+					return nil
+				}
+			}
 			return o
 		}
 	}

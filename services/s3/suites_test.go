@@ -46,10 +46,15 @@ func TestAnswersThatOthersAskFor(t *testing.T) {
 		{"retention of nothing", "GET", "/bbb/none?retention", "", nil, 404, "NoSuchKey"},
 		{"lock without locks", "PUT", "/bbb/m", "", []string{"X-Amz-Object-Lock-Legal-Hold", "ON"}, 400, "Bucket is missing ObjectLockConfiguration"},
 		{"versions are left", "DELETE", "/locked", "", nil, 409, "You must delete all versions in the bucket."},
+		// Lists of uploads, and rules of a bucket.
+		{"after no upload", "GET", "/bbb?uploads&key-marker=a&upload-id-marker=none", "", nil, 400, "Invalid uploadId marker"},
+		{"after an upload of no key", "GET", "/bbb?uploads&upload-id-marker=none", "", nil, 200, "<UploadIdMarker>none</UploadIdMarker>"},
+		{"a day that is none", "PUT", "/bbb?lifecycle", "<LifecycleConfiguration><Rule><Prefix/><Status>Enabled</Status><Transition><Date>20220927</Date><StorageClass>GLACIER</StorageClass></Transition></Rule></LifecycleConfiguration>", nil, 501, "NotImplemented"},
+		{"a transition", "PUT", "/bbb?lifecycle", "<LifecycleConfiguration><Rule><Prefix/><Status>Enabled</Status><Transition><Date>bad</Date><StorageClass>GLACIER</StorageClass></Transition></Rule></LifecycleConfiguration>", nil, 400, "MalformedXML"},
 		// Lists of access.
 		{"canned and grants", "PUT", "/bbb?acl", "", []string{"X-Amz-Acl", "private", "X-Amz-Grant-Read", "nonsense"}, 400, "Specifying both Canned ACLs"},
 		{"body and grants", "PUT", "/bbb?acl", "<AccessControlPolicy/>", []string{"X-Amz-Grant-Read", "nonsense"}, 400, "UnexpectedContent"},
-		{"the owner comes first", "PUT", "/bbb?acl", "", []string{"X-Amz-Acl", "public-read"}, 200, ""},
+		{"groups come first", "PUT", "/bbb?acl", "", []string{"X-Amz-Acl", "public-read"}, 200, ""},
 		// Other configurations.
 		{"CORS header", "PUT", "/bbb?cors", cors("a b"), nil, 400, "contains invalid character"},
 		{"CORS star", "PUT", "/bbb?cors", cors("x-*"), nil, 200, ""},
@@ -65,7 +70,7 @@ func TestAnswersThatOthersAskFor(t *testing.T) {
 			t.Errorf("%s: %d %s, want %d with %q", c.what, a.status, a.body, c.status, c.text)
 		}
 	}
-	w.do("GET", "/bbb?acl", "").between(t, "FULL_CONTROL", "AllUsers")
+	w.do("GET", "/bbb?acl", "").between(t, "AllUsers", "FULL_CONTROL")
 	// The version of what is put while versions are suspended is not told.
 	w.do("PUT", "/bbb?versioning", "<VersioningConfiguration><Status>Suspended</Status></VersioningConfiguration>").want(t, "suspend", 200)
 	if v := w.do("PUT", "/bbb/k", "x").want(t, "put", 200).get("x-amz-version-id"); v != "" {

@@ -170,7 +170,7 @@ func (v *Verifier) Verify(r *http.Request) (*Signed, error) {
 	if payload == "" {
 		return nil, fail(Malformed, "Missing required header for this request: x-amz-content-sha256")
 	}
-	if !goodPayload(payload) {
+	if !goodPayload(payload) && !s.presigned { // one that is presigned was not signed for it
 		return nil, about(BadHash, payload, "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, STREAMING-UNSIGNED-PAYLOAD-TRAILER, STREAMING-AWS4-HMAC-SHA256-PAYLOAD, STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER, STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD, STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD-TRAILER or a valid sha256 value.")
 	}
 	key, signing, err := v.check(r, s, payload)

@@ -446,7 +446,8 @@ type Uploads struct {
 	Next, NextUpload string
 }
 
-// ListUploads returns uploads by keys, the oldest first.
+// ListUploads returns uploads by keys, the oldest first. After what can be no upload
+// there is none: ErrNoUpload.
 func (b *Bucket) ListUploads(ctx context.Context, o ListOptions) (Uploads, error) {
 	var p Uploads
 	limit := o.limit()
@@ -454,10 +455,13 @@ func (b *Bucket) ListUploads(ctx context.Context, o ListOptions) (Uploads, error
 		p.More = len(p.Uploads)+len(p.Prefixes) == limit
 		return p.More
 	}
-	after, _ := hex.DecodeString(o.AfterUpload)
+	after, err := hex.DecodeString(o.AfterUpload)
+	if err != nil || len(after) > 0 && len(after) != idSize {
+		return Uploads{}, fmt.Errorf("list uploads in bucket %q: %w", b.Name(), ErrNoUpload)
+	}
 	o.AfterVersion = ""
 	rows := b.rows(ctx, rowUpload, o.Prefix)
-	err := sources{rows}.lists(&o, func(key string) (bool, error) {
+	err = sources{rows}.lists(&o, func(key string) (bool, error) {
 		v, ok, err := read(rows.entry, nil, false)
 		if err != nil {
 			return false, err

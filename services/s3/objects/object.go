@@ -3,6 +3,7 @@ package objects
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"mime"
@@ -312,6 +313,15 @@ func (b *Bucket) SetConfig(ctx context.Context, name string, value []byte) error
 		return fail(err)
 	}
 	return nil
+}
+
+// Then calls f with the bucket as it was at a time, to be listed and read.
+func (b *Bucket) Then(ctx context.Context, at time.Time, f func(*Bucket) error) error {
+	old, err := b.f.At(ctx, at)
+	if err != nil {
+		return fmt.Errorf("bucket %q as it was: %w", b.Name(), err)
+	}
+	return errors.Join(f(&Bucket{shared: &shared{store: b.store, place: b.place, space: b.space, f: old}}), old.Close())
 }
 
 // Configs returns the names of the configurations that there are.

@@ -14,6 +14,7 @@ var (
 	ErrNoBucket     = errors.New("no such bucket")
 	ErrBucketExists = errors.New("the bucket exists")
 	ErrNotEmpty     = errors.New("the bucket is not empty")
+	ErrKept         = errors.New("the bucket is a folder that is kept on a disk")
 	ErrNoConfig     = errors.New("the bucket has no such configuration")
 
 	ErrNoKey     = errors.New("no such key")
