@@ -61,6 +61,17 @@ type (
 		Bytes    int64  `json:"bytes"` // that were sent
 		// Missing blocks are not on this machine and not in the backup.
 		Missing uint64 `json:"missing,omitempty"`
+		// Copied are those of Blocks that came from another backup.
+		Copied uint64 `json:"copied,omitempty"`
+		// MissingFiles are how many files, as they are now, are not whole in the backup,
+		// MissingNames the first 100 of them.
+		MissingFiles int      `json:"missingFiles,omitempty"`
+		MissingNames []string `json:"missingNames,omitempty"`
+		// Away is why other backups, which may have what is missing, could not be read.
+		Away []string `json:"away,omitempty"`
+		// Behind is how many logs of this machine the backup has more of, or something
+		// else: the machine was put back to an earlier state.
+		Behind int `json:"behind,omitempty"`
 	}
 
 	// BackupSnapshot is one state of the cloud in a backup.
@@ -116,6 +127,16 @@ type (
 		Removed []string `json:"removed"`
 		Packs   int      `json:"packs"`
 		Bytes   int64    `json:"bytes"`
+	}
+
+	// BackupRestored is a snapshot that was restored.
+	BackupRestored struct {
+		BackupSnapshot
+		// MissingFiles are how many files are not whole in it, MissingNames the first 100
+		// of them.
+		MissingFiles int      `json:"missingFiles,omitempty"`
+		MissingNames []string `json:"missingNames,omitempty"`
+		Problem      string   `json:"problem,omitempty"` // what of it could not be had
 	}
 
 	// RestoreBackup gets a cloud back.

@@ -232,12 +232,14 @@ type (
 		Folder string `path:"folder" json:"-"`
 		All    string `json:"all,omitempty" doc:"how far back every version is kept, such as 720h; 30 days when empty"`
 		Daily  string `json:"daily,omitempty" doc:"how far back the last of each day is kept; a year when empty"`
+		Dry    bool   `json:"dry,omitempty" doc:"only say what would go"`
 	}
 
 	// Cleared says what was freed.
 	Cleared struct {
 		Blocks uint64 `json:"blocks"`
 		Bytes  uint64 `json:"bytes"`
+		DryRun bool   `json:"dryRun,omitempty"` // nothing was
 	}
 
 	// Folders are all of the cloud.

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/cloudbevy/bevy/client"
 )
 
 // A Record tells which process has a store, or had it last.
@@ -105,7 +107,11 @@ func (l *lock) write() error {
 // free lets go of the lock.
 func (l *lock) free(ended string) error {
 	l.Ended = ended
-	return errors.Join(l.write(), l.file.Close())
+	err := l.write()
+	if CodeOf(err) == client.CodeFull { // a record that is old does no harm
+		err = nil
+	}
+	return errors.Join(err, l.file.Close())
 }
 
 // writeFile replaces a small file of the owner's, whole or not at all; if it is

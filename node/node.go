@@ -96,6 +96,7 @@ type Node struct {
 	since    time.Time
 	lock     *lock
 	before   Record // who had the store before
+	reserve  *reserve
 	logFile  *logFile
 	events   *hub
 	idle     *idler
@@ -186,6 +187,8 @@ func (n *Node) openState() (err error) {
 	if err := p.make(); err != nil {
 		return err
 	}
+	n.reserve = newReserve(p, n.clock)
+	n.reserve.giveUp()
 	if n.lock, n.before, err = takeLock(p, n.since); err != nil {
 		return err
 	}
@@ -195,6 +198,7 @@ func (n *Node) openState() (err error) {
 	n.Log = newLogger(n.logFile, n.opts.Level, n.opts.Watch)
 	n.events = newHub(n.clock)
 	n.Notices = &Notices{clock: n.clock, publish: n.events.publish, all: map[noticeID]client.Notice{}}
+	n.reserve.begin(n.Notices)
 	n.super = &supervisor{clock: n.clock, log: n.Log, notices: n.Notices, publish: n.events.publish}
 	if err := n.openSessions(filepath.Join(p.State, "sessions.json")); err != nil {
 		return err
@@ -463,6 +467,9 @@ func (n *Node) close() (err error) {
 	}
 	if n.Log != nil {
 		n.Log.Info("ended", "why", n.why)
+	}
+	if n.reserve != nil {
+		n.reserve.close()
 	}
 	if n.logFile != nil {
 		keep(n.logFile.close())

@@ -81,32 +81,51 @@ func (a *archive) Bring(ctx context.Context, log *hypercore.Log, blocks *runs.Se
 
 // with calls f with the reader of a backup.
 func (a *archive) with(ctx context.Context, p backupPlace, f func(*backup.Reader) error) error {
+	reader, err := a.open(ctx, p)
+	if err != nil {
+		return err
+	}
+	err = f(reader)
+	if err != nil && !errors.Is(err, backup.ErrNotFound) && !errors.Is(err, backup.ErrKey) {
+		r := a.of(p)
+		r.opening.Lock()
+		defer r.opening.Unlock()
+		r.fail(ctx, err, a.session.home.node.Clock().Now())
+	}
+	return err
+}
+
+// open returns the reader of a backup.
+func (a *archive) open(ctx context.Context, p backupPlace) (*backup.Reader, error) {
 	r := a.of(p)
 	now := a.session.home.node.Clock().Now
 	r.opening.Lock()
+	defer r.opening.Unlock()
 	if r.err != nil && now().Sub(r.failed) < archiveRetry {
-		defer r.opening.Unlock()
-		return r.err
+		return nil, r.err
 	}
 	r.err = nil
+	if _, err := a.session.home.remote(p.BackupPlace); err != nil { // such as a disk that was taken away
+		r.fail(ctx, err, now())
+		return nil, err
+	}
 	if r.reader == nil || r.place != p.BackupPlace {
 		repo, err := a.session.home.openRepo(ctx, p)
 		if err != nil {
 			r.fail(ctx, err, now())
-			r.opening.Unlock()
-			return err
+			return nil, err
 		}
 		r.place, r.reader = p.BackupPlace, repo.Reader()
 	}
-	reader := r.reader
-	r.opening.Unlock()
-	err := f(reader)
-	if err != nil && !errors.Is(err, backup.ErrNotFound) && !errors.Is(err, backup.ErrKey) {
-		r.opening.Lock()
-		defer r.opening.Unlock()
-		r.fail(ctx, err, now())
-	}
-	return err
+	return r.reader, nil
+}
+
+// retry forgets that a backup did not answer.
+func (a *archive) retry(p backupPlace) {
+	r := a.of(p)
+	r.opening.Lock()
+	defer r.opening.Unlock()
+	r.err = nil
 }
 
 // fail notes that a backup does not answer. The caller holds opening.

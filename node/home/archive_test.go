@@ -164,23 +164,51 @@ func TestADrillFindsWhatCannotBeRestored(t *testing.T) {
 	m.write("cold/b", strings.Repeat("0123456789abcdef", 20_000))
 	m.do("POST", "/folders", client.AddFolder{Path: m.dir + "/cold", Sparse: true}, nil)
 	m.until("the files", func() bool { return m.folder("cold").Files == 2 })
-	begin := func() (b client.Backup) {
+	begin := func() (b client.Backup, made client.BackedUp) {
 		m.do("POST", "/backups", client.AddBackup{Place: client.BackupPlace{Address: t.TempDir()}}, &b)
-		m.do("POST", "/backups/"+b.ID+"/runs", nil, nil)
-		return b
+		m.do("POST", "/backups/"+b.ID+"/runs", nil, &made)
+		return b, made
 	}
 	check := func(b client.Backup) (out client.BackupChecked) {
 		m.do("POST", "/backups/"+b.ID+"/checks", client.CheckBackup{Restore: true}, &out)
 		return out
 	}
-	whole := begin()
+	whole, _ := begin()
 	m.do("DELETE", "/folders/cold/contents?path=/b", nil, nil)
 	if out := check(whole); !out.Restored || out.Files != 2 || out.FileBytes != 320_005 || out.Folders != 1 || out.Problem != "" || out.Unreadable != 0 {
 		t.Errorf("a whole backup: %+v", out)
 	}
-	// What is in the first alone is not in the second.
-	if out := check(begin()); !out.Restored || out.Files != 1 || out.Unreadable != 1 || !strings.HasPrefix(out.Problem, "cold/b: ") {
-		t.Errorf("a backup that was begun later: %+v", out)
+	// What is in the first alone is not in a second while the first can't be read.
+	away := whole.Address + ".away"
+	if err := os.Rename(whole.Address, away); err != nil {
+		t.Fatal(err)
+	}
+	second, made := begin()
+	if made.MissingFiles != 1 || len(made.MissingNames) != 1 || made.MissingNames[0] != "cold/b" || len(made.Away) != 1 || !strings.Contains(made.Away[0], whole.Address) {
+		t.Errorf("while the first is away: %+v", made)
+	}
+	if n := m.notice("backup-lacks"); n.Subject != second.Address {
+		t.Errorf("%+v", n)
+	}
+	if out := check(second); !out.Restored || out.Files != 1 || out.Unreadable != 1 || !strings.HasPrefix(out.Problem, "cold/b: ") {
+		t.Errorf("a backup that lacks something: %+v", out)
+	}
+	if err := os.Rename(away, whole.Address); err != nil {
+		t.Fatal(err)
+	}
+	made = client.BackedUp{}
+	m.do("POST", "/backups/"+second.ID+"/runs", nil, &made)
+	if made.MissingFiles != 0 || len(made.Away) != 0 || made.Copied == 0 {
+		t.Errorf("once it is there: %+v", made)
+	}
+	if n := m.notice("backup-lacks"); n.Code != "" {
+		t.Errorf("%+v", n)
+	}
+	if err := os.RemoveAll(whole.Address); err != nil {
+		t.Fatal(err)
+	}
+	if out := check(second); !out.Restored || out.Files != 2 || out.Unreadable != 0 {
+		t.Errorf("the second when the first is gone: %+v", out)
 	}
 	left, err := filepath.Glob(filepath.Join(m.home.dir, "drill-*"))
 	if err != nil || len(left) > 0 {
@@ -188,5 +216,85 @@ func TestADrillFindsWhatCannotBeRestored(t *testing.T) {
 	}
 	if text, err := m.content("cold", "a"); err != nil || text != "hello" {
 		t.Errorf("the file itself: %q, %v", text, err)
+	}
+}
+
+// A bucket, and a folder that is not on this disk, are freed, too: to a backup, or as
+// another machine has them.
+func TestABucketIsFreed(t *testing.T) {
+	net := network(t)
+	a, b := newMachine(t, net, "laptop"), newMachine(t, net, "attic")
+	cold := strings.Repeat("0123456789abcdef", 20_000)
+	store := buckets(a.environment(""))
+	if _, err := store.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: aws.String("cold")}); err != nil {
+		t.Fatal(err)
+	}
+	putObject(t, store, "cold", "deep/one", cold)
+	putObject(t, store, "cold", "two", "hello")
+	free := func(m *machine, path string) (out client.Freed, err error) {
+		err = m.Do(t.Context(), "DELETE", "/folders/cold/contents?path="+path, nil, &out)
+		return out, err
+	}
+	var told *client.Error
+	if _, err := free(a, "/"); !errors.As(err, &told) || told.Code != client.CodeDenied {
+		t.Fatalf("what is nowhere else: %v", err)
+	}
+	place := t.TempDir()
+	a.do("POST", "/backups", client.AddBackup{Place: client.BackupPlace{Address: place}}, nil)
+	out, err := free(a, "/deep")
+	if err != nil || out.Backup != place || out.Files != 1 || out.Bytes < 320_000 {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	a.until("it counts", func() bool { f := a.folder("cold"); return f.Sparse && f.Missing >= 320_000 })
+	if object(t, store, "cold", "deep/one") != cold || object(t, store, "cold", "two") != "hello" {
+		t.Error("it can't be read through")
+	}
+
+	// Another machine brings all of it, as it has none on its disk, and the backup is
+	// gone: it is freed where the other one keeps it.
+	a.pair(b)
+	b.until("all of it", func() bool { f := b.folder("cold"); return f.Files == 2 && f.Missing == 0 })
+	if err := os.RemoveAll(place); err != nil {
+		t.Fatal(err)
+	}
+	var list client.Backups
+	a.do("GET", "/backups", nil, &list)
+	a.do("DELETE", "/backups/"+list.Backups[0].ID+"?anyway=true", nil, nil)
+	b.add("cold", "cold")
+	b.until("it is on the disk", func() bool { return b.reads("cold/deep/one") == cold })
+	a.wait("to hear that it is there", func() bool {
+		out, err = free(a, "/")
+		return err == nil
+	})
+	if out.Backup != "" || out.Files != 2 {
+		t.Errorf("%+v", out)
+	}
+	if object(t, store, "cold", "two") != "hello" || object(t, store, "cold", "deep/one") != cold {
+		t.Error("it does not come from the other machine")
+	}
+	if _, err := free(b, "/"); !errors.As(err, &told) || told.Code != client.CodeDenied {
+		t.Errorf("what is kept on the disk: %v", err)
+	}
+}
+
+// Whoever has not the room is told before anything is brought, and what a drill left
+// that was ended by force goes.
+func TestADrillNeedsRoom(t *testing.T) {
+	var told *client.Error
+	if err := roomFor(10<<30, 1<<30, "here"); !errors.As(err, &told) || told.Code != client.CodeFull || !strings.Contains(told.Cause, "1024 in here") {
+		t.Errorf("%v", err)
+	}
+	if err := roomFor(10<<30, 11<<30, "here"); err != nil {
+		t.Error(err)
+	}
+	m := newMachine(t, "", "laptop")
+	m.down()
+	left := filepath.Join(m.home.dir, "drill-123", "logs")
+	if err := os.MkdirAll(left, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	m.up()
+	if _, err := os.Stat(filepath.Dir(left)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is still there: %v", err)
 	}
 }

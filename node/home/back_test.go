@@ -14,8 +14,12 @@ import (
 // copyAll copies a folder as a backup does.
 func copyAll(t *testing.T, from, to string) {
 	t.Helper()
-	if out, err := exec.Command("cp", "-a", from, to).CombinedOutput(); err != nil {
-		t.Skipf("cp: %v: %s", err, out)
+	cp, err := exec.LookPath("cp")
+	if err != nil {
+		t.Skip(err)
+	}
+	if out, err := exec.Command(cp, "-a", from, to).CombinedOutput(); err != nil {
+		t.Fatalf("cp: %v: %s", err, out)
 	}
 }
 

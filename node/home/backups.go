@@ -11,13 +11,18 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/cloudbevy/bevy/client"
 	"github.com/cloudbevy/bevy/cloud"
+	"github.com/cloudbevy/bevy/cloud/content"
+	"github.com/cloudbevy/bevy/cloud/folder"
+	"github.com/cloudbevy/bevy/hyper/clock"
 	"github.com/cloudbevy/bevy/hyper/corestore"
 	"github.com/cloudbevy/bevy/hyper/hypercore"
 	"github.com/cloudbevy/bevy/hyper/noise"
+	"github.com/cloudbevy/bevy/hyper/runs"
 	"github.com/cloudbevy/bevy/hyper/storage"
 	"github.com/cloudbevy/bevy/node"
 	"github.com/cloudbevy/bevy/services/backup"
@@ -65,6 +70,10 @@ type backupState struct {
 	Snapshot string    `json:"snapshot,omitempty"`
 	Error    string    `json:"error,omitempty"`
 	Tried    time.Time `json:"tried,omitzero"`
+	// Missing is how many files are not whole in it, Away that another backup may have
+	// them and could not be read.
+	Missing int  `json:"missing,omitempty"`
+	Away    bool `json:"away,omitempty"`
 }
 
 const backupFile = "backups.json"
@@ -97,6 +106,12 @@ func (h *Home) noteBackup(p backupPlace, change func(*backupState)) {
 	}
 	if err != nil {
 		h.node.Log.Warn("cannot keep how a backup went", "err", err)
+	}
+	if s.Missing == 0 {
+		h.node.Notices.Clear("backup-lacks", p.Address)
+	} else {
+		h.node.Notices.Raise(client.Notice{Code: "backup-lacks", Subject: p.Address, Severity: client.Warning,
+			Text: fmt.Sprintf("the backup to %s lacks the contents of %d files, which are not on this machine", p.Address, s.Missing), Fix: "bevy backup run " + p.Address})
 	}
 	if s.Error == "" {
 		h.node.Notices.Clear("backup-failed", p.Address)
@@ -179,7 +194,18 @@ func toldByBackup(err error, address string) error {
 	case errors.Is(err, backup.ErrVersion):
 		return (&client.Error{Code: client.CodeUsage, Message: "the backup at " + address + " is of a newer program", Cause: err.Error(), Try: "a newer bevy"}).Because(err)
 	}
-	return (&client.Error{Code: client.CodeOffline, Message: "the backup at " + address + " failed", Cause: err.Error(), Try: "bevy backup run " + address}).Because(err)
+	code, try := client.CodeOffline, "the same command again, once that works"
+	switch {
+	case errors.Is(err, backup.ErrNoBucket):
+		code, try = client.CodeNotFound, "make the bucket on that server, then the same command again"
+	case errors.Is(err, backup.ErrDenied):
+		code, try = client.CodeDenied, "look at AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and whether they may read, write, list and delete there; then: bevy backup to "+address
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+		code, try = client.CodeDenied, "look at who may write there, and whether the disk is read-only"
+	case errors.Is(err, syscall.ENOSPC):
+		code, try = client.CodeFull, "make room there, such as by: bevy backup prune "+address
+	}
+	return (&client.Error{Code: code, Message: "the backup at " + address + " failed", Cause: err.Error(), Try: try}).Because(err)
 }
 
 func (h *Home) describeBackup(s *session, p backupPlace, states map[string]backupState) client.Backup {
@@ -337,7 +363,7 @@ func (h *Home) runBackup(ctx context.Context, in client.BackupName) (out client.
 	var place backupPlace
 	err = h.onBackup(ctx, in.ID, func(s *session, p backupPlace, repo *backup.Repo) error {
 		place = p
-		out, err = h.backUp(ctx, s, repo)
+		out, err = h.backUp(ctx, s, p, repo)
 		return err
 	})
 	if place.ID == "" && err == nil || ctx.Err() != nil {
@@ -356,14 +382,14 @@ func (h *Home) runBackup(ctx context.Context, in client.BackupName) (out client.
 				b.Error = err.Error()
 				return
 			}
-			b.Last, b.Snapshot = now, out.Snapshot
+			b.Last, b.Snapshot, b.Missing, b.Away = now, out.Snapshot, out.MissingFiles, len(out.Away) > 0
 		})
 	}
 	return out, err
 }
 
-// backUp adds a snapshot of all that is here.
-func (h *Home) backUp(ctx context.Context, s *session, repo *backup.Repo) (out client.BackedUp, err error) {
+// backUp adds a snapshot of all that is here, and of what only other backups have.
+func (h *Home) backUp(ctx context.Context, s *session, to backupPlace, repo *backup.Repo) (out client.BackedUp, err error) {
 	logs, err := s.cloud.Logs(ctx)
 	if err != nil {
 		return out, err
@@ -379,8 +405,113 @@ func (h *Home) backUp(ctx context.Context, s *session, repo *backup.Repo) (out c
 	if from.Root, err = s.cloud.Root(); err != nil {
 		return out, err
 	}
+	list, err := s.backupPlaces(ctx)
+	if err != nil {
+		return out, err
+	}
+	list = slices.DeleteFunc(list, func(p backupPlace) bool { return p.ID == to.ID })
+	for _, p := range list {
+		from.Elsewhere = append(from.Elsewhere, func(ctx context.Context) (*backup.Reader, error) {
+			s.archive.retry(p)
+			return s.archive.open(ctx, p)
+		})
+	}
 	done, err := repo.Run(ctx, from, nil)
-	return client.BackedUp(done), err
+	if err != nil {
+		return out, err
+	}
+	out = client.BackedUp{Snapshot: done.Snapshot, New: done.New, Blocks: done.Blocks, Bytes: done.Bytes, Missing: done.Missing, Copied: done.Copied, Behind: len(done.Behind)}
+	if done.Missing == 0 {
+		return out, nil
+	}
+	for i, err := range done.Failed {
+		if err != nil {
+			out.Away = append(out.Away, list[i].Address+": "+firstLine(err))
+		}
+	}
+	// Most of it may be old versions that were cleared: what counts is what is there now.
+	there := &inBackup{reader: repo.Reader(), blocks: map[hypercore.Key]*runs.Set{}}
+	if err := there.reader.Reload(ctx); err != nil {
+		return out, err
+	}
+	missing, err := s.notWhole(ctx, func(k *kept, e folder.Entry) (bool, error) { return k.folder.WholeIn(ctx, e, there) })
+	out.MissingFiles, out.MissingNames = missing.files, missing.names
+	return out, err
+}
+
+// firstLine is what an error says first: some are of a thousand blocks.
+func firstLine(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line
+}
+
+// inBackup is a place for contents: a backup.
+type inBackup struct {
+	reader *backup.Reader
+	blocks map[hypercore.Key]*runs.Set // of logs that were asked about
+}
+
+var _ content.Place = (*inBackup)(nil)
+
+// Has implements content.Place.
+func (b *inBackup) Has(log *hypercore.Log, block uint64) bool {
+	set := b.blocks[log.Key()]
+	if set == nil {
+		all := b.reader.Blocks(log)
+		set = &all
+		b.blocks[log.Key()] = set
+	}
+	return set.Has(block)
+}
+
+// Bring implements content.Place.
+func (b *inBackup) Bring(ctx context.Context, log *hypercore.Log, blocks *runs.Set) error {
+	return b.reader.Bring(ctx, log, blocks)
+}
+
+// missingFiles are files that are not whole.
+type missingFiles struct {
+	files int
+	names []string // the first of them, as folder/path
+}
+
+// maxMissingNames is how many are named.
+const maxMissingNames = 100
+
+// notWhole returns the files, as they are now, that is says are not whole. What can't
+// be told counts as that.
+func (s *session) notWhole(ctx context.Context, whole func(*kept, folder.Entry) (bool, error)) (out missingFiles, err error) {
+	add := func(name string) {
+		if out.files++; len(out.names) < maxMissingNames {
+			out.names = append(out.names, name)
+		}
+	}
+	for _, info := range s.cloud.Spaces(cloud.Folder) {
+		k, err := s.folderOf(info.ID)
+		if err != nil {
+			return out, err
+		}
+		name := info.Name
+		if info.App != "" {
+			name = info.App + ":" + name
+		}
+		for e, err := range k.folder.List(ctx, "/", folder.ListOptions{Recursive: true}) {
+			if err != nil {
+				return out, fmt.Errorf("list folder %q: %w", name, err)
+			}
+			if e.Kind != folder.File {
+				continue
+			}
+			ok, err := whole(k, e)
+			if ctx.Err() != nil {
+				return out, ctx.Err()
+			}
+			if err != nil || !ok {
+				add(name + e.Path)
+			}
+		}
+	}
+	return out, nil
 }
 
 func (h *Home) getSnapshots(ctx context.Context, in client.BackupName) (out client.BackupSnapshots, err error) {
@@ -450,7 +581,7 @@ func (h *Home) pruneBackup(ctx context.Context, in client.PruneBackup) (out clie
 	return out, err
 }
 
-func (h *Home) restoreBackup(ctx context.Context, in client.RestoreBackup) (out client.BackupSnapshot, err error) {
+func (h *Home) restoreBackup(ctx context.Context, in client.RestoreBackup) (out client.BackupRestored, err error) {
 	remote, err := h.remote(in.Place)
 	if err != nil {
 		return out, err
@@ -461,21 +592,57 @@ func (h *Home) restoreBackup(ctx context.Context, in client.RestoreBackup) (out 
 			return toldByBackup(err, in.Place.Address)
 		}
 		snap, err := repo.Snapshot(ctx, in.Snapshot)
-		if err == nil {
-			err = repo.Restore(ctx, snap, h.store, nil)
-		}
 		if err != nil {
 			return toldByBackup(err, in.Place.Address)
+		}
+		if err := repo.Restore(ctx, snap, h.store, nil); err != nil {
+			if ctx.Err() != nil || !backup.Partly(err) {
+				return toldByBackup(err, in.Place.Address)
+			}
+			out.Problem = firstLine(err) // the rest is here
 		}
 		if err := s.cloud.Learn(ctx, snap.Root); err != nil {
 			return err
 		}
+		if err := s.openFolders(); err != nil {
+			return err
+		}
 		s.poke()
 		h.node.Say("the cloud came back from %s as it was at %s", in.Place.Address, snap.Time.Format(time.RFC3339))
-		out = describeSnapshot(snap)
-		return nil
+		out.BackupSnapshot = describeSnapshot(snap)
+		missing, err := s.restored(ctx)
+		out.MissingFiles, out.MissingNames = missing.files, missing.names
+		if err != nil && out.Problem == "" {
+			out.Problem = firstLine(err)
+		}
+		return ctx.Err()
 	})
 	return out, err
+}
+
+// listPatience is how long is waited for what lists the next file after something was
+// restored: it is here, unless it was not in the backup.
+const listPatience = time.Minute
+
+// restored returns the files that are not whole on this machine.
+func (s *session) restored(ctx context.Context) (missingFiles, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	wait := func() clock.Timer {
+		return s.home.node.Clock().AfterFunc(listPatience, func() { cancel(errors.New("not all that lists files could be had")) })
+	}
+	timer := wait()
+	defer func() { timer.Stop() }()
+	missing, err := s.notWhole(ctx, func(k *kept, e folder.Entry) (bool, error) {
+		timer.Stop()
+		timer = wait()
+		n, err := k.folder.MissingEntry(ctx, e)
+		return n == 0, err
+	})
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return missing, err
 }
 
 const (
@@ -521,6 +688,9 @@ func (h *Home) backupDue(p backupPlace) time.Time {
 	state := states[p.ID]
 	if state.Error != "" {
 		return state.Tried.Add(min(p.Every, backupRetry))
+	}
+	if state.Away {
+		return state.Last.Add(min(p.Every, backupRetry))
 	}
 	return state.Last.Add(p.Every)
 }

@@ -101,7 +101,7 @@ func (a appBuckets) Drop(ctx context.Context, app, name string) error {
 	c := a.session.cloud
 	for _, d := range c.Devices() {
 		if path := c.Keep(d.Key, info.ID).Path; path != "" {
-			return fmt.Errorf("drop bucket %q: it is kept at %s on %s: %w", name, path, d.Name, objects.ErrNotEmpty)
+			return fmt.Errorf("drop bucket %q: it is kept at %s on %s: %w", name, path, d.Name, objects.ErrKept)
 		}
 	}
 	if err := c.Update(ctx, info.ID, func(i *cloud.SpaceInfo) { i.Removed = true }); err != nil {
@@ -214,4 +214,64 @@ func (b tableBuckets) List(ctx context.Context, bucket, prefix string, limit int
 		return nil
 	})
 	return keys, err
+}
+
+// Restore implements dynamodb.Buckets. A bucket that is not restored whole is removed.
+func (b tableBuckets) Restore(ctx context.Context, bucket, target string, at time.Time) error {
+	return b.with(ctx, bucket, func(now *objects.Bucket) error {
+		spaces := appBuckets{b.doors.session}
+		info, err := spaces.find(b.app, bucket)
+		if err != nil {
+			return err
+		}
+		if at.Before(created(info)) {
+			return fmt.Errorf("bucket %q: %w", bucket, dynamodb.ErrTooEarly)
+		}
+		door, err := b.doors.buckets(ctx)
+		if err != nil {
+			return err
+		}
+		made, err := door.Store().Make(ctx, b.app, target, false)
+		if errors.Is(err, objects.ErrBucketExists) {
+			return fmt.Errorf("bucket %q: %w", target, dynamodb.ErrExists)
+		}
+		if err != nil {
+			return err
+		}
+		err = now.Then(ctx, at, func(then *objects.Bucket) error { return copyObjects(ctx, made, then) })
+		err = errors.Join(err, made.Close())
+		if err != nil {
+			if info, also := spaces.find(b.app, target); also == nil {
+				err = errors.Join(err, b.doors.session.cloud.Update(context.WithoutCancel(ctx), info.ID, func(i *cloud.SpaceInfo) { i.Removed = true }))
+			}
+		}
+		return err
+	})
+}
+
+// copyObjects puts all objects of a bucket into another one.
+func copyObjects(ctx context.Context, to, from *objects.Bucket) error {
+	var o objects.ListOptions
+	for more := true; more; {
+		page, err := from.List(ctx, o)
+		if err != nil {
+			return err
+		}
+		for _, listed := range page.Objects {
+			object, err := from.Head(ctx, listed.Key, "")
+			if err != nil {
+				return err
+			}
+			r, err := from.Open(ctx, object)
+			if err != nil {
+				return err
+			}
+			_, err = to.Put(ctx, object.Key, r, objects.PutOptions{Meta: object.Meta, Tags: object.Tags, ACL: object.ACL})
+			if err = errors.Join(err, r.Close()); err != nil {
+				return err
+			}
+		}
+		o.After, more = page.Next, page.More
+	}
+	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
@@ -14,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/cloudbevy/bevy/client"
+	"github.com/cloudbevy/bevy/hyper/clock"
 )
 
 // environment is what programs have to know to use a machine.
@@ -172,7 +174,7 @@ func TestBucketsAreFoldersOfTheCloud(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := here.DeleteBucket(t.Context(), &s3.DeleteBucketInput{Bucket: name}); codeOfAWS(err) != "BucketNotEmpty" {
+	if _, err := here.DeleteBucket(t.Context(), &s3.DeleteBucketInput{Bucket: name}); codeOfAWS(err) != "BucketNotEmpty" || !strings.Contains(err.Error(), "bevy restore docs@10m") {
 		t.Errorf("a bucket that is kept on a disk was removed: %v", err)
 	}
 	b.do("DELETE", "/folders/docs?everywhere=true", nil, nil)
@@ -219,6 +221,55 @@ func TestATableIsExportedToABucket(t *testing.T) {
 	list, err := store.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: in.S3Bucket, Prefix: aws.String("all/")})
 	if err != nil || len(list.Contents) < 3 {
 		t.Errorf("it has %d objects: %v", len(list.Contents), err)
+	}
+}
+
+// DynamoDB's own call restores files, too: a bucket is named as what is restored.
+func TestABucketIsRestoredAsTablesAre(t *testing.T) {
+	clk := clock.NewFake(time.Now())
+	m := &machine{t: t, name: "solo", dir: t.TempDir(), data: t.TempDir(), clock: clk}
+	m.up()
+	t.Cleanup(func() { m.down() })
+	e := m.environment("")
+	db, store := dynamodb.NewFromConfig(sdk(e)), buckets(e)
+	for _, bucket := range []string{"files", "taken"} {
+		if _, err := store.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: aws.String(bucket)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	putObject(t, store, "files", "a/one.txt", "one")
+	putObject(t, store, "files", "no//path", "odd")
+	clk.Advance(time.Minute)
+	at := clk.Now()
+	clk.Advance(time.Minute)
+	putObject(t, store, "files", "a/one.txt", "another")
+	if _, err := store.DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: aws.String("files"), Key: aws.String("no//path")}); err != nil {
+		t.Fatal(err)
+	}
+	restore := func(from, to string, at time.Time) error {
+		_, err := db.RestoreTableToPointInTime(t.Context(), &dynamodb.RestoreTableToPointInTimeInput{SourceTableArn: aws.String("arn:aws:s3:::" + from), TargetTableName: &to, RestoreDateTime: &at})
+		return err
+	}
+	if err := restore("files", "before", at); err != nil {
+		t.Fatal(err)
+	}
+	if one, odd := object(t, store, "before", "a/one.txt"), object(t, store, "before", "no//path"); one != "one" || odd != "odd" {
+		t.Errorf("before, there were %q and %q", one, odd)
+	}
+	if one := object(t, store, "files", "a/one.txt"); one != "another" {
+		t.Errorf("now there is %q", one)
+	}
+	for _, c := range []struct {
+		from, to string
+		at       time.Time
+		code     string
+	}{
+		{"files", "taken", at, "TableAlreadyExistsException"}, {"none", "new", at, "TableNotFoundException"},
+		{"files", "early", at.Add(-time.Hour), "InvalidRestoreTimeException"}, {"files", "late", at.Add(time.Hour), "InvalidRestoreTimeException"},
+	} {
+		if err := restore(c.from, c.to, c.at); codeOfAWS(err) != c.code {
+			t.Errorf("restore %s to %s: %v, want %s", c.from, c.to, err, c.code)
+		}
 	}
 }
 

@@ -15,12 +15,18 @@ import (
 	"github.com/cloudbevy/bevy/hyper/corestore"
 	"github.com/cloudbevy/bevy/hyper/storage"
 	"github.com/cloudbevy/bevy/services/backup"
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // drill restores a snapshot to a place of its own, opens the cloud there as another
 // device that meets nobody, and reads all files. Then it all goes again. A problem is
 // what is wrong with the backup, an error why that is not known.
 func (h *Home) drill(ctx context.Context, repo *backup.Repo, snap *backup.Snapshot, out *client.BackupChecked) (err error) {
+	if disk, err := vfs.Default.GetDiskUsage(h.dir); err == nil {
+		if err := roomFor(snap.Bytes(), disk.AvailBytes, h.dir); err != nil {
+			return err
+		}
+	}
 	dir, err := os.MkdirTemp(h.dir, "drill-*")
 	if err != nil {
 		return err
@@ -41,10 +47,10 @@ func (h *Home) drill(ctx context.Context, repo *backup.Repo, snap *backup.Snapsh
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 	if err := repo.Restore(ctx, snap, store, nil); err != nil {
-		if ctx.Err() != nil || !errors.Is(err, backup.ErrKey) && !errors.Is(err, backup.ErrNotFound) {
+		if ctx.Err() != nil || !backup.Partly(err) {
 			return err
 		}
-		out.Problem = err.Error()
+		out.Problem = firstLine(err)
 		return nil
 	}
 	c, err := cloud.Open(ctx, cloud.Options{Store: store, Vault: vault, Device: "drill", Copied: true, Log: h.node.Log, Clock: clk})
@@ -66,6 +72,35 @@ func (h *Home) drill(ctx context.Context, repo *backup.Repo, snap *backup.Snapsh
 		out.Folders++
 	}
 	out.Restored = true
+	return nil
+}
+
+// drillSpare is how much has to be left on the disk while a drill goes on.
+const drillSpare = 256 << 20
+
+// roomFor says why there is no room for a drill.
+func roomFor(need int64, free uint64, dir string) error {
+	if need <= 0 || free >= uint64(need)+drillSpare {
+		return nil
+	}
+	return &client.Error{Code: client.CodeFull, Message: "there is no room to restore all of the backup",
+		Cause: fmt.Sprintf("it takes %d MiB, of which %d have to stay free, and there are %d in %s", (need+drillSpare)>>20+1, drillSpare>>20, free>>20, dir),
+		Try:   "bevy backup verify --read, which proves all of it and keeps next to nothing"}
+}
+
+// sweepTries removes what is left of drills and checks that were ended by force.
+func (h *Home) sweepTries() error {
+	for _, pattern := range []string{"drill-*", "verify-*"} {
+		left, err := filepath.Glob(filepath.Join(h.dir, pattern))
+		if err != nil {
+			return err
+		}
+		for _, dir := range left {
+			if err := os.RemoveAll(dir); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package home
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"github.com/cloudbevy/bevy/cloud/disk"
 	"github.com/cloudbevy/bevy/cloud/folder"
 	"github.com/cloudbevy/bevy/cloud/identity"
+	"github.com/cloudbevy/bevy/hyper/noise"
 	"github.com/cloudbevy/bevy/node"
 )
 
@@ -136,23 +138,28 @@ func (h *Home) free(ctx context.Context, s *session, k *kept, in client.PathRequ
 	k.mu.Lock()
 	keeper, keep := k.keeper, k.keep
 	k.mu.Unlock()
-	if !keep.Sparse {
-		place, dir := "on this machine", "<folder>"
-		if keep.Path != "" {
-			place, dir = "at "+keep.Path, keep.Path
-		}
+	if !keep.Sparse && keep.Path != "" {
 		return out, &client.Error{
-			Code: client.CodeDenied, Message: "nothing was freed", Cause: fmt.Sprintf("all of %q is kept %s", name, place),
-			Try: "bevy add " + dir + " --as " + name + " --sparse",
+			Code: client.CodeDenied, Message: "nothing was freed", Cause: fmt.Sprintf("all of %q is kept at %s", name, keep.Path),
+			Try: "bevy add " + keep.Path + " --as " + name + " --sparse",
 		}
 	}
 	var check content.Check
-	if !s.othersHave(k) {
+	if !s.othersHave(k, keep.Path == "") {
 		var place backupPlace
 		if place, check, err = s.archive.safe(ctx); err != nil {
 			return out, err
 		}
 		out.Backup = place.Address
+	}
+	if !keep.Sparse { // or what goes would be brought again
+		keep.Sparse = true
+		if err := s.cloud.SetKeep(ctx, k.space.Info().ID, keep); err != nil {
+			return out, err
+		}
+		if err := k.carryOut(ctx); err != nil {
+			return out, err
+		}
 	}
 	files, err := filesAt(ctx, k.folder, p)
 	if err != nil {
@@ -165,7 +172,14 @@ func (h *Home) free(ctx context.Context, s *session, k *kept, in client.PathRequ
 	}
 	for _, file := range files {
 		if keeper == nil {
-			break
+			before := out.Bytes
+			if err := free(file); err != nil {
+				return out, err
+			}
+			if out.Bytes > before {
+				out.Files++
+			}
+			continue
 		}
 		if check != nil { // before it goes from the disk
 			if err := k.folder.Check(ctx, file, check); err != nil {
@@ -188,14 +202,25 @@ func (h *Home) free(ctx context.Context, s *session, k *kept, in client.PathRequ
 }
 
 // othersHave reports whether another machine has all that is known here of a
-// folder, whatever is missing on this one.
-func (s *session) othersHave(k *kept) bool {
-	own := k.space.Holding()
+// folder, whatever is missing on this one. Machines that don't keep it on their disks
+// may free it at the same time, each as the other one has it: with strict, those count
+// that keep it, and of the others those with a greater key, and only while they are
+// connected.
+func (s *session) othersHave(k *kept, strict bool) bool {
+	own, id := k.space.Holding(), k.space.Info().ID
+	connected := map[noise.Key]bool{}
+	for _, p := range s.cloud.Peers() {
+		connected[noise.Key(p.Key())] = true
+	}
+	self := s.cloud.Self()
 	for _, d := range s.cloud.Devices() {
-		if d.Status != identity.In || d.Key == s.cloud.Self() {
+		if d.Status != identity.In || d.Key == self {
 			continue
 		}
-		if h, ok := s.holdingsOf(d.Key)[k.space.Info().ID]; ok && h.Covers(own) {
+		if strict && (!connected[d.Key] || s.cloud.Keep(d.Key, id).Path == "" && bytes.Compare(d.Key[:], self[:]) < 0) {
+			continue
+		}
+		if h, ok := s.holdingsOf(d.Key)[id]; ok && h.Covers(own) {
 			return true
 		}
 	}

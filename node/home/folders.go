@@ -38,7 +38,7 @@ type kept struct {
 	writers  map[tree.Writer]hypercore.Key // who writes which log
 	keeper   *disk.Keeper                  // nil if there is no folder on this disk
 	keep     cloud.Keep                    // as it is carried out
-	fetching bool
+	unfetch  context.CancelFunc            // ends bringing all contents; nil if that is not going on
 	stats    folder.Stats
 	measured bool
 	changed  time.Time
@@ -295,20 +295,22 @@ func (k *kept) carryOutPublished(ctx context.Context, id string) error {
 // this one is to have them all. A keeper brings only what it has to write: a file
 // that is on the disk already has its content to be in the logs, too.
 func (k *kept) fetch(keep cloud.Keep) {
-	if keep.Sparse || len(k.session.cloud.Peers()) == 0 {
-		return
-	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.fetching || k.ctx.Err() != nil {
+	if keep.Sparse && k.unfetch != nil {
+		k.unfetch()
+	}
+	if keep.Sparse || len(k.session.cloud.Peers()) == 0 || k.unfetch != nil || k.ctx.Err() != nil {
 		return
 	}
-	k.fetching = true
+	ctx, cancel := context.WithCancel(k.ctx)
+	k.unfetch = cancel
 	k.work.Go(func() {
 		// What could not be had comes with the next device, or the next change.
-		_ = k.folder.Fetch(k.ctx)
+		_ = k.folder.Fetch(ctx)
+		cancel()
 		k.mu.Lock()
-		k.fetching = false
+		k.unfetch = nil
 		k.mu.Unlock()
 		k.grow()
 	})

@@ -80,6 +80,9 @@ func (h *Home) Wire(ctx context.Context, n *node.Node) (err error) {
 		return err
 	}
 	n.OnClose(h.store.Close)
+	if err := h.sweepTries(); err != nil { // the store's lock says that nobody is at one
+		return err
+	}
 	if h.index, err = openIndex(filepath.Join(h.dir, "index")); err != nil {
 		return fmt.Errorf("open the index of folders: %w", err)
 	}

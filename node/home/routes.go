@@ -539,6 +539,10 @@ func (h *Home) clear(ctx context.Context, s *session, k *kept, in client.ClearRe
 			*f.to = -1
 		}
 	}
+	if in.Dry {
+		swept, err := k.folder.Clearable(ctx, r)
+		return client.Cleared{Blocks: swept.Blocks, Bytes: swept.Bytes, DryRun: true}, err
+	}
 	if err := s.secure(ctx); err != nil {
 		return out, err
 	}

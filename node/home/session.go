@@ -131,6 +131,11 @@ func (s *session) follow() {
 			cannot = err.Error()
 			s.home.node.Log.Warn("cannot open a folder", "err", err)
 		}
+		if named, err := s.cloud.NameApart(s.ctx); err != nil {
+			s.home.node.Log.Warn("two machines have one name", "err", err)
+		} else if named {
+			s.home.node.Say("this machine is called %s now, as another one had its name", s.cloud.DeviceName(s.cloud.Self()))
+		}
 		s.meet()
 		n := len(s.cloud.Peers())
 		if n > peers {
