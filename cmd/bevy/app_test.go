@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -268,3 +269,23 @@ func TestProgressIsForTerminalsOnly(t *testing.T) {
 type brokenPipe struct{ err error }
 
 func (w brokenPipe) Write([]byte) (int, error) { return 0, w.err }
+
+// Who pipes a long list into head gets no error: nobody reads on.
+func TestALongListEndsWithItsReader(t *testing.T) {
+	var stderr bytes.Buffer
+	a := newApp(strings.NewReader(""), goneReader{}, &stderr, nil)
+	err := a.lines(&log{}, func(w *lineWriter) error {
+		for {
+			if err := w.line("a line"); err != nil {
+				return err
+			}
+		}
+	})
+	if code := a.report(err); code != codeOK || stderr.Len() > 0 {
+		t.Errorf("exits with %d and says %q", code, stderr.String())
+	}
+}
+
+type goneReader struct{}
+
+func (goneReader) Write([]byte) (int, error) { return 0, syscall.EPIPE }

@@ -218,6 +218,10 @@ func (a *app) backupRunCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "run [<place>] [flags]",
 		Short: "Make the backups now",
+		Long: `Makes a backup, or all of them. What is neither on this machine nor in it is
+copied from another backup, if one has it. Files that are not whole in it
+are named, and the exit code is 6 if another backup may have them that can't be
+read now, else 3; the next run brings them.`,
 		Example: `bevy backup run
 bevy backup run /media/disk/bevy`,
 		Args: wants(0, 1),
@@ -260,11 +264,14 @@ func (a *app) backupRun(ctx context.Context, c *client.Client, b client.Backup) 
 		return asked(err, "cannot back up to %s", b.Address)
 	}
 	if a.json {
-		return written(a.printJSON(madeBackup{b.Address, done}))
+		return cmp.Or(written(a.printJSON(madeBackup{b.Address, done})), notWhole(b, done))
 	}
 	line := fmt.Sprintf("%s  nothing is new since %s", b.Address, done.Snapshot)
 	if done.New {
 		line = fmt.Sprintf("%s  snapshot %s, %s sent", b.Address, done.Snapshot, size(uint64(done.Bytes)))
+	}
+	if done.Copied > 0 {
+		line += fmt.Sprintf("; %s came from another backup", plural(done.Copied, "block"))
 	}
 	if done.Missing > 0 {
 		line += fmt.Sprintf("; %s are not on this machine, and not in the backup", plural(done.Missing, "block"))
@@ -272,8 +279,47 @@ func (a *app) backupRun(ctx context.Context, c *client.Client, b client.Backup) 
 	if err := written(a.printLine(line)); err != nil {
 		return err
 	}
+	if done.Behind > 0 {
+		a.say("note:  %s of this machine are not what the backup has of them: it was put back to an earlier state. The backup keeps both\n       bevy backup restore %s   brings what was lost, if it is not on another machine", plural(uint64(done.Behind), "log"), shellWord(b.Address))
+	}
+	a.sayMissing(done.MissingFiles, done.MissingNames)
+	if err := notWhole(b, done); err != nil {
+		return err
+	}
 	a.say("next:  bevy backup verify --read %s\nundo:  bevy backup stop %s", shellWord(b.Address), shellWord(b.Address))
 	return nil
+}
+
+// notWhole is the failure of a backup that lacks files.
+func notWhole(b client.Backup, done client.BackedUp) error {
+	if done.MissingFiles == 0 {
+		return nil
+	}
+	f := &failure{code: codeNotFound, what: fmt.Sprintf("%s not whole in the backup at %s", are(done.MissingFiles, "file"), b.Address),
+		cause: "what is missing is on other machines alone, or nowhere", try: "bevy get <folder>, then: bevy backup run " + shellWord(b.Address)}
+	if len(done.Away) > 0 {
+		f.code, f.cause = codeOffline, "what is missing may be in another backup, which can't be read: "+strings.Join(done.Away, "; ")
+		f.try = "once that one can be read: bevy backup run " + shellWord(b.Address)
+	}
+	return f
+}
+
+// are is a number of things, and the word that follows.
+func are(n int, thing string) string {
+	if n == 1 {
+		return plural(1, thing) + " is"
+	}
+	return plural(uint64(n), thing) + " are"
+}
+
+// sayMissing names files that are not whole.
+func (a *app) sayMissing(n int, names []string) {
+	for _, name := range names[:min(len(names), maxShown)] {
+		a.say("not whole:  %s", escape([]byte(name)))
+	}
+	if n > maxShown {
+		a.say("and %s more; --json has the first %d names", count(uint64(n-maxShown)), len(names))
+	}
 }
 
 func (a *app) backupVerifyCommand() *cobra.Command {
@@ -284,9 +330,10 @@ func (a *app) backupVerifyCommand() *cobra.Command {
 		Long: `Looks whether all that the newest snapshot needs is there. With --read it also
 brings all of it and proves each block, as restoring does, without keeping it.
 With --restore it is a drill: all is restored to a place of its own, which takes
-as much room as the backup has, the cloud is opened there, every file is read
-and compared with its hash, and it is removed again. The exit code is 7 if
-something is wrong; "bevy backup run" then sends again what is missing.`,
+as much room as the backup has, and is not begun without; the cloud is opened
+there, every file is read and compared with its hash, and it is removed again.
+The exit code is 7 if something is wrong; "bevy backup run" then sends again
+what is missing.`,
 		Example: `bevy backup verify
 bevy backup verify s3://my-bucket/bevy --read
 bevy backup verify --restore`,
@@ -408,7 +455,8 @@ func (a *app) backupRestoreCommand() *cobra.Command {
 		Long: `Brings all of a backup here: folders, buckets, tables, with their history. The
 cloud has to be that of the backup; on a new machine it is made from its owner's
 24 words first, by "bevy up --restore". What is here already stays, and what is
-newer here stays newer.`,
+newer here stays newer. What is damaged does not keep it from the rest: the exit
+code is then 7, or 3 if files are not whole, which are named.`,
 		Example: `bevy backup restore /media/disk/bevy
 bevy backup restore s3://my-bucket/bevy --endpoint https://s3.example.com`,
 		Args: wants(1, 1),
@@ -427,17 +475,29 @@ bevy backup restore s3://my-bucket/bevy --endpoint https://s3.example.com`,
 
 func (a *app) backupRestore(ctx context.Context, c *client.Client, place client.BackupPlace, snapshot string) error {
 	bar := a.progress("restoring from "+place.Address, "block", 0, 0)
-	var got client.BackupSnapshot
+	var got client.BackupRestored
 	err := c.Do(ctx, "POST", "/backup-restores", client.RestoreBackup{Place: place, Snapshot: snapshot}, &got)
 	bar.end()
 	if err != nil {
 		return asked(err, "cannot restore from %s", place.Address)
 	}
-	if a.json {
-		return written(a.printJSON(got))
+	var failed error
+	try := "bevy backup verify --read " + shellWord(place.Address) + "; then restore from another backup, which adds what is missing"
+	switch {
+	case got.Problem != "":
+		failed = &failure{code: codeCorrupt, what: fmt.Sprintf("not all of %s could be restored, and %s not whole", place.Address, are(got.MissingFiles, "file")), cause: got.Problem, try: try}
+	case got.MissingFiles > 0:
+		failed = &failure{code: codeNotFound, what: are(got.MissingFiles, "file") + " not whole on this machine", cause: "what is missing is not in the backup at " + place.Address, try: "restore from another backup, or bevy get <folder> while another machine is on"}
 	}
-	a.say("the cloud is here as it was on %s, by %s\nnext:  bevy ls\n       bevy add <folder> --as <name>   to have one on this disk", got.Time.Local().Format("2006-01-02 15:04:05"), got.Machine)
-	return nil
+	if a.json {
+		return cmp.Or(written(a.printJSON(got)), failed)
+	}
+	a.say("the cloud is here as it was on %s, by %s", got.Time.Local().Format("2006-01-02 15:04:05"), got.Machine)
+	a.sayMissing(got.MissingFiles, got.MissingNames)
+	if failed == nil {
+		a.say("next:  bevy ls\n       bevy add <folder> --as <name>   to have one on this disk")
+	}
+	return failed
 }
 
 func (a *app) backupStopCommand() *cobra.Command {

@@ -84,7 +84,7 @@ func (w *lineWriter) end(_ int, err error) error {
 	if err == nil && w.slow {
 		err = w.out.Flush()
 	}
-	return err
+	return written(err)
 }
 
 // cells are an entry's key, and its value if it has one.

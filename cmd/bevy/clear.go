@@ -86,17 +86,30 @@ func (f *files) clear(ctx context.Context, word string, k keeping, sure consent)
 		return err
 	}
 	p := places[0]
-	if ok, err := f.confirm(sure, "bevy clear "+p.word(),
-		"contents of older versions of "+p.called()+" will be removed from this machine, but for:",
-		fmt.Sprintf("what is current, what has a tag, all of the last %s, one a day of the last %s", &k.all, &k.daily)); !ok {
+	clear := func(dry bool) (got client.Cleared, err error) {
+		bar := f.progress("clearing "+p.called(), "block", 0, 0)
+		in := client.ClearRequest{All: time.Duration(k.all).String(), Daily: time.Duration(k.daily).String(), Dry: dry}
+		err = f.node.Do(ctx, "POST", p.route("clears"), in, &got)
+		bar.end()
+		return got, asked(err, "cannot clear %s", p.called())
+	}
+	var got client.Cleared
+	plan := []string{"contents of older versions of " + p.called() + " will be removed from this machine, but for:",
+		fmt.Sprintf("what is current, what has a tag, all of the last %s, one a day of the last %s", &k.all, &k.daily)}
+	if !sure.yes || sure.dryRun {
+		if got, err = clear(true); err != nil {
+			return err
+		}
+		plan = append(plan, fmt.Sprintf("that is %s (%s)", plural(got.Blocks, "block"), size(got.Bytes)))
+	}
+	ok, err := f.confirm(sure, "bevy clear "+p.word(), plan...)
+	if err != nil || !ok && !f.json {
 		return err
 	}
-	bar := f.progress("clearing "+p.called(), "block", 0, 0)
-	var got client.Cleared
-	err = f.node.Do(ctx, "POST", p.route("clears"), map[string]string{"all": time.Duration(k.all).String(), "daily": time.Duration(k.daily).String()}, &got)
-	bar.end()
-	if err != nil {
-		return asked(err, "cannot clear %s", p.called())
+	if ok {
+		if got, err = clear(false); err != nil {
+			return err
+		}
 	}
 	if f.json {
 		return written(f.printJSON(clearedContents{p.folder.Name, got}))

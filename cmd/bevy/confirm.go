@@ -51,3 +51,18 @@ func (a *app) confirm(c consent, command string, plan ...string) (bool, error) {
 	}
 	return false, &failure{code: codeFailed, what: "nothing was changed", cause: "the answer was not yes", try: command + " --yes"}
 }
+
+// A planned is what --dry-run prints with --json where there is only a plan.
+type planned struct {
+	DryRun bool     `json:"dryRun"`
+	Plan   []string `json:"plan"` // in words
+}
+
+// agree is confirm for commands that know no more of what would happen than the
+// plan says.
+func (a *app) agree(c consent, command string, plan ...string) (bool, error) {
+	if c.dryRun && a.json {
+		return false, written(a.printJSON(planned{true, plan}))
+	}
+	return a.confirm(c, command, plan...)
+}

@@ -54,7 +54,7 @@ func (a *app) doctor(ctx context.Context) error {
 			if f.Next != "" {
 				line += "\n                 try: " + oneLine(f.Next)
 			}
-			err = a.printLine(line)
+			err = a.printLine(folded(a.stdout, line))
 		}
 		if err != nil {
 			return written(err)

@@ -18,6 +18,8 @@ type doorInfo struct {
 	Tables    []listedTable   `json:"tables,omitempty"`
 	Buckets   []client.Bucket `json:"buckets,omitempty"`
 	Programs  []programLine   `json:"programs"`
+	// Undo is how to take back what a program removed.
+	Undo string `json:"undo,omitempty"`
 }
 
 // A programLine is how a program is called.
@@ -97,7 +99,10 @@ func (a *app) printDoor(i doorInfo, list *table) error {
 	for _, p := range i.Programs {
 		t.add("  "+p.Program, p.Line)
 	}
-	return t.write(a.stdout)
+	if err := t.write(a.stdout); err != nil || i.Undo == "" {
+		return err
+	}
+	return a.printLine("\nto undo what a program removed:  " + i.Undo)
 }
 
 func (a *app) s3Info(ctx context.Context, c *client.Client, i *doorInfo) (*table, error) {
@@ -109,6 +114,7 @@ func (a *app) s3Info(ctx context.Context, c *client.Client, i *doorInfo) (*table
 	host := strings.TrimPrefix(i.Endpoint, "http://")
 	i.Programs = []programLine{
 		{"aws", "aws s3 ls"},
+		{"aws before 2.13", "aws --endpoint-url " + i.Endpoint + " s3 ls"},
 		{"s3cmd", "s3cmd --no-ssl --host=" + host + " --host-bucket=" + host + " ls"},
 		{"rclone", "rclone lsd ':s3,provider=Other,env_auth,endpoint=\"" + i.Endpoint + "\":'"},
 		{"restic", "restic -r s3:" + i.Endpoint + "/backup init"},
@@ -116,6 +122,9 @@ func (a *app) s3Info(ctx context.Context, c *client.Client, i *doorInfo) (*table
 	}
 	if len(all.Buckets) == 0 {
 		return nil, nil
+	}
+	if i.App == "" {
+		i.Undo = "bevy restore " + shellWord(all.Buckets[0].Name+"@10m")
 	}
 	t := newTable("BUCKET", "FILES", "SIZE", "SINCE")
 	t.right[1], t.right[2] = true, true
@@ -137,10 +146,15 @@ func (a *app) dynamoInfo(ctx context.Context, c *client.Client, i *doorInfo) (*t
 	i.Tables = list
 	i.Programs = []programLine{
 		{"aws", "aws dynamodb list-tables"},
+		{"aws before 2.13", "aws --endpoint-url " + i.Endpoint + " dynamodb list-tables"},
 		{"SDKs", "new DynamoDBClient({})"},
 	}
 	if len(list) == 0 {
 		return nil, nil
+	}
+	i.Undo = "bevy table restore " + shellWord(list[0].Name+"@10m") + " --in-place"
+	if i.App != "" {
+		i.Undo += " --app " + shellWord(i.App)
 	}
 	return tableOfTables(list), nil
 }

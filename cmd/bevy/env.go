@@ -23,7 +23,12 @@ access key that may do everything with the buckets and tables of an app. Without
 --app that is your own.
 
 The key is made if there is none. It is the same each time, on all machines of
-the cloud; "bevy apps keys" takes it back, or makes one with fewer rights.`,
+the cloud; "bevy apps keys" takes it back, or makes one with fewer rights.
+
+Programs older than the middle of 2023, such as aws before 2.13, do not know
+AWS_ENDPOINT_URL, and would ask Amazon. For these:
+
+  alias aws='aws --endpoint-url "$AWS_ENDPOINT_URL"'`,
 		Example: `eval $(bevy env)
 eval $(bevy env --app shop)
 bevy env --shell fish | source

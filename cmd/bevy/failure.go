@@ -175,10 +175,10 @@ func (a *app) report(err error) code {
 	}
 	a.say("%serror:%s %s", on, off, oneLine(f.what))
 	if f.cause != "" {
-		a.say("cause: %s", oneLine(f.cause))
+		a.say("%s", folded(a.stderr, "cause: "+oneLine(f.cause)))
 	}
 	if f.try != "" {
-		a.say("try:   %s", oneLine(f.try))
+		a.say("%s", folded(a.stderr, "try:   "+oneLine(f.try)))
 	}
 	return f.code
 }

@@ -12,8 +12,9 @@ func (a *app) freeCommand() *cobra.Command {
 		Use:   "free <path> [flags]",
 		Short: "Give disk back for what other machines or a backup have",
 		Long: `Removes the contents of files from this machine's disk, of a folder that lists
-here what it does not have (bevy add --sparse). The files stay in the cloud, and
-"bevy get" brings them back, as does whoever reads them.
+here what it does not have (bevy add --sparse), of one that is not on this disk,
+or of a bucket. The files stay in the cloud, and "bevy get" brings them back, as
+does whoever reads them.
 
 If no other machine is known to have all of the folder, the first backup of
 "bevy backup ls" is made, and what is to go is read back from there and compared

@@ -174,8 +174,12 @@ bevy machines rm laptop --words`,
 				if err := c.Do(cmd.Context(), "GET", at, nil, &m); err != nil {
 					return asked(err, "cannot find %s", args[0])
 				}
-				plan := fmt.Sprintf("%s (%s, %s) would be taken out of the cloud, for good", m.Name, m.ID[:8], m.State)
-				if ok, err := a.confirm(sure, "bevy machines rm "+shellWord(args[0]), plan); !ok {
+				links, err := falling(cmd.Context(), c, m.Name)
+				if err != nil {
+					return err
+				}
+				plan := append([]string{fmt.Sprintf("%s (%s, %s) would be taken out of the cloud, for good", m.Name, m.ID[:8], m.State)}, links...)
+				if ok, err := a.agree(sure, "bevy machines rm "+shellWord(args[0]), plan...); !ok {
 					return err
 				}
 				if byWords {

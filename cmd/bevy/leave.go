@@ -34,7 +34,20 @@ bevy leave --dry-run`,
 						plan = append(plan, f.Path+" would stay as it is, and be kept no longer")
 					}
 				}
-				if ok, err := a.confirm(sure, "bevy leave", plan...); !ok {
+				var machines client.Machines
+				if err := c.Do(cmd.Context(), "GET", "/machines", nil, &machines); err != nil {
+					return asked(err, "cannot look at the machines")
+				}
+				for _, m := range machines.Machines {
+					if m.This {
+						links, err := falling(cmd.Context(), c, m.Name)
+						if err != nil {
+							return err
+						}
+						plan = append(plan, links...)
+					}
+				}
+				if ok, err := a.agree(sure, "bevy leave", plan...); !ok {
 					return err
 				}
 				var left client.Left

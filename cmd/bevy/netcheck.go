@@ -115,12 +115,14 @@ func (n *netcheck) print(all []finding) error {
 	if n.json {
 		return nil
 	}
-	if err := t.write(n.stdout); err != nil {
+	var b strings.Builder
+	_ = t.write(&b) // which takes everything
+	if err := n.printLine(folded(n.stdout, strings.TrimSuffix(b.String(), "\n"))); err != nil {
 		return written(err)
 	}
 	for _, f := range all {
 		if f.Next != "" {
-			n.say("%s: %s", f.Check, f.Next)
+			n.say("%s", folded(n.stderr, f.Check+": "+f.Next))
 		}
 	}
 	return nil

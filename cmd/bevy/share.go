@@ -152,6 +152,21 @@ func sharesOf(ctx context.Context, c *client.Client) ([]client.Share, error) {
 	return all.Shares, err
 }
 
+// falling says, for a plan, which links end when a machine that made them is in
+// the cloud no more.
+func falling(ctx context.Context, c *client.Client, machine string) (plan []string, err error) {
+	shares, err := sharesOf(ctx, c)
+	if err != nil {
+		return nil, asked(err, "cannot look at the links")
+	}
+	for _, s := range shares {
+		if s.Machine == machine && !s.Over {
+			plan = append(plan, fmt.Sprintf("the link %s to %s, which was made on it, would end", s.ID[:shortID], escape([]byte(s.Folder+strings.TrimSuffix(s.Path, "/")))))
+		}
+	}
+	return plan, nil
+}
+
 func (a *app) listShares(shares []client.Share) error {
 	t := newTable("ID", "WHAT", "MAY", "UNTIL", "USES", "MADE ON", "FOR")
 	t.right[4] = true

@@ -44,7 +44,7 @@ func (a *app) printStatus(ctx context.Context, c *client.Client) error {
 	if a.json {
 		return written(a.printJSON(st))
 	}
-	return written(a.printLine(strings.TrimSuffix(statusText(st, a.clock.Now()), "\n")))
+	return written(a.printLine(folded(a.stdout, strings.TrimSuffix(statusText(st, a.clock.Now()), "\n"))))
 }
 
 // watchStatus prints the status again with each change.
@@ -221,7 +221,7 @@ bevy notices --json`,
 					a.say("nothing needs to be looked at")
 					return nil
 				}
-				return written(a.printLine(strings.TrimSuffix(noticesText(list.Notices), "\n")))
+				return written(a.printLine(folded(a.stdout, strings.TrimSuffix(noticesText(list.Notices), "\n"))))
 			})
 		},
 	}

@@ -44,6 +44,41 @@ func jsonLine(v any) []byte {
 // unseen reports whether a letter of JSON had better be escaped.
 func unseen(r rune) bool { return r > '~' && !strconv.IsPrint(r) }
 
+// fold breaks lines that are longer than a terminal is wide between words. What
+// comes below begins where the last cell does, or behind the label.
+func fold(text string, width int) string {
+	var b strings.Builder
+	for i, line := range strings.Split(text, "\n") {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		indent := 0
+		if at := strings.LastIndex(line[:min(len(line), width/2)], "  "); at >= 0 {
+			indent = at + 2
+		} else if label, _, ok := strings.Cut(line, ": "); ok && !strings.Contains(label, " ") && len(label) < width/4 {
+			indent = len(label) + 2
+		}
+		for utf8.RuneCountInString(line) > width {
+			at := strings.LastIndexByte(string([]rune(line)[:width+1]), ' ')
+			if at <= indent {
+				break // a word that is too long, such as an address, stays whole
+			}
+			b.WriteString(strings.TrimRight(line[:at], " ") + "\n")
+			line = strings.Repeat(" ", indent) + line[at+1:]
+		}
+		b.WriteString(line)
+	}
+	return b.String()
+}
+
+// folded is a text for a stream: folded if that is a terminal.
+func folded(stream any, text string) string {
+	if !isTerminal(stream) {
+		return text
+	}
+	return fold(text, width(stream))
+}
+
 // count is a number as people read it: 1,234,567.
 func count(n uint64) string {
 	s := strconv.FormatUint(n, 10)

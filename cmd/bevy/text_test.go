@@ -156,3 +156,20 @@ func TestOutputThatNobodyReads(t *testing.T) {
 		}
 	}
 }
+
+func TestLongLinesAreFoldedForATerminal(t *testing.T) {
+	for in, want := range map[string]string{
+		"short":                                 "short",
+		"notices  warning: one two three four":  "notices  warning: one two\n         three four",
+		"         try: one two three four five": "         try: one two\n         three four five",
+		"cause: one two three four five":        "cause: one two three four\n       five",
+		"one two three four five six se":        "one two three four five\nsix se",
+		"http://a-long-address.example/x y":     "http://a-long-address.example/x y",
+		"a\nb":                                  "a\nb",
+		"ééééé ééééé ééééé ééééé ééé":           "ééééé ééééé ééééé ééééé\nééé",
+	} {
+		if got := fold(in, 26); got != want {
+			t.Errorf("%q is folded to\n%s\nand not to\n%s", in, got, want)
+		}
+	}
+}

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
@@ -102,6 +104,15 @@ func (u *up) run(ctx context.Context) error {
 		}
 	}
 	n, c, err := u.start(ctx, p, o)
+	for full := 0; node.CodeOf(err) == client.CodeFull && hasCloud(p); full++ {
+		if full == 0 {
+			u.say("waiting for room on the disk: %s", oneLine(causeOf(err)))
+		}
+		if !sleep(ctx, u.clock, roomEvery) {
+			return fail(context.Cause(ctx), "cannot start the node")
+		}
+		n, c, err = u.start(ctx, p, o)
+	}
 	if err != nil {
 		return asked(err, "cannot start the node")
 	}
@@ -126,6 +137,16 @@ func (u *up) run(ctx context.Context) error {
 		return asked(err, "the node has ended")
 	}
 	return nil
+}
+
+// roomEvery is the time between two looks for room on the disk.
+const roomEvery = 2 * time.Second
+
+// hasCloud reports whether there is a cloud here that a node can keep: one that
+// is not made yet can't wait for room, as nobody would know.
+func hasCloud(p node.Paths) bool {
+	_, err := os.Stat(filepath.Join(p.Data, "cloud", "secrets.json"))
+	return err == nil
 }
 
 // ending is how long another node, which does not answer, is given to end.

@@ -20,13 +20,17 @@ func noSuchWord(cmd *cobra.Command, args []string) error {
 			names = append(names, c.Name())
 		}
 	}
-	try := cmd.CommandPath() + " --help"
+	cause, try := fmt.Sprintf("%s has: %s", cmd.CommandPath(), strings.Join(names, ", ")), cmd.CommandPath()+" --help"
 	if near := nearest(args[0], names); near != "" {
-		try = cmd.CommandPath() + " " + near
+		cause, try = fmt.Sprintf("the nearest one is %q", near), cmd.CommandPath()+" "+near
+	} else if len(cause) > maxCause {
+		cause = fmt.Sprintf("%s has %d commands, and none is like it", cmd.CommandPath(), len(names))
 	}
-	return wrong(try, fmt.Sprintf("%s has: %s", cmd.CommandPath(), strings.Join(names, ", ")),
-		"there is no command %q", cmd.CommandPath()+" "+args[0])
+	return wrong(try, cause, "there is no command %q", cmd.CommandPath()+" "+args[0])
 }
+
+// maxCause is how long a cause may be to fit on a line of a terminal.
+const maxCause = 72
 
 // wrongFlag says what is wrong with a flag.
 func wrongFlag(cmd *cobra.Command, err error) error {
