@@ -6,10 +6,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodbstreams"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
 // A session of a person with a node: the aws program finds its way by "bevy env"
@@ -98,5 +104,37 @@ func TestAWSProgramUsesANodeByItsEnvironmentAlone(t *testing.T) {
 	}
 	if strings.TrimSpace(string(got)) != strings.TrimSpace(awsSays) {
 		t.Errorf("it says\n%s\nwant\n%s", got, awsSays)
+	}
+}
+
+// operationWords are how docs/aws.md writes operations: Put/GetBucketAcl are two.
+var operationWords = regexp.MustCompile(`\b((?:[A-Z][a-z]+/)*)([A-Z][a-z]+)([A-Z]\w+)\b`)
+
+// What an SDK can ask for is in docs/aws.md, so that nobody has to try.
+func TestTheDocsNameEveryOperation(t *testing.T) {
+	text, err := os.ReadFile("../docs/aws.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := map[string]bool{}
+	for _, m := range operationWords.FindAllStringSubmatch(string(text), -1) {
+		for verb := range strings.SplitSeq(m[1]+m[2], "/") {
+			named[verb+m[3]] = true
+		}
+	}
+	named["Query"], named["Scan"] = true, true // of one word
+	n := 0
+	for _, sdk := range []any{&s3.Client{}, &dynamodb.Client{}, &dynamodbstreams.Client{}} {
+		kind := reflect.TypeOf(sdk)
+		for i := range kind.NumMethod() {
+			name := kind.Method(i).Name
+			if n++; named[name] || named[strings.TrimSuffix(name, "s")] || name == "Options" {
+				continue
+			}
+			t.Errorf("docs/aws.md does not say whether there is %s", name)
+		}
+	}
+	if n < 150 {
+		t.Errorf("the SDKs have %d operations", n)
 	}
 }

@@ -15,6 +15,7 @@ var floors = [][]string{
 	{"internal/*"}, // seams and test gear; a hyper package uses it in tests only
 
 	{"hyper/clock"},
+	{"hyper/internal/lanes"},
 	{"hyper/compact"},
 	{"hyper/merkle"},
 	{"hyper/runs"},
@@ -28,6 +29,7 @@ var floors = [][]string{
 	{"hyper/corestore"},
 	{"hyper/hyperbee"},
 	{"hyper/hyperblobs"},
+	{"hyper/treefs"},
 	{"hyper/hyperdrive"},
 	{"hyper/localdrive"},
 	{"hyper/mirrordrive"},

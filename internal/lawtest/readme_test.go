@@ -38,6 +38,7 @@ func TestReadmeSessionRuns(t *testing.T) {
 	bin := filepath.Join(t.TempDir(), "session")
 	build := exec.Command("go", "build", "-o", bin, file)
 	build.Dir = top
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as for people
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the README's program: %v\n%s", err, out)
 	}
