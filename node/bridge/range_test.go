@@ -194,6 +194,9 @@ func FuzzRange(f *testing.F) {
 	// With no room in the cache files come from the source each time.
 	ours, big, them := New(Options{Resolver: only(d, DriveOptions{})}), New(Options{Resolver: only(d, DriveOptions{}), CacheBytes: -1}), theirs(f, d)
 	f.Fuzz(func(t *testing.T, ranges, ifRange, ifNoneMatch string) {
+		if strings.Count(ranges, ",") >= maxRanges {
+			return // net/http takes any number of them
+		}
 		h := http.Header{"Range": {ranges}}
 		if ifRange != "" {
 			h.Set("If-Range", ifRange)
