@@ -7,27 +7,19 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/cloudbevy/bevy/hyper/clock"
-	"github.com/cloudbevy/bevy/hyper/corestore"
-	"github.com/cloudbevy/bevy/hyper/storage"
-	"github.com/cloudbevy/bevy/services/dynamodb"
-	"github.com/cloudbevy/bevy/services/s3"
-	"github.com/cloudbevy/bevy/services/s3/objects"
 )
 
 // s3Benchmarks is the table of the benchmarks of the S3 door. Bevy's side is durable: each object is on disk before its
@@ -57,97 +49,40 @@ func s3Benchmarks() []benchmark {
 		name := "s3/" + b.name
 		all = append(all, benchmark{
 			name: name, unit: b.unit, target: b.target, limit: b.limit, lowerIsBetter: b.limit > 0, maxRounds: b.rounds, what: b.what, full: b.w, quick: b.quick,
-			bevy: side{name: "bevy, durable", run: measureS3Door(name), serve: serveS3},
-			peer: side{name: "versitygw, not durable", run: measureVersitygw(name)},
+			bevy: side{name: "bevy, durable", prepare: buildBevy, run: inUnit(measureS3Door(name))},
+			peer: side{name: "versitygw, not durable", run: inUnit(measureVersitygw(name))},
 		})
 	}
 	return append(all, benchmark{
 		name: "doors/idle", unit: "MiB", lowerIsBetter: true, maxRounds: 1,
-		what: "resident memory of doors with 1,000 buckets and 1,000 tables that were just made and written to, and are idle",
+		what: "resident memory of a node with 1,000 buckets and 1,000 tables that were just made and written to, and are idle",
 		full: work{count: 1_000, settle: 3}, quick: work{count: 5},
-		bevy: side{name: "bevy", run: measureIdleDoors},
+		bevy: side{name: "bevy", prepare: buildBevy, run: measureDoor(measureIdleDoors)},
 	})
 }
 
-// The key that both sides know.
-const s3Key, s3Secret = "BENCH", "benchsecret"
-
-// serveS3 serves a door to buckets on disk until ctx ends.
-func serveS3(ctx context.Context, w work, ready func(serving) error) (_ map[string]float64, err error) {
-	return nil, withDoors(ctx, w, func(door *s3.Door, _ *dynamodb.Door) error {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return err
-		}
-		server := &http.Server{Handler: door}
-		defer context.AfterFunc(ctx, func() { _ = server.Close() })()
-		if err := ready(serving{Port: listener.Addr().(*net.TCPAddr).Port}); err != nil {
-			return errors.Join(err, listener.Close())
-		}
-		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			return err
-		}
-		return nil
-	})
+// An s3Server is what clients have to know of one. The region is us-east-1.
+type s3Server struct {
+	port        int
+	key, secret string
 }
 
-// withDoors opens both doors on one store.
-func withDoors(ctx context.Context, w work, f func(*s3.Door, *dynamodb.Door) error) (err error) {
-	logs, err := corestore.OpenDisk(storage.Disk{Dir: filepath.Join(w.dir, "store")}, corestore.Options{})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, logs.Close()) }()
-	spaces, err := objects.NewLocal(logs, clock.System)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, spaces.Close()) }()
-	keys := func(_ context.Context, key string) (s3.Key, error) {
-		if key != s3Key {
-			return s3.Key{}, s3.ErrUnknownKey
-		}
-		return s3.Key{Secret: s3Secret, Principal: key}, nil
-	}
-	door, err := s3.New(ctx, s3.Options{Spaces: spaces, Verifier: &s3.Verifier{Service: "s3", Keys: keys}})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, door.Close()) }()
-	tables, err := dynamodb.New(ctx, dynamodb.Options{Trees: dynamodb.NewStore(logs, clock.System)})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, tables.Close()) }()
-	return f(door, tables)
-}
-
-// measureS3Door loads a process with the door.
+// measureS3Door loads a node.
 func measureS3Door(name string) measure {
-	return func(ctx context.Context, w work) (r result, err error) {
-		s, err := startBevy(ctx, name, w)
-		if err != nil {
-			return r, err
-		}
-		r, err = loadS3(ctx, name, w, s.Port)
-		_, stopped := s.stop()
-		if err := errors.Join(err, stopped); err != nil {
-			return r, err
-		}
-		return serverFigures(r, w, s.cmd), nil
-	}
+	return measureDoor(func(ctx context.Context, w work, d *door) (result, error) {
+		return loadS3(ctx, name, w, s3Server{d.Port, d.AccessKey, d.Secret})
+	})
 }
 
-// serverFigures adds what a server that has ended has used.
-func serverFigures(r result, w work, cmd *exec.Cmd) result {
-	r.Extra["serverCPUSeconds"] = cpuOf(cmd)
-	if mib, ok := maxResidentOf(cmd.ProcessState); ok {
-		r.Extra["serverMaxRssMiB"] = mib
-		if w.unit == "MiB" {
-			r.Extra["objects/s"], r.Value = r.Value, mib
+// inUnit has the memory of the server be what is measured where the unit is MiB.
+func inUnit(m measure) measure {
+	return func(ctx context.Context, w work) (result, error) {
+		r, err := m(ctx, w)
+		if err == nil && w.unit == "MiB" {
+			r.Value, r.Extra["objects/s"] = r.Extra["serverMaxRssMiB"], r.Value
 		}
+		return r, err
 	}
-	return r
 }
 
 // versitygwVersion is the peer's. It is built from its module, and no module of ours.
@@ -183,20 +118,17 @@ func measureVersitygw(name string) measure {
 		if err != nil {
 			return r, err
 		}
-		listener, err := net.Listen("tcp", "127.0.0.1:0") // for a free port
+		port, err := freePort()
 		if err != nil {
 			return r, err
 		}
-		port := listener.Addr().(*net.TCPAddr).Port
-		if err := listener.Close(); err != nil {
-			return r, err
-		}
+		at := s3Server{port, "BENCH", "benchsecret"}
 		data := filepath.Join(w.dir, "data")
 		if err := os.Mkdir(data, 0o755); err != nil {
 			return r, err
 		}
 		cmd := exec.CommandContext(ctx, program, "--port", fmt.Sprint("127.0.0.1:", port), "--keep-alive", "--quiet", "posix", data)
-		cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+s3Key, "ROOT_SECRET_KEY="+s3Secret)
+		cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+at.key, "ROOT_SECRET_KEY="+at.secret)
 		var stderr bytes.Buffer
 		cmd.Stderr = &stderr
 		if err := cmd.Start(); err != nil {
@@ -210,14 +142,15 @@ func measureVersitygw(name string) measure {
 			}
 			_ = wait(ctx, 1)
 		}
-		r, err = loadS3(ctx, name, w, port)
+		r, err = loadS3(ctx, name, w, at)
 		killed := cmd.Process.Kill()
 		_ = cmd.Wait() // it was killed
 		if err := errors.Join(err, killed); err != nil {
 			return r, fmt.Errorf("%w\n%s", err, lastLines(stderr.String(), 20))
 		}
 		r.Name = "versitygw " + versitygwVersion[1:] + " posix, not durable"
-		return serverFigures(r, w, cmd), nil
+		serverFigures(&r, cmd)
+		return r, nil
 	}
 }
 
@@ -228,16 +161,17 @@ type s3Client struct {
 	out  []byte
 	host string
 	day  string
+	id   string // of the key
 	key  []byte // of the day
 }
 
-func dialS3(ctx context.Context, port int) (*s3Client, error) {
-	host := fmt.Sprint("127.0.0.1:", port)
+func dialS3(ctx context.Context, at s3Server) (*s3Client, error) {
+	host := fmt.Sprint("127.0.0.1:", at.port)
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", host)
 	if err != nil {
 		return nil, err
 	}
-	c := &s3Client{conn: conn, in: bufio.NewReaderSize(conn, 256<<10), host: host, day: time.Now().UTC().Format("20060102"), key: []byte("AWS4" + s3Secret)}
+	c := &s3Client{conn: conn, in: bufio.NewReaderSize(conn, 256<<10), host: host, day: time.Now().UTC().Format("20060102"), id: at.key, key: []byte("AWS4" + at.secret)}
 	for _, part := range []string{c.day, "us-east-1", "s3", "aws4_request"} {
 		c.key = hmacOf(c.key, part)
 	}
@@ -261,7 +195,7 @@ func (c *s3Client) ask(method, path, query string, body []byte, answer io.Writer
 		path += "?" + query
 	}
 	c.out = fmt.Appendf(c.out[:0], "%s %s HTTP/1.1\r\nHost: %s\r\nX-Amz-Content-Sha256: UNSIGNED-PAYLOAD\r\nX-Amz-Date: %s\r\nAuthorization: AWS4-HMAC-SHA256 Credential=%s/%s, SignedHeaders=host;x-amz-content-sha256;x-amz-date, Signature=%x\r\nContent-Length: %d\r\n\r\n",
-		method, path, c.host, now, s3Key, scope, signature, len(body))
+		method, path, c.host, now, c.id, scope, signature, len(body))
 	if len(body) <= 64<<10 {
 		c.out = append(c.out, body...)
 		body = nil
@@ -353,10 +287,10 @@ func (c *chunks) Read(p []byte) (int, error) {
 }
 
 // loadS3 makes a bucket with w.count objects, and then does w.gets requests by w.peers clients.
-func loadS3(ctx context.Context, name string, w work, port int) (r result, err error) {
+func loadS3(ctx context.Context, name string, w work, at s3Server) (r result, err error) {
 	clients := make([]*s3Client, w.peers)
 	for i := range clients {
-		if clients[i], err = dialS3(ctx, port); err != nil {
+		if clients[i], err = dialS3(ctx, at); err != nil {
 			return r, err
 		}
 		conn := clients[i].conn
@@ -366,10 +300,10 @@ func loadS3(ctx context.Context, name string, w work, port int) (r result, err e
 	if err := clients[0].ask("PUT", "/bench", "", nil, nil); err != nil {
 		return r, err
 	}
-	at := incompressible(w.block)
+	contents := incompressible(w.block)
 	if w.block > 1<<20 {
-		body := at(0) // one for all: as much memory as a client may have
-		at = func(int) []byte { return body }
+		body := contents(0) // one for all: as much memory as a client may have
+		contents = func(int) []byte { return body }
 	}
 	key := func(i int) string { return fmt.Sprintf("/bench/folder-%03d/object-%06d", i/1000, i) }
 	all := func(n int, f func(c *s3Client, i int) error) error {
@@ -390,7 +324,7 @@ func loadS3(ctx context.Context, name string, w work, port int) (r result, err e
 		wg.Wait()
 		return errors.Join(errs...)
 	}
-	put := func(c *s3Client, i int) error { return c.ask("PUT", key(i), "", at(i), nil) }
+	put := func(c *s3Client, i int) error { return c.ask("PUT", key(i), "", contents(i), nil) }
 	if err := all(w.count, put); err != nil {
 		return r, err
 	}
@@ -445,46 +379,37 @@ func listS3(c *s3Client) (n int, err error) {
 	}
 }
 
-// measureIdleDoors makes w.count buckets and as many tables, writes to each, and looks at the memory of this process.
-func measureIdleDoors(ctx context.Context, w work) (r result, err error) {
-	err = withDoors(ctx, w, func(door *s3.Door, tables *dynamodb.Door) error {
-		before := runtime.NumGoroutine()
-		var mux http.ServeMux
-		mux.Handle("/", door)
-		mux.Handle("POST /{$}", tables)
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return err
+// measureIdleDoors makes w.count buckets and as many tables, writes to each, and asks what the node has then.
+func measureIdleDoors(ctx context.Context, w work, d *door) (r result, err error) {
+	before, err := d.Client.Status(ctx)
+	if err != nil {
+		return r, err
+	}
+	c, err := dialS3(ctx, s3Server{d.Port, d.AccessKey, d.Secret})
+	if err != nil {
+		return r, err
+	}
+	defer c.conn.Close()
+	defer context.AfterFunc(ctx, func() { c.conn.Close() })()
+	for i := range w.count {
+		table, bucket := fmt.Sprintf("table-%d", i), fmt.Sprintf("/bucket-%d", i)
+		if err := errors.Join(c.ask("PUT", bucket, "", nil, nil), c.ask("PUT", bucket+"/object", "", []byte("text"), nil),
+			d.Client.DynamoDB(ctx, "", "CreateTable", json.RawMessage(`{"TableName":"`+table+`","BillingMode":"PAY_PER_REQUEST","KeySchema":[{"AttributeName":"a","KeyType":"HASH"}],"AttributeDefinitions":[{"AttributeName":"a","AttributeType":"S"}]}`), nil),
+			d.Client.DynamoDB(ctx, "", "PutItem", json.RawMessage(`{"TableName":"`+table+`","Item":{"a":{"S":"x"}}}`), nil)); err != nil {
+			return r, err
 		}
-		server := &http.Server{Handler: &mux}
-		served := make(chan error, 1)
-		go func() { served <- server.Serve(listener) }()
-		defer func() { <-served }()
-		defer server.Close()
-		c, err := dialS3(ctx, listener.Addr().(*net.TCPAddr).Port)
-		if err != nil {
-			return err
-		}
-		defer c.conn.Close()
-		d := &dynamoClient{conn: c.conn, in: c.in}
-		for i := range w.count {
-			table := fmt.Sprintf(`"TableName":"table-%d"`, i)
-			if err := errors.Join(c.ask("PUT", fmt.Sprintf("/bucket-%d", i), "", nil, nil), c.ask("PUT", fmt.Sprintf("/bucket-%d/object", i), "", []byte("text"), nil),
-				d.ask("CreateTable", []byte(`{`+table+`,"BillingMode":"PAY_PER_REQUEST","KeySchema":[{"AttributeName":"a","KeyType":"HASH"}],"AttributeDefinitions":[{"AttributeName":"a","AttributeType":"S"}]}`)),
-				d.ask("PutItem", []byte(`{`+table+`,"Item":{"a":{"S":"x"}}}`))); err != nil {
-				return err
-			}
-		}
-		_ = c.conn.Close()
-		if err := errors.Join(server.Close(), wait(ctx, w.settle)); err != nil {
-			return err
-		}
-		runtime.GC()
-		r.Extra = map[string]float64{"goroutinesBefore": float64(before), "goroutines": float64(runtime.NumGoroutine())}
-		r.add("rssMiB", residentMiB)
-		r.add("fileHandles", fileHandles)
-		r.Value = r.Extra["rssMiB"]
-		return nil
-	})
-	return r, err
+	}
+	if err := errors.Join(c.conn.Close(), wait(ctx, w.settle)); err != nil {
+		return r, err
+	}
+	after, err := d.Client.Status(ctx)
+	if err != nil {
+		return r, err
+	}
+	r.Value = float64(after.Process.Memory) / (1 << 20)
+	r.Extra = map[string]float64{
+		"residentMiBBefore": float64(before.Process.Memory) / (1 << 20), "fileHandles": float64(after.Process.Files),
+		"goroutinesBefore": float64(before.Process.Goroutines), "goroutines": float64(after.Process.Goroutines),
+	}
+	return r, nil
 }

@@ -8,18 +8,21 @@ import (
 func TestBucketsAreMeasured(t *testing.T) {
 	program, _ := versitygwPath()
 	_, missing := os.Stat(program)
+	built := builtBevy(t)
 	for _, b := range s3Benchmarks() {
 		for _, as := range []role{asBevy, asPeer} {
 			t.Run(b.name+" "+string(as), func(t *testing.T) {
+				s, w := b.side(as), b.quick
+				w.unit, w.dir = b.unit, t.TempDir()
 				switch {
-				case b.side(as).none():
+				case s.none():
 					return
 				case as == asPeer && missing != nil:
 					t.Skip("versitygw is built by the first run of the benchmark: ", missing)
+				case s.prepare != nil:
+					w.dir = built
 				}
-				w := b.quick
-				w.unit, w.dir = b.unit, t.TempDir()
-				r, err := b.side(as).run(t.Context(), w)
+				r, err := s.run(t.Context(), w)
 				if err != nil {
 					t.Fatal(err)
 				}
