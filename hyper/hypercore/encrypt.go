@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/cloudbevy/bevy/hyper/internal/salsa"
 	"golang.org/x/crypto/blake2b"
-	"golang.org/x/crypto/salsa20"
 )
 
 // EncryptionPadding is how many bytes longer an encrypted block is.
@@ -57,9 +57,9 @@ func (c *blockCipher) seal(dst []byte, index, fork uint64, block []byte) []byte 
 	var nonce [24]byte
 	binary.LittleEndian.PutUint64(nonce[:], index)
 	binary.LittleEndian.PutUint64(out, fork)
-	salsa20.XORKeyStream(out[:EncryptionPadding], out[:EncryptionPadding], nonce[:], &c.blinding)
+	salsa.XORKeyStream(out[:EncryptionPadding], out[:EncryptionPadding], &nonce, &c.blinding)
 	copy(nonce[8:], out[:EncryptionPadding])
-	salsa20.XORKeyStream(out[EncryptionPadding:], block, nonce[:], &c.block)
+	salsa.XORKeyStream(out[EncryptionPadding:], block, &nonce, &c.block)
 	return dst
 }
 
@@ -81,6 +81,6 @@ func (c *blockCipher) open(index uint64, stored []byte) ([]byte, error) {
 	binary.LittleEndian.PutUint64(nonce[:], index)
 	copy(nonce[8:], stored[:EncryptionPadding])
 	body := stored[EncryptionPadding:]
-	salsa20.XORKeyStream(body, body, nonce[:], &c.block)
+	salsa.XORKeyStream(body, body, &nonce, &c.block)
 	return body, nil
 }

@@ -16,6 +16,7 @@ var floors = [][]string{
 
 	{"hyper/clock"},
 	{"hyper/internal/lanes"},
+	{"hyper/internal/salsa"},
 	{"hyper/compact"},
 	{"hyper/merkle"},
 	{"hyper/runs"},
