@@ -4,11 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,11 +17,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/cloudbevy/bevy/hyper/clock"
-	"github.com/cloudbevy/bevy/hyper/corestore"
-	"github.com/cloudbevy/bevy/hyper/storage"
 	"github.com/cloudbevy/bevy/internal/nodepeer"
-	"github.com/cloudbevy/bevy/services/dynamodb"
 )
 
 // dynamoBenchmarks is the table of the benchmarks of the DynamoDB door. Bevy's side is durable: each write is on disk
@@ -42,7 +38,7 @@ func dynamoBenchmarks() []benchmark {
 		name := "dynamo/" + b.name
 		all = append(all, benchmark{
 			name: name, unit: "requests/s", target: 5, what: b.what, full: b.w, quick: b.quick,
-			bevy: side{name: "bevy, durable", run: measureDynamoDoor(name), serve: serveDynamo},
+			bevy: side{name: "bevy, durable", prepare: buildBevy, run: measureDynamoDoor(name)},
 			peer: side{name: "dynalite, in memory", run: measureDynalite(name)},
 		})
 	}
@@ -52,48 +48,17 @@ func dynamoBenchmarks() []benchmark {
 // dynamoClients is how many ask at a time.
 const dynamoClients = 16
 
-// serveDynamo serves a door to tables on disk until ctx ends.
-func serveDynamo(ctx context.Context, w work, ready func(serving) error) (_ map[string]float64, err error) {
-	logs, err := corestore.OpenDisk(storage.Disk{Dir: filepath.Join(w.dir, "store")}, corestore.Options{})
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, logs.Close()) }()
-	door, err := dynamodb.New(ctx, dynamodb.Options{Trees: dynamodb.NewStore(logs, clock.System)})
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, door.Close()) }()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	server := &http.Server{Handler: door}
-	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
-	if err := ready(serving{Port: listener.Addr().(*net.TCPAddr).Port}); err != nil {
-		return nil, errors.Join(err, listener.Close())
-	}
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return nil, err
-	}
-	return nil, nil
+// A dynamoServer is what clients have to know of one.
+type dynamoServer struct {
+	port        int
+	key, secret string
 }
 
-// measureDynamoDoor loads a process with the door.
+// measureDynamoDoor loads a node.
 func measureDynamoDoor(name string) measure {
-	return func(ctx context.Context, w work) (r result, err error) {
-		s, err := startBevy(ctx, name, w)
-		if err != nil {
-			return r, err
-		}
-		r, err = loadDynamo(ctx, name, w, s.Port)
-		_, stopped := s.stop()
-		if err := errors.Join(err, stopped); err != nil {
-			return r, err
-		}
-		r.Extra["serverCPUSeconds"] = cpuOf(s.cmd)
-		return r, nil
-	}
+	return measureDoor(func(ctx context.Context, w work, d *door) (result, error) {
+		return loadDynamo(ctx, name, w, dynamoServer{d.Port, d.AccessKey, d.Secret})
+	})
 }
 
 // measureDynalite loads dynalite.
@@ -126,7 +91,7 @@ func measureDynalite(name string) measure {
 		if err == nil {
 			var port int
 			if port, err = strconv.Atoi(strings.TrimSpace(line)); err == nil {
-				r, err = loadDynamo(ctx, name, w, port)
+				r, err = loadDynamo(ctx, name, w, dynamoServer{port, "BENCH", "benchsecret"})
 			}
 		}
 		err = errors.Join(err, in.Close())
@@ -134,35 +99,32 @@ func measureDynalite(name string) measure {
 			return r, fmt.Errorf("%w\n%s", errors.Join(err, ended), lastLines(stderr.String(), 20))
 		}
 		r.Name = "dynalite 4.0.0, in memory"
-		r.Extra["serverCPUSeconds"] = cpuOf(cmd)
+		serverFigures(&r, cmd)
 		return r, nil
 	}
 }
 
-// cpuOf is what a process that has ended has used.
-func cpuOf(cmd *exec.Cmd) float64 {
-	return (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
-}
-
 // A dynamoClient asks over one connection. It does as little as it can: it has the machine with whom it asks.
 type dynamoClient struct {
-	conn      net.Conn
-	in        *bufio.Reader
-	body, out []byte
+	conn net.Conn
+	in   *bufio.Reader
 }
 
-const (
-	dynamoHead = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-amz-json-1.0\r\nX-Amz-Date: 20261123T120000Z\r\n" +
-		"Authorization: AWS4-HMAC-SHA256 Credential=a/b/c/d/e, SignedHeaders=f, Signature=g\r\nX-Amz-Target: DynamoDB_20120810."
-	dynamoLength = "\r\nContent-Length: "
-)
+// dynamoRequest is a request, signed.
+func dynamoRequest(s *signer, target string, body []byte) []byte {
+	now, scope := s.now()
+	const signed = "content-type;host;x-amz-date;x-amz-target"
+	head := fmt.Sprintf("content-type:application/x-amz-json-1.0\nhost:%s\nx-amz-date:%s\nx-amz-target:DynamoDB_20120810.%s\n", s.host, now, target)
+	sum := sha256.Sum256(body)
+	signature := s.sign(now, scope, fmt.Sprintf("POST\n/\n\n%s\n%s\n%x", head, signed, sum))
+	return fmt.Appendf(nil, "POST / HTTP/1.1\r\nHost: %s\r\nContent-Type: application/x-amz-json-1.0\r\nX-Amz-Date: %s\r\nX-Amz-Target: DynamoDB_20120810.%s\r\n"+
+		"Authorization: AWS4-HMAC-SHA256 Credential=%s/%s, SignedHeaders=%s, Signature=%s\r\nContent-Length: %d\r\n\r\n%s",
+		s.host, now, target, s.id, scope, signed, signature, len(body), body)
+}
 
 // ask sends a request and reads the answer to its end.
-func (c *dynamoClient) ask(target string, body []byte) error {
-	c.out = append(append(append(c.out[:0], dynamoHead...), target...), dynamoLength...)
-	c.out = append(strconv.AppendInt(c.out, int64(len(body)), 10), "\r\n\r\n"...)
-	c.out = append(c.out, body...)
-	if _, err := c.conn.Write(c.out); err != nil {
+func (c *dynamoClient) ask(request []byte) error {
+	if _, err := c.conn.Write(request); err != nil {
 		return err
 	}
 	status, err := c.in.ReadSlice('\n')
@@ -190,17 +152,19 @@ func (c *dynamoClient) ask(target string, body []byte) error {
 	}
 	if !ok {
 		text, _ := io.ReadAll(io.LimitReader(c.in, int64(min(length, 300))))
-		return fmt.Errorf("%s: %s", target, text)
+		return fmt.Errorf("refused: %s", text)
 	}
 	_, err = c.in.Discard(length)
 	return err
 }
 
-// loadDynamo makes a table with w.count items, 25 under each first key, and then does w.gets requests.
-func loadDynamo(ctx context.Context, name string, w work, port int) (r result, err error) {
+// loadDynamo makes a table with w.count items, 25 under each first key, and then does w.gets requests. They are made
+// and signed before, as clients have machines of their own.
+func loadDynamo(ctx context.Context, name string, w work, at dynamoServer) (r result, err error) {
+	sign := newSigner("dynamodb", fmt.Sprint("127.0.0.1:", at.port), at.key, at.secret)
 	clients := make([]*dynamoClient, dynamoClients)
 	for i := range clients {
-		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", sign.host)
 		if err != nil {
 			return r, err
 		}
@@ -208,59 +172,35 @@ func loadDynamo(ctx context.Context, name string, w work, port int) (r result, e
 		defer context.AfterFunc(ctx, func() { conn.Close() })()
 		clients[i] = &dynamoClient{conn: conn, in: bufio.NewReaderSize(conn, 64<<10)}
 	}
-	if err := clients[0].ask("CreateTable", []byte(`{"TableName":"bench","BillingMode":"PAY_PER_REQUEST","KeySchema":[{"AttributeName":"a","KeyType":"HASH"},{"AttributeName":"b","KeyType":"RANGE"}],`+
-		`"AttributeDefinitions":[{"AttributeName":"a","AttributeType":"S"},{"AttributeName":"b","AttributeType":"N"}]}`)); err != nil {
+	if err := clients[0].ask(dynamoRequest(sign, "CreateTable", []byte(`{"TableName":"bench","BillingMode":"PAY_PER_REQUEST","KeySchema":[{"AttributeName":"a","KeyType":"HASH"},{"AttributeName":"b","KeyType":"RANGE"}],`+
+		`"AttributeDefinitions":[{"AttributeName":"a","AttributeType":"S"},{"AttributeName":"b","AttributeType":"N"}]}`))); err != nil {
 		return r, err
 	}
-	for clients[0].ask("Scan", []byte(`{"TableName":"bench"}`)) != nil {
+	for scan := dynamoRequest(sign, "Scan", []byte(`{"TableName":"bench"}`)); clients[0].ask(scan) != nil; {
 		if err := ctx.Err(); err != nil {
 			return r, err // dynalite makes tables a little later
 		}
 	}
-	key := func(b []byte, i int) []byte {
-		b = strconv.AppendInt(append(b, `"a":{"S":"key-`...), int64(1_000_000+i/25), 10)
-		b = strconv.AppendInt(append(b, `"},"b":{"N":"`...), int64(i%25), 10)
-		return append(b, `"}`...)
-	}
+	key := func(i int) string { return fmt.Sprintf(`"a":{"S":"key-%d"},"b":{"N":"%d"}`, 1_000_000+i/25, i%25) }
 	text := strings.Repeat("0123456789abcdef", w.block/16)
-	end := `,"text":{"S":"` + text[:max(0, len(text)-40)] + `"}}}`
-	put := func(c *dynamoClient, i int) error {
-		c.body = append(key(append(c.body[:0], `{"TableName":"bench","Item":{`...), i), end...)
-		return c.ask("PutItem", c.body)
+	text = text[:max(0, len(text)-40)]
+	put := func(i int) []byte {
+		return dynamoRequest(sign, "PutItem", fmt.Appendf(nil, `{"TableName":"bench","Item":{%s,"text":{"S":"%s"}}}`, key(i), text))
 	}
-	all := func(n int, f func(c *dynamoClient, i int) error) error {
-		var next atomic.Int64
-		var wg sync.WaitGroup
-		errs := make([]error, len(clients))
-		for j, c := range clients {
-			wg.Go(func() {
-				for errs[j] == nil {
-					i := int(next.Add(1)) - 1
-					if i >= n {
-						return
-					}
-					errs[j] = f(c, i)
-				}
-			})
-		}
-		wg.Wait()
-		return errors.Join(errs...)
-	}
-	if err := all(w.count, put); err != nil {
+	if err := askAll(clients, requests(w.count, put)); err != nil {
 		return r, err
 	}
-	work := map[string]func(c *dynamoClient, i int) error{
-		"dynamo/put": func(c *dynamoClient, i int) error { return put(c, shuffled(i, w.gets)) },
-		"dynamo/get": func(c *dynamoClient, i int) error {
-			c.body = append(key(append(c.body[:0], `{"TableName":"bench","Key":{`...), shuffled(i%w.count, w.count)), "}}"...)
-			return c.ask("GetItem", c.body)
+	all := requests(w.gets, map[string]func(i int) []byte{
+		"dynamo/put": func(i int) []byte { return put(shuffled(i, w.gets)) },
+		"dynamo/get": func(i int) []byte {
+			return dynamoRequest(sign, "GetItem", fmt.Appendf(nil, `{"TableName":"bench","Key":{%s}}`, key(shuffled(i%w.count, w.count))))
 		},
-		"dynamo/query": func(c *dynamoClient, i int) error {
-			return c.ask("Query", fmt.Appendf(nil, `{"TableName":"bench","KeyConditionExpression":"a = :a","ExpressionAttributeValues":{":a":{"S":"key-%d"}}}`,
+		"dynamo/query": func(i int) []byte {
+			return dynamoRequest(sign, "Query", fmt.Appendf(nil, `{"TableName":"bench","KeyConditionExpression":"a = :a","ExpressionAttributeValues":{":a":{"S":"key-%d"}}}`,
 				1_000_000+shuffled(i%w.count, w.count)/25))
 		},
-	}[name]
-	took, err := timed(func() error { return all(w.gets, work) })
+	}[name])
+	took, err := timed(func() error { return askAll(clients, all) })
 	if err != nil {
 		return r, err
 	}
@@ -269,4 +209,33 @@ func loadDynamo(ctx context.Context, name string, w work, port int) (r result, e
 	r.Extra["loadCPUSeconds"] = r.Extra["cpuSeconds"]
 	delete(r.Extra, "cpuSeconds")
 	return r, nil
+}
+
+// requests makes n of them.
+func requests(n int, request func(i int) []byte) [][]byte {
+	all := make([][]byte, n)
+	for i := range all {
+		all[i] = request(i)
+	}
+	return all
+}
+
+// askAll has each client ask for what comes next until nothing is left.
+func askAll(clients []*dynamoClient, all [][]byte) error {
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	errs := make([]error, len(clients))
+	for j, c := range clients {
+		wg.Go(func() {
+			for errs[j] == nil {
+				i := int(next.Add(1)) - 1
+				if i >= len(all) {
+					return
+				}
+				errs[j] = c.ask(all[i])
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
 }

@@ -4,9 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,7 +16,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 )
 
 // s3Benchmarks is the table of the benchmarks of the S3 door. Bevy's side is durable: each object is on disk before its
@@ -159,43 +155,28 @@ type s3Client struct {
 	conn net.Conn
 	in   *bufio.Reader
 	out  []byte
-	host string
-	day  string
-	id   string // of the key
-	key  []byte // of the day
+	sign *signer
 }
 
 func dialS3(ctx context.Context, at s3Server) (*s3Client, error) {
-	host := fmt.Sprint("127.0.0.1:", at.port)
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", host)
+	sign := newSigner("s3", fmt.Sprint("127.0.0.1:", at.port), at.key, at.secret)
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", sign.host)
 	if err != nil {
 		return nil, err
 	}
-	c := &s3Client{conn: conn, in: bufio.NewReaderSize(conn, 256<<10), host: host, day: time.Now().UTC().Format("20060102"), id: at.key, key: []byte("AWS4" + at.secret)}
-	for _, part := range []string{c.day, "us-east-1", "s3", "aws4_request"} {
-		c.key = hmacOf(c.key, part)
-	}
-	return c, nil
-}
-
-func hmacOf(key []byte, text string) []byte {
-	h := hmac.New(sha256.New, key)
-	h.Write([]byte(text))
-	return h.Sum(nil)
+	return &s3Client{conn: conn, in: bufio.NewReaderSize(conn, 256<<10), sign: sign}, nil
 }
 
 // ask sends a request and reads the answer to its end, into a body if that is wanted. The query is in the order, and
 // in the form, in which it is signed.
 func (c *s3Client) ask(method, path, query string, body []byte, answer io.Writer) error {
-	now := time.Now().UTC().Format("20060102T150405Z")
-	scope := c.day + "/us-east-1/s3/aws4_request"
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%s\n%s\nhost:%s\nx-amz-content-sha256:UNSIGNED-PAYLOAD\nx-amz-date:%s\n\nhost;x-amz-content-sha256;x-amz-date\nUNSIGNED-PAYLOAD", method, path, query, c.host, now))
-	signature := hmacOf(c.key, "AWS4-HMAC-SHA256\n"+now+"\n"+scope+"\n"+hex.EncodeToString(sum[:]))
+	now, scope := c.sign.now()
+	signature := c.sign.sign(now, scope, fmt.Sprintf("%s\n%s\n%s\nhost:%s\nx-amz-content-sha256:UNSIGNED-PAYLOAD\nx-amz-date:%s\n\nhost;x-amz-content-sha256;x-amz-date\nUNSIGNED-PAYLOAD", method, path, query, c.sign.host, now))
 	if query != "" {
 		path += "?" + query
 	}
-	c.out = fmt.Appendf(c.out[:0], "%s %s HTTP/1.1\r\nHost: %s\r\nX-Amz-Content-Sha256: UNSIGNED-PAYLOAD\r\nX-Amz-Date: %s\r\nAuthorization: AWS4-HMAC-SHA256 Credential=%s/%s, SignedHeaders=host;x-amz-content-sha256;x-amz-date, Signature=%x\r\nContent-Length: %d\r\n\r\n",
-		method, path, c.host, now, c.id, scope, signature, len(body))
+	c.out = fmt.Appendf(c.out[:0], "%s %s HTTP/1.1\r\nHost: %s\r\nX-Amz-Content-Sha256: UNSIGNED-PAYLOAD\r\nX-Amz-Date: %s\r\nAuthorization: AWS4-HMAC-SHA256 Credential=%s/%s, SignedHeaders=host;x-amz-content-sha256;x-amz-date, Signature=%s\r\nContent-Length: %d\r\n\r\n",
+		method, path, c.sign.host, now, c.sign.id, scope, signature, len(body))
 	if len(body) <= 64<<10 {
 		c.out = append(c.out, body...)
 		body = nil
