@@ -44,6 +44,7 @@ import (
 	"github.com/cloudbevy/bevy/cloud/tree"
 	"github.com/cloudbevy/bevy/hyper/clock"
 	"github.com/cloudbevy/bevy/hyper/corestore"
+	"github.com/cloudbevy/bevy/hyper/hyperbee"
 	"github.com/cloudbevy/bevy/hyper/hypercore"
 )
 
@@ -52,6 +53,8 @@ type Options struct {
 	// Store has the logs. It stays the caller's, and must be open as long as the
 	// cloud is.
 	Store *corestore.Store
+	// Cache bounds the memory for the trees of the cloud; nil is one of 16 MiB.
+	Cache *hyperbee.Cache
 	// Vault has the secrets.
 	Vault Vault
 	// Device is what a new device is called.
@@ -74,6 +77,7 @@ type Options struct {
 // A Cloud is one device's part in a cloud.
 type Cloud struct {
 	store  *corestore.Store
+	cache  *hyperbee.Cache
 	vault  Vault
 	clock  clock.Clock
 	random io.Reader
@@ -110,6 +114,9 @@ type Cloud struct {
 func (o *Options) fill() {
 	if o.Clock == nil {
 		o.Clock = clock.System
+	}
+	if o.Cache == nil {
+		o.Cache = hyperbee.NewCache(16 << 20)
 	}
 	if o.Random == nil {
 		o.Random = rand.Reader

@@ -139,7 +139,7 @@ func newCloud(o Options, s *secrets) *Cloud {
 	}
 	return &Cloud{
 		apart: apart,
-		store: o.Store, vault: o.Vault, clock: o.Clock, random: o.Random, log: o.Log, tell: o.Changed,
+		store: o.Store, cache: o.Cache, vault: o.Vault, clock: o.Clock, random: o.Random, log: o.Log, tell: o.Changed,
 		stale: make(chan struct{}), wake: make(chan struct{}, 1), secrets: s,
 		state:  state{roster: identity.NewRoster(identity.CloudID(s.Cloud.array()))},
 		spaces: map[string]*Space{}, private: map[hypercore.Key]bool{}, own: map[hypercore.Key]bool{}, peers: map[*Peer]bool{},

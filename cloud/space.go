@@ -90,10 +90,6 @@ func (s *Space) open() []*writer {
 	return slices.Collect(maps.Values(s.writers))
 }
 
-// treeCache bounds the memory for the decoded blocks of one writer's tree. They
-// are few: most blocks are read once, to be merged.
-const treeCache = 4 << 20
-
 // add opens the logs that a record names, if they are not open.
 func (s *Space) add(r writerRecord, own bool) (err error) {
 	c := s.cloud
@@ -137,7 +133,7 @@ func (s *Space) add(r writerRecord, own bool) (err error) {
 			return err
 		}
 	}
-	w.bee, err = hyperbee.Open(w.Tree, hyperbee.Options{CacheBytes: treeCache, SkipEqual: true})
+	w.bee, err = hyperbee.Open(w.Tree, hyperbee.Options{Cache: c.cache, SkipEqual: true})
 	if err != nil {
 		return err
 	}

@@ -387,6 +387,10 @@ func (n *Node) Say(format string, args ...any) {
 // OnStatus has f add to each status that is asked for.
 func (n *Node) OnStatus(f func(context.Context, *client.Status)) { n.statuses = append(n.statuses, f) }
 
+// OnRest has the node call f when nothing has happened for a while, to free memory
+// that only work needs. f must return soon.
+func (n *Node) OnRest(f func()) { n.rester.onRest(f) }
+
 // OnClose has the node call f when it ends, after the services have ended. What
 // was opened last is closed first.
 func (n *Node) OnClose(f func() error) { n.closers = append(n.closers, f) }

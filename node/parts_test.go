@@ -98,7 +98,10 @@ func TestNodeEndsByItselfOnlyIfSomeoneStartsItAgain(t *testing.T) {
 func TestMemoryIsGivenBackOnceWhenNothingHappens(t *testing.T) {
 	fake := clock.NewFake(time.Unix(1e9, 0))
 	r, rests := newRester(fake), 0
-	r.rest = func() { rests++ }
+	r.onRest(func() { rests++ })
+	order := ""
+	r.onRest(func() { order += "a" })
+	r.rest[0] = func() { order += "b" } // what gives memory back comes after what frees it
 	for range 100 {
 		r.stir()
 		fake.Advance(restAfter / 10)
@@ -107,6 +110,9 @@ func TestMemoryIsGivenBackOnceWhenNothingHappens(t *testing.T) {
 		t.Error("it rests while things happen")
 	}
 	fake.Advance(24 * time.Hour)
+	if order != "ab" {
+		t.Errorf("what was called is %q", order)
+	}
 	if rests != 1 || fake.Waiting() != 0 {
 		t.Errorf("it rests %d times, and %d timers wait", rests, fake.Waiting())
 	}

@@ -2,6 +2,7 @@ package node
 
 import (
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,15 +17,22 @@ const restAfter = 15 * time.Second
 // minutes.
 type rester struct {
 	clock clock.Clock
-	rest  func()
 
 	mu     sync.Mutex
+	rest   []func()  // what to do then, the last first
 	last   time.Time // when something happened
 	timer  clock.Timer
 	closed bool
 }
 
-func newRester(c clock.Clock) *rester { return &rester{clock: c, rest: giveBack} }
+func newRester(c clock.Clock) *rester { return &rester{clock: c, rest: []func(){giveBack}} }
+
+// onRest has f called before those there are.
+func (r *rester) onRest(f func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rest = append(r.rest, f)
+}
 
 func giveBack() {
 	debug.FreeOSMemory()
@@ -48,10 +56,13 @@ func (r *rester) look() {
 	if left > 0 && !r.closed {
 		r.timer = r.clock.AfterFunc(left, r.look)
 	}
-	due := left <= 0 && !r.closed
+	var rest []func()
+	if left <= 0 && !r.closed {
+		rest = slices.Clone(r.rest)
+	}
 	r.mu.Unlock()
-	if due {
-		r.rest()
+	for _, f := range slices.Backward(rest) {
+		f()
 	}
 }
 

@@ -59,7 +59,7 @@ func openReal(t testing.TB, engine storage.Engine, clk clock.Clock, n, all byte)
 			f.logs[fmt.Sprint(m, what)], err = hypercore.Open(store, o)
 			must(t, err)
 		}
-		bee, err := hyperbee.Open(f.log(m, "tree"), hyperbee.Options{CacheBytes: 4 << 20})
+		bee, err := hyperbee.Open(f.log(m, "tree"), hyperbee.Options{Cache: hyperbee.NewCache(4 << 20)})
 		must(t, err)
 		if m == n {
 			must(t, entries.Own(bee))

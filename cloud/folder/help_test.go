@@ -74,7 +74,7 @@ func openDevice(t testing.TB, engine storage.Engine, n, all byte, chunk int) *de
 	entries := tree.New(tree.Options{Clock: d.clock})
 	d.contents = content.New(content.Options{ChunkSize: chunk, Clock: d.clock})
 	for m := byte(1); m <= all; m++ {
-		bee, err := hyperbee.Open(d.log(m, "tree"), hyperbee.Options{CacheBytes: 4 << 20})
+		bee, err := hyperbee.Open(d.log(m, "tree"), hyperbee.Options{Cache: hyperbee.NewCache(4 << 20)})
 		must(t, err)
 		d.bees[m] = bee
 		if m == n {

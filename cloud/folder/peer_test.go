@@ -48,7 +48,7 @@ func newConnected(t *testing.T, n byte, late bool) *connected {
 	d := &connected{store: store}
 	entries, contents := tree.New(tree.Options{}), content.New(content.Options{})
 	for m := byte(1); m <= 2; m++ {
-		bee, err := hyperbee.Open(log(m, "tree"), hyperbee.Options{CacheBytes: 1 << 20})
+		bee, err := hyperbee.Open(log(m, "tree"), hyperbee.Options{Cache: hyperbee.NewCache(1 << 20)})
 		must(t, err)
 		if m == n {
 			must(t, entries.Own(bee))

@@ -67,7 +67,7 @@ func BenchmarkGet(b *testing.B) {
 		b.Run(c.name, func(b *testing.B) {
 			ctx := context.Background()
 			const n = 100_000
-			tree := filled(b, n, Options{CacheBytes: c.cache})
+			tree := filled(b, n, Options{Cache: NewCache(c.cache)})
 			var key []byte
 			for i := range n {
 				key = benchKey(key, i)
@@ -119,7 +119,7 @@ func TestWalksTakeWhatTheStoreReadsAtOnce(t *testing.T) {
 		{"a small cache", 200 << 10, 100, 100, 300},
 		{"all", 1 << 20, 0, n, n},
 	} {
-		tree, err := Open(log, Options{CacheBytes: c.cache})
+		tree, err := Open(log, Options{Cache: NewCache(c.cache)})
 		must(t, err)
 		entries := list(t, tree, RangeOptions{Limit: c.limit})
 		for i, e := range entries {

@@ -1,24 +1,49 @@
 package hyperbee
 
-import "sync"
+import (
+	"math"
+	"sync"
+)
 
-// A cache keeps decoded blocks of one fork of a log, those used last, up to a
-// number of bytes. Of those that were not used for a while it keeps what a search
-// needs, without the value, until they are not used for another while.
-type cache struct {
+// A Cache keeps decoded blocks of the trees that share it (Options.Cache), those
+// used last, up to a number of bytes. Of those that were not used for a while it
+// keeps what a search needs, without the value, until they are not used for
+// another while. Its methods may be called by any goroutine.
+type Cache struct {
 	max int
 
-	mu     sync.RWMutex
-	fork   uint64
-	blocks map[uint64]*block
-	ring   []*block // all of them; hand goes round, and removes what was not used since it last came by
-	hand   int
-	bytes  int
+	mu    sync.RWMutex
+	ring  []*block // all of them; hand goes round, and removes what was not used since it last came by
+	hand  int
+	bytes int
 }
 
-func newCache(max int) *cache {
-	return &cache{max: max, blocks: make(map[uint64]*block)}
+// NewCache returns a cache for so many bytes.
+func NewCache(bytes int) *Cache { return &Cache{max: bytes} }
+
+// Forget frees all that is kept, and the memory that it took.
+func (c *Cache) Forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, b := range c.ring {
+		if len(b.of.blocks) > 0 {
+			b.of.blocks = make(map[uint64]*block)
+		}
+	}
+	c.ring, c.hand, c.bytes = nil, 0, 0
 }
+
+// A cache is what a Cache has of one fork of one log.
+type cache struct {
+	*Cache
+	fork   uint64            // guarded by mu
+	blocks map[uint64]*block // guarded by mu
+}
+
+func (c *Cache) newLog() *cache { return &cache{Cache: c, blocks: make(map[uint64]*block)} }
+
+// over is the fork of a log of which nothing is kept any more.
+const over = math.MaxUint64
 
 // turn makes the cache one of a fork, and reports false if it is that of a later
 // one already.
@@ -33,9 +58,9 @@ func (c *cache) turn(fork uint64) bool {
 	defer c.mu.Unlock()
 	if c.fork < fork {
 		c.fork = fork
-		clear(c.blocks)
-		clear(c.ring)
-		c.ring, c.hand, c.bytes = c.ring[:0], 0, 0
+		for _, b := range c.blocks {
+			c.remove(b)
+		}
 	}
 	return c.fork == fork
 }
@@ -57,7 +82,7 @@ func (c *cache) get(fork, seq uint64, brief bool) *block {
 
 // fits tells whether so many blocks, as large as those there are, can be kept
 // all at once.
-func (c *cache) fits(n uint64) bool {
+func (c *Cache) fits(n uint64) bool {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	if len(c.ring) == 0 {
@@ -95,26 +120,26 @@ func (c *cache) add(fork uint64, b *block) {
 			continue
 		}
 		if s := e.without(); s != nil {
-			s.at = e.at
-			c.ring[s.at], c.blocks[s.seq] = s, s
+			s.of, s.at = e.of, e.at
+			c.ring[s.at], s.of.blocks[s.seq] = s, s
 			c.bytes += s.cost() - e.cost()
 			c.hand++
 			continue
 		}
 		c.remove(e)
 	}
-	b.at = len(c.ring)
+	b.of, b.at = c, len(c.ring)
 	c.ring = append(c.ring, b)
 	c.blocks[b.seq] = b
 }
 
 // remove takes a block away that is there. c.mu is held.
-func (c *cache) remove(b *block) {
+func (c *Cache) remove(b *block) {
 	last := len(c.ring) - 1
 	c.ring[b.at] = c.ring[last]
 	c.ring[b.at].at = b.at
 	c.ring[last] = nil
 	c.ring = c.ring[:last]
-	delete(c.blocks, b.seq)
+	delete(b.of.blocks, b.seq)
 	c.bytes -= b.cost()
 }

@@ -120,7 +120,8 @@ type block struct {
 	format format
 	brief  bool        // it is without its value
 	used   atomic.Bool // for the cache
-	at     int         // where it is in the cache's ring; guarded by the cache's mu
+	of     *cache      // that keeps it; guarded, as is at, by its mu
+	at     int         // where it is in the ring
 }
 
 // A span is a part of a block.

@@ -64,9 +64,10 @@ var (
 
 // Options for a tree. The zero value is right for most.
 type Options struct {
-	// CacheBytes bounds the memory for decoded blocks; 64 MiB when 0, which
-	// about 150,000 small entries take.
-	CacheBytes int
+	// Cache bounds the memory for decoded blocks. Several trees may share one. When
+	// nil, the tree has one of its own of 64 MiB, which about 150,000 small entries
+	// take.
+	Cache *Cache
 	// Metadata is written to the header of a tree that is new.
 	Metadata *Metadata
 	// SkipEqual leaves out puts of what an entry has already. They are written
@@ -86,7 +87,7 @@ type Store interface {
 	OnReplicator(log hypercore.Key, f func(*replicate.Replicator)) (stop func(), err error)
 }
 
-// defaultCache is what CacheBytes is when it is 0.
+// defaultCache is the size in bytes of a cache of one tree.
 const defaultCache = 64 << 20
 
 // An Entry is a key with its value. Both belong to who got them.
@@ -134,13 +135,13 @@ type pin struct {
 // Open returns the tree on a log, which must stay open as long as the tree is
 // used. A log with nothing in it is an empty tree.
 func Open(log *hypercore.Log, o Options) (*Tree, error) {
-	if o.CacheBytes == 0 {
-		o.CacheBytes = defaultCache
+	if o.Cache == nil {
+		o.Cache = NewCache(defaultCache)
 	}
 	if m := o.Metadata; m != nil {
 		o.Metadata = &Metadata{bytes.Clone(m.ContentFeed), bytes.Clone(m.UserData)}
 	}
-	t := &Tree{s: &shared{log: log, o: o, cache: newCache(o.CacheBytes), writer: make(chan struct{}, 1)}}
+	t := &Tree{s: &shared{log: log, o: o, cache: o.Cache.newLog(), writer: make(chan struct{}, 1)}}
 	if log.Has(0) {
 		if _, err := t.Header(context.Background()); err != nil {
 			return nil, err
@@ -156,13 +157,18 @@ func Open(log *hypercore.Log, o Options) (*Tree, error) {
 	return t, nil
 }
 
-// Close ends the tree, and frees what a checkout keeps. The log is left open. A
-// tree that is no checkout and was opened without a Store need not be closed.
+// Close ends the tree, and frees what a checkout keeps, or a shared cache. The log
+// is left open. A tree that is no checkout and was opened without a Store or a
+// Cache need not be closed, nor what Sub makes of it.
 func (t *Tree) Close() error {
 	if t.pin == nil {
-		if t.unhint != nil && !t.s.closed.Swap(true) {
+		if len(t.prefix) > 0 || t.s.closed.Swap(true) {
+			return nil
+		}
+		if t.unhint != nil {
 			t.unhint()
 		}
+		t.s.cache.turn(over)
 		return nil
 	}
 	if t.closed.Swap(true) {
@@ -193,6 +199,9 @@ func (p *pin) release() error {
 	p.mu.Lock()
 	p.users--
 	last := p.users == 0
+	if last && p.cache != nil {
+		p.cache.turn(over)
+	}
 	p.mu.Unlock()
 	if !last || p.live {
 		return nil

@@ -247,7 +247,7 @@ func TestTreesAreOrderedMaps(t *testing.T) {
 			ctx := context.Background()
 			store := memoryStore(t)
 			// A small cache, so that much is read again.
-			o := Options{CacheBytes: 20_000, Durability: hypercore.Soon}
+			o := Options{Cache: NewCache(20_000), Durability: hypercore.Soon}
 			kp := keyPairN(1)
 			reopen := func() *Tree {
 				log, err := hypercore.Open(store, hypercore.Options{KeyPair: &kp})

@@ -35,7 +35,7 @@ func (t *Tree) view(ctx context.Context) (view, error) {
 	if t.pin != nil {
 		v.log, v.version, v.fork = t.pin.log, t.version, t.pin.fork
 		if !v.cache.turn(v.fork) {
-			v.cache = t.pin.ownCache(v.fork, t.s.o.CacheBytes)
+			v.cache = t.pin.ownCache(v.fork, t.s.o.Cache)
 		}
 	} else {
 		if err := t.learn(ctx); err != nil {
@@ -52,11 +52,11 @@ func (t *Tree) view(ctx context.Context) (view, error) {
 }
 
 // ownCache is for a snapshot of a fork that is no more.
-func (p *pin) ownCache(fork uint64, size int) *cache {
+func (p *pin) ownCache(fork uint64, in *Cache) *cache {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.cache == nil {
-		p.cache = newCache(size)
+		p.cache = in.newLog()
 		p.cache.turn(fork)
 	}
 	return p.cache

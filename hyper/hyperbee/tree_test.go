@@ -13,7 +13,7 @@ import (
 )
 
 func TestGettingDoesNotAllocateForEachLevel(t *testing.T) {
-	tree := filled(t, 20_000, Options{CacheBytes: 64 << 20})
+	tree := filled(t, 20_000, Options{Cache: NewCache(64 << 20)})
 	ctx := context.Background()
 	keys := make([][]byte, 100)
 	for i := range keys {
@@ -33,7 +33,7 @@ func TestGettingDoesNotAllocateForEachLevel(t *testing.T) {
 }
 
 func TestTheCacheIsBoundedAndKeepsWhatIsUsed(t *testing.T) {
-	c := newCache(20_000)
+	c := NewCache(20_000).newLog()
 	c.turn(1)
 	one := func(seq uint64) *block {
 		b, err := decode(seq, rawBlock("key", make([]byte, 100), leaf(1)))
@@ -77,7 +77,7 @@ func TestTheCacheIsBoundedAndKeepsWhatIsUsed(t *testing.T) {
 
 // What a search needs of blocks with large values stays longer than the values.
 func TestTheCacheKeepsKeysAndNodesLongerThanValues(t *testing.T) {
-	c := newCache(100_000)
+	c := NewCache(100_000).newLog()
 	c.turn(1)
 	const n = 200
 	one := func(seq uint64) *block {
@@ -240,7 +240,7 @@ func TestOthersWhoAppendAreNoticed(t *testing.T) {
 
 func TestReadingGoesOnWhileSomebodyWrites(t *testing.T) {
 	ctx := context.Background()
-	tree := newTree(t, 1, Options{CacheBytes: 30_000})
+	tree := newTree(t, 1, Options{Cache: NewCache(30_000)})
 	const n, rounds = 200, 30
 	write := func(round int) error {
 		b, err := tree.Batch(ctx)
@@ -408,5 +408,50 @@ func TestEncryptedLogsAreTrees(t *testing.T) {
 	}
 	if again, err := Open(log, Options{}); err != nil || len(list(t, again, RangeOptions{})) != 1 {
 		t.Errorf("opened again: %v", err)
+	}
+}
+
+// Trees share one bound of memory, and leave nothing when they are closed.
+func TestTreesShareACache(t *testing.T) {
+	shared := NewCache(40_000)
+	trees := []*Tree{filled(t, 300, Options{Cache: shared}), filled(t, 300, Options{Cache: shared})}
+	whole := func() {
+		t.Helper()
+		sum, n := 0, 0
+		for _, tree := range trees {
+			n += len(tree.s.cache.blocks)
+			for _, b := range tree.s.cache.blocks {
+				sum += b.cost()
+			}
+		}
+		if shared.bytes > shared.max || sum != shared.bytes || n != len(shared.ring) {
+			t.Fatalf("%d bytes of %d in %d blocks; the trees have %d that cost %d", shared.bytes, shared.max, len(shared.ring), n, sum)
+		}
+	}
+	whole()
+	for i := range 300 { // each finds its own, whatever the other one has
+		for _, tree := range trees {
+			if e, err := tree.Get(t.Context(), benchKey(nil, i)); err != nil || string(e.Key) != string(benchKey(nil, i)) {
+				t.Fatal(e, err)
+			}
+		}
+	}
+	whole()
+	if shared.Forget(); len(shared.ring) != 0 || shared.bytes != 0 {
+		t.Error("it forgets nothing")
+	}
+	whole()
+	list(t, trees[0], RangeOptions{})
+	list(t, trees[1], RangeOptions{})
+	whole()
+	if len(trees[0].s.cache.blocks) == 0 || len(trees[1].s.cache.blocks) == 0 {
+		t.Error("one of the trees has nothing in the cache")
+	}
+	must(t, trees[0].Close())
+	if whole(); len(trees[0].s.cache.blocks) != 0 {
+		t.Error("a tree that was closed has blocks in the cache")
+	}
+	if _, err := trees[0].Get(t.Context(), benchKey(nil, 0)); !errors.Is(err, ErrClosed) {
+		t.Errorf("a tree that was closed is read: %v", err)
 	}
 }

@@ -91,8 +91,8 @@ type Options struct {
 	// Dedup has Create store only what it has not stored yet: contents are cut where
 	// they say themselves, and pieces that the file had before are not written again.
 	Dedup bool
-	// CacheBytes bounds the memory for decoded entries, see hyperbee.Options.
-	CacheBytes int
+	// Cache bounds the memory for decoded entries, see hyperbee.Options.
+	Cache *hyperbee.Cache
 }
 
 // A Drive is a file tree as it is, or as it was (Checkout).
@@ -158,8 +158,8 @@ func (s *shared) open() (*Drive, error) {
 		metadata.ContentFeed = key[:]
 	}
 	tree, err := hyperbee.Open(s.db, hyperbee.Options{
-		CacheBytes: s.o.CacheBytes,
-		Metadata:   metadata,
+		Cache:    s.o.Cache,
+		Metadata: metadata,
 		// What is written is synced once, when the writer has let others write.
 		Durability: hypercore.Soon,
 		Store:      s.store,

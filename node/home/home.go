@@ -23,6 +23,7 @@ import (
 	"github.com/cloudbevy/bevy/cloud/disk"
 	"github.com/cloudbevy/bevy/cloud/identity"
 	"github.com/cloudbevy/bevy/hyper/corestore"
+	"github.com/cloudbevy/bevy/hyper/hyperbee"
 	"github.com/cloudbevy/bevy/hyper/hyperdht"
 	"github.com/cloudbevy/bevy/hyper/noise"
 	"github.com/cloudbevy/bevy/hyper/storage"
@@ -53,6 +54,7 @@ type Home struct {
 	store   *corestore.Store
 	index   storage.Engine // of what is on the disk; can be made anew
 	watcher *disk.Watcher
+	cache   *hyperbee.Cache // of all trees
 
 	mu       sync.Mutex
 	session  *session
@@ -66,7 +68,7 @@ type Home struct {
 
 // New returns a home that is not part of a node yet.
 func New(o Options) *Home {
-	return &Home{options: o, backups: lately{running: map[string]bool{}}}
+	return &Home{options: o, cache: hyperbee.NewCache(treeCache), backups: lately{running: map[string]bool{}}}
 }
 
 // Wire hangs the home into a node: for node.Options.Wire.
@@ -80,6 +82,7 @@ func (h *Home) Wire(ctx context.Context, n *node.Node) (err error) {
 		return err
 	}
 	n.OnClose(h.store.Close)
+	n.OnRest(h.cache.Forget)
 	if err := h.sweepTries(); err != nil { // the store's lock says that nobody is at one
 		return err
 	}
@@ -114,8 +117,11 @@ const (
 	copiedFile  = "copied"
 )
 
-// storeCache bounds the memory for blocks and nodes of logs.
-const storeCache = 16 << 20
+// Bounds of memory, in bytes.
+const (
+	storeCache = 16 << 20 // for blocks and nodes of logs
+	treeCache  = 64 << 20 // for decoded blocks of trees, all together; none when nothing happens
+)
 
 // openStore opens the store of logs. One that is a copy of another is adopted,
 // once it is written down that this device has to begin new logs.
@@ -153,7 +159,7 @@ func openIndex(dir string) (storage.Engine, error) {
 func (h *Home) cloudOptions() cloud.Options {
 	_, err := os.Stat(filepath.Join(h.dir, copiedFile))
 	return cloud.Options{
-		Store: h.store, Vault: cloud.FileVault(filepath.Join(h.dir, secretsFile)),
+		Store: h.store, Cache: h.cache, Vault: cloud.FileVault(filepath.Join(h.dir, secretsFile)),
 		Device: h.deviceName(), Copied: err == nil,
 		Changed: h.changed, Log: h.node.Log, Clock: h.node.Clock(),
 	}

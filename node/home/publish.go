@@ -38,7 +38,7 @@ type publication struct {
 // publish begins to keep a drive the same as the folder. k.publishing is held.
 func (k *kept) publish(ctx context.Context, id string) error {
 	s := k.session
-	d, err := hyperdrive.Open(s.home.store.Namespace("bevy published"), hyperdrive.Options{Name: id, Dedup: true, CacheBytes: driveCache})
+	d, err := hyperdrive.Open(s.home.store.Namespace("bevy published"), hyperdrive.Options{Name: id, Dedup: true, Cache: s.home.cache})
 	if err != nil {
 		return fmt.Errorf("open the drive: %w", err)
 	}

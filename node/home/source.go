@@ -15,11 +15,8 @@ import (
 	"github.com/cloudbevy/bevy/node/bridge"
 )
 
-// Bounds of the bridge for browsers.
-const (
-	bridgeCache = 8 << 20 // bytes of answers that are kept
-	driveCache  = 2 << 20 // bytes of decoded entries, for each drive that is open
-)
+// bridgeCache bounds the bytes of answers that the bridge for browsers keeps.
+const bridgeCache = 8 << 20
 
 // doors opens the bridge for browsers, that of shared links, and the doors for other
 // programs.
@@ -75,7 +72,7 @@ func (s *session) folderSource(ctx context.Context, name, at string) (bridge.Sou
 // openDrive opens a drive for as long as somebody reads it, and looks for others
 // who have it.
 func (s *session) openDrive(_ context.Context, key hypercore.Key) (*hyperdrive.Drive, func() error, error) {
-	d, err := hyperdrive.Open(s.home.store, hyperdrive.Options{Key: &key, CacheBytes: driveCache})
+	d, err := hyperdrive.Open(s.home.store, hyperdrive.Options{Key: &key, Cache: s.home.cache})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -56,7 +56,7 @@ func (s *Store) Open(_ context.Context, name string, create bool) (Tree, error) 
 	if err != nil {
 		return nil, fmt.Errorf("open tree %s: %w", name, err)
 	}
-	bee, err := hyperbee.Open(log, hyperbee.Options{CacheBytes: 32 << 20})
+	bee, err := hyperbee.Open(log, hyperbee.Options{Cache: hyperbee.NewCache(32 << 20)})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open tree %s: %w", name, err), log.Close())
 	}

@@ -32,7 +32,7 @@ func (d *device) Open(ctx context.Context, name string, create bool) (Tree, erro
 		if err != nil {
 			return nil, err
 		}
-		bee, err := hyperbee.Open(log, hyperbee.Options{CacheBytes: 1 << 20})
+		bee, err := hyperbee.Open(log, hyperbee.Options{Cache: hyperbee.NewCache(1 << 20)})
 		if err != nil {
 			return nil, err
 		}

@@ -35,7 +35,7 @@ func newPair(t *testing.T) *pair {
 	for i := range 2 {
 		log, err := logs.Get(corestore.LogOptions{Name: fmt.Sprint("tree", i)})
 		must(t, err)
-		p.bees[i], err = hyperbee.Open(log, hyperbee.Options{CacheBytes: 1 << 20})
+		p.bees[i], err = hyperbee.Open(log, hyperbee.Options{Cache: hyperbee.NewCache(1 << 20)})
 		must(t, err)
 		p.contents[i], err = logs.Get(corestore.LogOptions{Name: fmt.Sprint("content", i)})
 		must(t, err)

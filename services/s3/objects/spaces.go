@@ -43,7 +43,7 @@ func NewLocal(logs *corestore.Store, c clock.Clock) (*Local, error) {
 	if l.log, err = logs.Get(corestore.LogOptions{Name: "s3/catalog"}); err != nil {
 		return nil, fmt.Errorf("open the buckets' catalog: %w", err)
 	}
-	if l.catalog, err = hyperbee.Open(l.log, hyperbee.Options{CacheBytes: 1 << 20}); err != nil {
+	if l.catalog, err = hyperbee.Open(l.log, hyperbee.Options{Cache: hyperbee.NewCache(1 << 20)}); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the buckets' catalog: %w", err), l.log.Close())
 	}
 	return l, nil
@@ -187,7 +187,7 @@ func (l *Local) space(number uint64) (s *Space, err error) {
 		}
 		closers = append([]func() error{logs[i].Close}, closers...)
 	}
-	bee, err := hyperbee.Open(logs[0], hyperbee.Options{CacheBytes: 16 << 20})
+	bee, err := hyperbee.Open(logs[0], hyperbee.Options{Cache: hyperbee.NewCache(16 << 20)})
 	if err != nil {
 		return nil, err
 	}
