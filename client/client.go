@@ -23,6 +23,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -148,6 +149,32 @@ func decode(r io.Reader, out any) error {
 		return fmt.Errorf("read the answer of the node: %w", err)
 	}
 	return nil
+}
+
+// Check checks what is here of a folder, a bucket, a table or the cloud itself, and
+// calls seen with how many more bytes were read.
+func (c *Client) Check(ctx context.Context, in CheckRequest, seen func(bytes int64)) (out Scrubbed, err error) {
+	answer, err := c.Stream(ctx, http.MethodPost, "/checks/"+url.PathEscape(in.Space)+"?repair="+strconv.FormatBool(in.Repair), nil, nil)
+	if err != nil {
+		return out, err
+	}
+	defer answer.Body.Close()
+	before := int64(0)
+	for lines := json.NewDecoder(answer.Body); ; {
+		var line CheckLine
+		switch err := lines.Decode(&line); {
+		case err != nil:
+			return out, fmt.Errorf("read the answer of the node: %w", err)
+		case line.Error != nil:
+			return out, line.Error
+		case line.Bytes > before:
+			seen(line.Bytes - before)
+			before = line.Bytes
+		}
+		if line.Found != nil {
+			return *line.Found, nil
+		}
+	}
 }
 
 // Stream asks the node for something that is no JSON, or that is sent as it is:

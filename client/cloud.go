@@ -211,17 +211,43 @@ type (
 		Tags []Tag `json:"tags"`
 	}
 
-	// ScrubRequest checks what is here of a folder.
-	ScrubRequest struct {
-		Folder string `path:"folder" json:"-"`
-		Repair bool   `json:"repair,omitempty" doc:"bring what is damaged from other machines"`
+	// Check is something that can be checked: it has logs.
+	Check struct {
+		Space string `json:"space"` // its id
+		// Kind is "folder", "bucket" (of an app), "table", "tables" (the list of an app's
+		// tables) or "cloud" (who is in it, and what there is).
+		Kind    string `json:"kind"`
+		Name    string `json:"name"` // app:name, of what is an app's
+		App     string `json:"app,omitempty"`
+		Removed bool   `json:"removed,omitempty"` // and still kept
+		Bytes   uint64 `json:"bytes"`             // to read, about
+	}
+
+	// Checks is all that can be checked.
+	Checks struct {
+		Checks []Check `json:"checks"`
+	}
+
+	// CheckRequest checks what is here of one of them: Client.Check.
+	CheckRequest struct {
+		Space  string `path:"space" json:"-"`
+		Repair bool   `query:"repair" doc:"bring what is damaged from other machines"`
+	}
+
+	// CheckLine is a line of the answer. The last one has what was found, or why that
+	// can't be said.
+	CheckLine struct {
+		Bytes int64     `json:"bytes,omitempty"` // that were read
+		Found *Scrubbed `json:"found,omitempty"`
+		Error *Error    `json:"error,omitempty"`
 	}
 
 	// Scrubbed says what a check found.
 	Scrubbed struct {
 		Logs     int      `json:"logs"`
-		Files    int      `json:"files"`
-		Missing  int64    `json:"missingBytes"`
+		Files    int      `json:"files"`           // of a folder or bucket
+		Items    int      `json:"items,omitempty"` // of a table
+		Missing  int64    `json:"missingBytes"`    // of files
 		Problems int      `json:"problems"`
 		Repaired int      `json:"repaired"`
 		Details  []string `json:"details"` // the first problems

@@ -217,7 +217,8 @@ type Machine struct {
 // Folder is a folder that is kept safe.
 type Folder struct {
 	ID      string    `json:"id"`
-	Name    string    `json:"name"`
+	Name    string    `json:"name"`           // app:name, of a bucket of an app
+	App     string    `json:"app,omitempty"`  // whose bucket it is
 	Path    string    `json:"path,omitempty"` // on this machine; "" if it is not kept here
 	Sparse  bool      `json:"sparse,omitempty"`
 	Files   uint64    `json:"files"`

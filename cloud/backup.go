@@ -16,6 +16,8 @@ import (
 type Log struct {
 	Key   hypercore.Key
 	Space string // its id
+	// Device is who writes it.
+	Device hypercore.Key
 	// Content says that it has contents of files, which other logs name.
 	Content bool
 	// Removed says that its space was.
@@ -38,11 +40,11 @@ func (c *Cloud) Logs(ctx context.Context) (list []Log, err error) {
 		for _, r := range records {
 			if !seen[r.Tree] {
 				seen[r.Tree] = true
-				list = append(list, Log{Key: r.Tree, Space: id, Removed: removed})
+				list = append(list, Log{Key: r.Tree, Space: id, Device: r.Device, Removed: removed})
 			}
 			if !seen[r.Content] {
 				seen[r.Content] = true
-				contents = append(contents, Log{Key: r.Content, Space: id, Content: true, Removed: removed})
+				contents = append(contents, Log{Key: r.Content, Space: id, Device: r.Device, Content: true, Removed: removed})
 			}
 		}
 	}

@@ -148,6 +148,14 @@ func (c *Cloud) Spaces(kind Kind) (list []SpaceInfo) {
 	return list
 }
 
+// SpaceInfo returns what a space is, also of one that was removed, by its id.
+func (c *Cloud) SpaceInfo(id string) (SpaceInfo, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	info, ok := c.infos[id]
+	return info, ok
+}
+
 // Space returns a space by its id. It is open as long as the cloud is.
 func (c *Cloud) Space(id string) (*Space, error) {
 	c.mu.Lock()

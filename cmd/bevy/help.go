@@ -201,6 +201,7 @@ Windows in %LOCALAPPDATA%\bevy. "bevy hyper" has its logs in "hyper" there.
   ./sea.jpg                  likewise, from where we are
   Photos@yesterday           as it was: behind the last @ comes a moment
   Photos/icon@2x.png@        a name with an @ in it: another one comes last
+  shop:photos/sea.jpg        in the bucket photos of the app shop
 
 A word that begins with the name of a folder of the cloud is that one; what
 begins with /, ./, ../ or ~ is on the disk; and other words are what they are on

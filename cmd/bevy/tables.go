@@ -161,15 +161,23 @@ func (t *tables) cannot(err error, name, what string, args ...any) error {
 	}
 	switch f.code {
 	case codeNotFound:
-		f.what, f.cause, f.try = fmt.Sprintf("there is no table %q", name), "none has that name", "bevy table ls"
+		f.what, f.cause, f.try = fmt.Sprintf("there is no table %q", name), "none has that name", "bevy table ls"+t.ofApp()
 		if t.of != "" {
-			f.cause, f.try = fmt.Sprintf("the app %q has none of that name", t.of), "bevy table ls --app "+shellWord(t.of)
+			f.cause = fmt.Sprintf("the app %q has none of that name", t.of)
 		}
 	case codeUsage, codeConflict:
 		f.what = fmt.Sprintf(what, args...)
 		f.try = "bevy table --help"
 	}
 	return f
+}
+
+// ofApp is what a command about the tables has to say of the app.
+func (t *tables) ofApp() string {
+	if t.of == "" {
+		return ""
+	}
+	return " --app " + shellWord(t.of)
 }
 
 // completeTable offers tables as the first word.
@@ -426,7 +434,7 @@ func (t *tables) ls(ctx context.Context) error {
 		return nil
 	}
 	if len(list) == 0 {
-		t.say("no tables\nnext:  eval $(bevy env); aws dynamodb create-table ...")
+		t.say("no tables\nnext:  eval $(bevy env%s); aws dynamodb create-table ...", t.ofApp())
 		return nil
 	}
 	return written(tableOfTables(list).write(t.stdout))

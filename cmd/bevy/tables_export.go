@@ -294,7 +294,7 @@ func (t *tables) restoreInPlace(ctx context.Context, name string, at time.Time, 
 	text := fmt.Sprintf("of %s, %s would be put back as at %s, and %s removed that came later", name, plural(uint64(plan.puts), "item"),
 		at.Local().Format("2006-01-02 15:04:05"), plural(uint64(plan.deletes), "item"))
 	sure.why = "it changes items"
-	if ok, err := t.confirm(sure, "bevy table restore "+shellWord(name)+"@... --in-place", text); !ok {
+	if ok, err := t.confirm(sure, "bevy table restore "+shellWord(name)+"@... --in-place"+t.ofApp(), text); !ok {
 		return err
 	}
 	before := t.clock.Now().UTC().Format("2006-01-02T15:04:05.000Z07:00")
@@ -308,6 +308,6 @@ func (t *tables) restoreInPlace(ctx context.Context, name string, at time.Time, 
 	if t.json {
 		return written(t.printJSON(putItems{name, b.puts, b.deletes}))
 	}
-	t.say("put back %s and removed %s\nundo:  bevy table restore %s@%s --in-place", plural(uint64(b.puts), "item"), plural(uint64(b.deletes), "item"), shellWord(name), before)
+	t.say("put back %s and removed %s\nundo:  bevy table restore %s@%s --in-place%s", plural(uint64(b.puts), "item"), plural(uint64(b.deletes), "item"), shellWord(name), before, t.ofApp())
 	return nil
 }

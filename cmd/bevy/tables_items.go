@@ -44,7 +44,7 @@ func (t *tables) get(ctx context.Context, name string, words []string) error {
 	}
 	if out.Item == nil {
 		return &failure{code: codeNotFound, what: fmt.Sprintf("there is no item %s in %s", strings.Join(words, " "), name), cause: "no item has that key",
-			try: "bevy table query " + shellWord(name)}
+			try: "bevy table query " + shellWord(name) + t.ofApp()}
 	}
 	return written(t.printLine(string(t.line(out.Item, keys(d.KeySchema)))))
 }
@@ -105,7 +105,7 @@ func (t *tables) put(ctx context.Context, name string, items []string, absent bo
 	if t.json {
 		return written(t.printJSON(putItems{Table: name, Items: b.puts}))
 	}
-	t.say("put %s into %s\nundo:  bevy table restore %s --in-place", plural(uint64(b.puts), "item"), name, shellWord(name+"@"+before.Format(time.RFC3339Nano)))
+	t.say("put %s into %s\nundo:  bevy table restore %s --in-place%s", plural(uint64(b.puts), "item"), name, shellWord(name+"@"+before.Format(time.RFC3339Nano)), t.ofApp())
 	return nil
 }
 

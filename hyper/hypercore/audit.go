@@ -58,7 +58,10 @@ var errWrongHash = fmt.Errorf("wrong hash: %w", storage.ErrCorrupt)
 // Audit reads everything that is stored of the log and proves it against the
 // signed head: the signature, every tree node, every block. It yields what is
 // bad, and an error if it could not go on. Writing goes on meanwhile.
-func (l *Log) Audit(ctx context.Context) iter.Seq2[Problem, error] {
+func (l *Log) Audit(ctx context.Context) iter.Seq2[Problem, error] { return l.AuditSeen(ctx, nil) }
+
+// AuditSeen is Audit, and calls seen with the bytes of each block that is read.
+func (l *Log) AuditSeen(ctx context.Context, seen func(bytes int)) iter.Seq2[Problem, error] {
 	return func(yield func(Problem, error) bool) {
 		s := l
 		if l.snap == nil {
@@ -70,7 +73,7 @@ func (l *Log) Audit(ctx context.Context) iter.Seq2[Problem, error] {
 			}
 			defer s.Close()
 		}
-		a := auditor{ctx: ctx, l: s, yield: yield}
+		a := auditor{ctx: ctx, l: s, yield: yield, seen: seen}
 		if err := a.run(); err != nil && !errors.Is(err, errStop) {
 			yield(Problem{}, fmt.Errorf("audit log %s: %w", l.c.key, err))
 		}
@@ -83,6 +86,7 @@ type auditor struct {
 	ctx   context.Context
 	l     *Log
 	yield func(Problem, error) bool
+	seen  func(bytes int) // may be nil
 }
 
 func (a *auditor) report(p Problem) error {
@@ -181,6 +185,9 @@ func (a *auditor) block(n merkle.Node) error {
 		return nil
 	}
 	data, err := a.l.reader().Block(index)
+	if a.seen != nil {
+		a.seen(len(data))
+	}
 	if errors.Is(err, ErrNotFound) {
 		err = fmt.Errorf("it is missing: %w", storage.ErrCorrupt)
 	}

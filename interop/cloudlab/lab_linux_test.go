@@ -350,6 +350,17 @@ func (m *machine) call(method, path string, in, out any) error {
 	return m.client.Do(ctx, method, "/folders/Things"+path, in, out)
 }
 
+// check checks what the machine has of the folder.
+func (m *machine) check() (found client.Scrubbed, err error) {
+	var f client.Folder
+	if err := m.call("GET", "", nil, &f); err != nil {
+		return found, err
+	}
+	ctx, cancel := context.WithTimeout(m.l.t.Context(), time.Minute)
+	defer cancel()
+	return m.client.Check(ctx, client.CheckRequest{Space: f.ID}, func(int64) {})
+}
+
 // put writes a file by the API. It is acknowledged when there is no error.
 func (m *machine) put(path string, data []byte) error {
 	if m.client == nil {

@@ -241,8 +241,8 @@ func (l *lab) sound(all []*machine) {
 	l.t.Helper()
 	for _, m := range all {
 		l.await(m.name+" has everything, undamaged", 30*time.Second, func() string {
-			var got client.Scrubbed
-			if err := m.call("POST", "/scrubs", struct{}{}, &got); err != nil {
+			got, err := m.check()
+			if err != nil {
 				return err.Error()
 			}
 			if got.Problems > 0 || got.Missing > 0 {

@@ -341,7 +341,8 @@ func (k *kept) close() (err error) {
 	return errors.Join(err, k.folder.Close())
 }
 
-// findFolder finds a folder by its name or id, or by where it is on this disk.
+// findFolder finds a folder by its name or id, or by where it is on this disk, and the
+// bucket of an app by app:name.
 func (s *session) findFolder(word string) (*kept, error) {
 	if filepath.IsAbs(word) {
 		for _, info := range s.cloud.Spaces(cloud.Folder) {
@@ -350,11 +351,25 @@ func (s *session) findFolder(word string) (*kept, error) {
 			}
 		}
 	}
-	info, err := s.cloud.Find(cloud.Folder, "", word)
+	info, err := s.findCalled(word)
 	if err != nil {
 		return nil, &client.Error{Code: client.CodeNotFound, Message: fmt.Sprintf("there is no folder %q", word), Cause: "none of the cloud has that name", Try: "bevy folder ls"}
 	}
 	return s.folderOf(info.ID)
+}
+
+// findCalled finds what a folder or bucket is by how it is called, or by its id.
+func (s *session) findCalled(word string) (cloud.SpaceInfo, error) {
+	own, err := s.cloud.Find(cloud.Folder, "", word)
+	if err == nil {
+		return own, nil
+	}
+	for _, info := range s.cloud.Spaces(cloud.Folder) { // an app's name may have a colon, too
+		if info.App != "" && (called(info) == word || info.ID == word) {
+			return info, nil
+		}
+	}
+	return own, err
 }
 
 // addFolder has a folder on the disk kept the same as one of the cloud, which is
@@ -367,7 +382,7 @@ func (s *session) addFolder(ctx context.Context, path, name string, sparse bool)
 	st, err := os.Stat(path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		if _, ferr := s.cloud.Find(cloud.Folder, "", named(path, name)); ferr != nil {
+		if _, ferr := s.findCalled(named(path, name)); ferr != nil {
 			return nil, &client.Error{Code: client.CodeNotFound, Message: fmt.Sprintf("there is no folder %s", path), Cause: "it is not on this disk, and the cloud has none of that name", Try: "mkdir " + path}
 		}
 		err = os.MkdirAll(path, 0o755)
@@ -387,7 +402,7 @@ func (s *session) addFolder(ctx context.Context, path, name string, sparse bool)
 	if err := s.overlaps(path, name); err != nil {
 		return nil, err
 	}
-	info, err := s.cloud.Find(cloud.Folder, "", name)
+	info, err := s.findCalled(name)
 	if err != nil {
 		space, err := s.cloud.Make(ctx, cloud.SpaceInfo{Kind: cloud.Folder, Name: name, Options: s.madeNow()})
 		if err != nil {
@@ -440,11 +455,11 @@ func (s *session) overlaps(path, name string) error {
 	}
 	for _, info := range s.cloud.Spaces(cloud.Folder) {
 		have := s.cloud.Keep(s.cloud.Self(), info.ID).Path
-		if have == "" || have == path && info.Name == name && info.App == "" {
+		if have == "" || have == path && called(info) == name {
 			continue
 		}
 		if within(have, path) || within(path, have) {
-			return &client.Error{Code: client.CodeConflict, Message: fmt.Sprintf("%s can't be kept", path), Cause: fmt.Sprintf("%q is kept at %s already", info.Name, have), Try: "another folder"}
+			return &client.Error{Code: client.CodeConflict, Message: fmt.Sprintf("%s can't be kept", path), Cause: fmt.Sprintf("%q is kept at %s already", called(info), have), Try: "another folder"}
 		}
 	}
 	return nil

@@ -51,7 +51,6 @@ func (h *Home) routes() {
 		onFolder(h, "GET", "/folders/{folder}/tags", "List moments that have names", h.tags),
 		onFolder(h, "POST", "/folders/{folder}/tags", "Name a moment", h.tag),
 		onFolder(h, "DELETE", "/folders/{folder}/tags/{name}", "Take a name away", h.untag),
-		onFolder(h, "POST", "/folders/{folder}/scrubs", "Check what is here of a folder", h.scrub),
 		onFolder(h, "POST", "/folders/{folder}/clears", "Free contents that are past what is kept", h.clear),
 		onFolder(h, "POST", "/folders/{folder}/publication", "Have everybody read a folder who has its key", h.publishFolder),
 		onFolder(h, "GET", "/folders/{folder}/publication", "Say where a folder can be read by everybody", h.getPublished),
@@ -67,6 +66,7 @@ func (h *Home) routes() {
 		node.Call("DELETE", "/keys/words", "Keep the owner's words on this machine no longer", h.forgetWords),
 	)
 	h.appRoutes()
+	h.checkRoutes()
 }
 
 func unbounded(r node.Route) node.Route {
@@ -511,16 +511,6 @@ func (h *Home) untag(ctx context.Context, _ *session, k *kept, in client.TagName
 
 // maxDetails bounds how many problems are told one by one.
 const maxDetails = 100
-
-func (h *Home) scrub(ctx context.Context, _ *session, k *kept, in client.ScrubRequest) (out client.Scrubbed, err error) {
-	got, err := k.folder.Scrub(ctx, folder.ScrubOptions{Repair: in.Repair, Logs: k.trees(), Report: func(p folder.Problem) {
-		if len(out.Details) < maxDetails {
-			out.Details = append(out.Details, fmt.Sprint(p))
-		}
-	}})
-	out.Logs, out.Files, out.Missing, out.Problems, out.Repaired = got.Logs, got.Files, got.Missing, got.Problems, got.Repaired
-	return out, err
-}
 
 func (h *Home) clear(ctx context.Context, s *session, k *kept, in client.ClearRequest) (out client.Cleared, err error) {
 	var r folder.Retention

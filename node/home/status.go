@@ -227,9 +227,6 @@ func (s *session) copies(k *kept) (n int) {
 func (s *session) listFolders() []client.Folder {
 	list := []client.Folder{}
 	for _, info := range s.cloud.Spaces(cloud.Folder) {
-		if info.App != "" {
-			continue
-		}
 		if k, err := s.folderOf(info.ID); err == nil {
 			list = append(list, s.describeFolder(k))
 		}
@@ -242,7 +239,7 @@ func (s *session) describeFolder(k *kept) (f client.Folder) {
 	info := k.space.Info()
 	k.mu.Lock()
 	f = client.Folder{
-		ID: info.ID, Name: info.Name, Path: k.keep.Path, Sparse: k.keep.Sparse,
+		ID: info.ID, Name: called(info), App: info.App, Path: k.keep.Path, Sparse: k.keep.Sparse,
 		Files: uint64(k.stats.Files), Bytes: uint64(k.stats.Bytes), Missing: uint64(k.stats.Missing), Changed: k.changed,
 	}
 	keeper := k.keeper

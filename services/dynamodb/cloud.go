@@ -2,6 +2,7 @@ package dynamodb
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -100,3 +101,34 @@ type cloudView struct {
 }
 
 func (v cloudView) Close() error { return v.tree.Close() }
+
+// TableTrees returns the names of the tables of a catalog by those of their trees.
+func TableTrees(ctx context.Context, catalog *tree.Tree) (map[string]string, error) {
+	trees := map[string]string{}
+	for e, err := range catalog.Range(ctx, hyperbee.RangeOptions{Gte: []byte{catTable}, Lt: []byte{catTable + 1}}) {
+		if err != nil {
+			return nil, fmt.Errorf("list the tables: %w", err)
+		}
+		var l listing
+		if err := json.Unmarshal(e.Value, &l); err != nil {
+			return nil, fmt.Errorf("list the tables: %w", err)
+		}
+		trees["table-"+l.ID] = string(e.Key[1:])
+	}
+	return trees, nil
+}
+
+// CheckItems reads all items of a table, counts them, and reports those that make no
+// sense.
+func CheckItems(ctx context.Context, table *tree.Tree, report func(error)) (items int, err error) {
+	for e, err := range table.Range(ctx, hyperbee.RangeOptions{Gte: []byte{keyItem}, Lt: []byte{keyItem + 1}}) {
+		if err != nil {
+			return items, fmt.Errorf("check the items: %w", err)
+		}
+		items++
+		if _, err := stored(e.Value).item(); err != nil {
+			report(fmt.Errorf("item %x, written at %s: %w", e.Key, e.Time.UTC().Format(time.RFC3339), err))
+		}
+	}
+	return items, nil
+}
