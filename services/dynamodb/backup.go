@@ -370,7 +370,7 @@ func (d *Door) restore(ctx context.Context, r *request, tree Tree, at time.Time,
 	s := was.with(func(s *schema) {
 		s.Name, s.ID, s.Created, s.Restored = r.str("TargetTableName"), newID(), millis(d.o.Clock.Now()), from
 		s.Past = nil
-		s.TTL, s.Stream, s.Tags, s.Recovery, s.Protected, s.Dropped = "", nil, nil, 0, false, nil
+		s.TTL, s.Turning, s.Stream, s.Tags, s.Recovery, s.Protected, s.Dropped = "", nil, nil, nil, 0, false, nil
 		s.Local, s.Global = local, global
 		for i, x := range s.Global {
 			whole := *x
@@ -420,26 +420,18 @@ func keptIndexes(have []*index, asked *item.Node) ([]*index, error) {
 
 // copyFrom puts the items of another tree.
 func (t *table) copyFrom(ctx context.Context, from Reader) error {
-	o := hyperbee.RangeOptions{Gte: []byte{keyItem}, Lt: []byte{keyItem + 1}, Limit: fillAtOnce}
-	for n := fillAtOnce; n == fillAtOnce; {
-		if err := t.write(ctx, func(x *tx) error {
-			n = 0
-			for e, err := range from.Range(ctx, o) {
-				if err != nil {
-					return err
-				}
-				n++
-				o.Gt, o.Gte = e.Key, nil
+	o := hyperbee.RangeOptions{Gte: []byte{keyItem}, Lt: []byte{keyItem + 1}}
+	for last := false; !last; {
+		if err := t.write(ctx, func(x *tx) (err error) {
+			last, err = portion(ctx, from, &o, func(e Entry) error {
 				i, err := stored(e.Value).item()
 				if err == nil {
 					err = x.apply(change{key: e.Key, now: i})
 				}
-				if err != nil {
-					x.err = errors.Join(x.err, err)
-					return err
-				}
-			}
-			return nil
+				x.err = errors.Join(x.err, err)
+				return err
+			})
+			return err
 		}); err != nil {
 			return err
 		}

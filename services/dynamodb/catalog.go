@@ -225,7 +225,7 @@ func (d *Door) refresh(ctx context.Context, name string, t *table) (same bool, e
 	}
 	t.now.Store(s)
 	t.seen.Store(n)
-	if len(s.Dropped) > 0 || len(s.filling()) > 0 {
+	if s.unfinished() {
 		d.fill(name, t.id)
 	}
 	return true, nil
@@ -248,7 +248,7 @@ func (d *Door) admit(name string, t *table) {
 	d.mu.Lock()
 	d.tables[name] = t
 	d.mu.Unlock()
-	if s := t.now.Load(); len(s.Dropped) > 0 || len(s.filling()) > 0 {
+	if t.now.Load().unfinished() {
 		d.fill(name, t.id)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/cloudbevy/bevy/hyper/hyperbee"
+	"github.com/cloudbevy/bevy/services/dynamodb/item"
 )
 
 // filling are the indexes that have not all items yet.
@@ -18,11 +19,58 @@ func (s *schema) filling() (out []*index) {
 	return out
 }
 
-// fillAtOnce is how many items are looked at for one append.
-const fillAtOnce = 500
+// fillAtOnce bounds how many entries are looked at for one append, and fillBytes
+// how many bytes of them.
+const (
+	fillAtOnce = 500
+	fillBytes  = 4 << 20
+)
 
-// fill begins to fill new indexes of a table, and to empty old ones. What it
-// leaves undone is done when the table is opened next.
+// portion calls f for the entries of a range as far as they are for one append, and
+// reports whether these were the last. o goes on behind them. f must not change
+// what is read.
+func portion(ctx context.Context, from Reader, o *hyperbee.RangeOptions, f func(Entry) error) (last bool, err error) {
+	n, bytes := 0, 0
+	for e, err := range from.Range(ctx, *o) {
+		if err != nil {
+			return false, err
+		}
+		if err := f(e); err != nil {
+			return false, err
+		}
+		o.Gt, o.Gte = e.Key, nil
+		n++
+		if bytes += len(e.Key) + len(e.Value); n == fillAtOnce || bytes >= fillBytes {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// portion is portion of the batch itself. What f wants to change it returns, to be
+// done behind the reading.
+func (x *tx) portion(o *hyperbee.RangeOptions, f func(Entry) (later func(), err error)) (last bool, err error) {
+	var changes []func()
+	last, err = portion(x.ctx, x.batch, o, func(e Entry) error {
+		later, err := f(e)
+		if later != nil {
+			changes = append(changes, later)
+		}
+		return err
+	})
+	if err != nil {
+		x.err = err
+		return false, err
+	}
+	for _, change := range changes {
+		change()
+	}
+	return last, nil
+}
+
+// fill begins to fill new indexes of a table, to empty old ones, and to note or
+// forget when its items expire. What it leaves undone is done when the table is
+// opened next.
 func (d *Door) fill(name, id string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -48,7 +96,7 @@ func (d *Door) filled(name, id string, ok bool) (again bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if t := d.tables[name]; ok && t != nil && t.id == id && !d.closed {
-		if s := t.now.Load(); len(s.Dropped) > 0 || len(s.filling()) > 0 {
+		if t.now.Load().unfinished() {
 			return true
 		}
 	}
@@ -72,6 +120,11 @@ func (d *Door) fillAll(ctx context.Context, name string) error {
 			return err
 		}
 	}
+	for so := new(midway); t.now.Load().Turning != nil; {
+		if err := t.write(ctx, func(x *tx) error { return x.turn(so) }); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -79,70 +132,88 @@ func (d *Door) fillAll(ctx context.Context, name string) error {
 func (t *table) empty(ctx context.Context, number uint32) error {
 	prefix := (&index{Number: number}).prefix()
 	return t.write(ctx, func(x *tx) error {
-		var keys [][]byte
-		for e, err := range x.batch.Range(x.ctx, hyperbee.RangeOptions{Gte: prefix, Lt: after(prefix), Limit: fillAtOnce}) {
-			if err != nil {
-				x.err = err
-				return err
-			}
-			keys = append(keys, e.Key)
-		}
-		for _, key := range keys {
-			x.delete(key)
-		}
-		if len(keys) < fillAtOnce {
+		last, err := x.portion(&hyperbee.RangeOptions{Gte: prefix, Lt: after(prefix)}, func(e Entry) (func(), error) {
+			return func() { x.delete(e.Key) }, nil
+		})
+		if last {
 			x.setSchema(x.s.with(func(s *schema) {
 				s.Dropped = slices.DeleteFunc(s.Dropped, func(n uint32) bool { return n == number })
 			}))
 		}
-		return nil
+		return err
 	})
 }
 
 // fill puts all items into an index that is new. Items that are written meanwhile
 // go into it by themselves.
 func (t *table) fill(ctx context.Context, number uint32) error {
-	from := hyperbee.RangeOptions{Gte: []byte{keyItem}, Lt: []byte{keyItem + 1}, Limit: fillAtOnce}
+	from := hyperbee.RangeOptions{Gte: []byte{keyItem}, Lt: []byte{keyItem + 1}}
 	for done := false; !done; {
-		if err := t.write(ctx, func(x *tx) error {
+		if err := t.write(ctx, func(x *tx) (err error) {
 			i := slices.IndexFunc(x.s.Global, func(g *index) bool { return g.Number == number })
 			if i < 0 {
 				done = true // it was deleted meanwhile
 				return nil
 			}
 			idx := x.s.Global[i]
-			n := 0
-			var entries []Entry
-			for e, err := range x.batch.Range(x.ctx, from) {
-				if err != nil {
-					x.err = err
-					return err
-				}
-				n++
-				from.Gt, from.Gte = e.Key, nil
-				entries = append(entries, e)
-			}
-			for _, e := range entries {
+			if done, err = x.portion(&from, func(e Entry) (func(), error) {
 				it, err := stored(e.Value).item()
-				if err != nil {
-					x.err = err
-					return err
+				if err != nil || !idx.hasKey(x.s, it) {
+					return nil, err
 				}
-				if idx.hasKey(x.s, it) {
-					x.put(idx.key(x.s, it, e.Key), []byte{})
-				}
-			}
-			if done = n < fillAtOnce; done {
+				key := idx.key(x.s, it, e.Key)
+				return func() { x.put(key, []byte{}) }, nil
+			}); done {
 				x.setSchema(x.s.with(func(s *schema) {
 					full := *idx
 					full.Filling = false
 					s.Global[i] = &full
 				}))
 			}
-			return nil
+			return err
 		}); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// midway is how far expiry was turned on or off.
+type midway struct {
+	what turning
+	next hyperbee.RangeOptions
+}
+
+// turn goes on turning expiry on or off: it notes when some items expire, or forgets
+// it. Items that are written meanwhile are noted by themselves, and what is still
+// noted while it is being turned off does no harm.
+func (x *tx) turn(so *midway) error {
+	if x.s.Turning == nil {
+		*so = midway{}
+		return nil // another one has done the rest
+	}
+	attribute := x.s.TTL
+	if so.what != *x.s.Turning {
+		kind := byte(keyItem)
+		if attribute == "" {
+			kind = keyExpiry
+		}
+		*so = midway{*x.s.Turning, hyperbee.RangeOptions{Gte: []byte{kind}, Lt: []byte{kind + 1}}}
+	}
+	last, err := x.portion(&so.next, func(e Entry) (func(), error) {
+		if attribute == "" {
+			return func() { x.delete(e.Key) }, nil
+		}
+		i, err := stored(e.Value).item()
+		if _, has := expiresAt(i, attribute); err != nil || !has {
+			return nil, err
+		}
+		part := item.Item{attribute: i[attribute]}
+		return func() { x.reexpire(e.Key, nil, part) }, nil
+	})
+	if last {
+		*so = midway{}
+		x.setSchema(x.s.with(func(s *schema) { s.Turning = nil }))
+	}
+	return err
 }

@@ -263,12 +263,20 @@ func (d *Door) describeTTL(ctx context.Context, r *request) ([]byte, error) {
 	}
 	defer d.release(t)
 	var in, o object
-	if name := t.now.Load().TTL; name != "" {
-		in.str("AttributeName", name)
-		in.str("TimeToLiveStatus", "ENABLED")
-	} else {
-		in.str("TimeToLiveStatus", "DISABLED")
+	s := t.now.Load()
+	name, status := s.TTL, "DISABLED"
+	switch {
+	case s.TTL != "" && s.Turning != nil:
+		status = "ENABLING"
+	case s.TTL != "":
+		status = "ENABLED"
+	case s.Turning != nil:
+		name, status = s.Turning.Attribute, "DISABLING"
 	}
+	if name != "" {
+		in.str("AttributeName", name)
+	}
+	in.str("TimeToLiveStatus", status)
 	o.raw("TimeToLiveDescription", in.end())
 	return o.end(), nil
 }
@@ -296,10 +304,21 @@ func (d *Door) updateTTL(ctx context.Context, r *request) ([]byte, error) {
 			return invalid("TimeToLive is already disabled")
 		case !on && x.s.TTL != attribute:
 			return invalid("TimeToLive is active on a different AttributeName: current AttributeName is " + x.s.TTL)
+		case x.s.Turning != nil:
+			return invalid("Time to live has been modified multiple times within a fixed interval")
 		}
-		return x.setTTL(attribute, on)
+		x.setSchema(x.s.with(func(s *schema) {
+			s.Turning = &turning{attribute, millis(d.o.Clock.Now())}
+			if s.TTL = ""; on {
+				s.TTL = attribute
+			}
+		}))
+		return x.turn(new(midway)) // of a small table that is all
 	}); err != nil {
 		return nil, err
+	}
+	if t.now.Load().unfinished() {
+		d.fill(name, t.id)
 	}
 	var in, o object
 	in.str("AttributeName", attribute)
@@ -318,50 +337,6 @@ func (d *Door) listExpiry(ctx context.Context, name, id string) error {
 	d.catalog.mu.Lock()
 	defer d.catalog.mu.Unlock()
 	return d.catalog.change(ctx, [][]byte{tableKey(name)}, []any{listing{schemaVersion, id, true}})
-}
-
-// setTTL turns expiry on, with the times of all items, or off.
-func (x *tx) setTTL(attribute string, on bool) error {
-	if on {
-		x.setSchema(x.s.with(func(s *schema) { s.TTL = attribute }))
-		return x.each(keyItem, func(e Entry) error {
-			i, err := stored(e.Value).item()
-			if _, has := expiresAt(i, attribute); err != nil || !has {
-				return err
-			}
-			key, part := e.Key, item.Item{attribute: i[attribute]}
-			x.later = append(x.later, func() { x.reexpire(key, nil, part) })
-			return nil
-		})
-	}
-	if err := x.each(keyExpiry, func(e Entry) error {
-		x.later = append(x.later, func() { x.delete(e.Key) })
-		return nil
-	}); err != nil {
-		return err
-	}
-	x.setSchema(x.s.with(func(s *schema) { s.TTL = "" }))
-	return nil
-}
-
-// each calls f for the entries of a kind. What it wants to change has to wait in
-// later until the end, as a batch can't be changed while it is read.
-func (x *tx) each(kind byte, f func(Entry) error) error {
-	x.later = nil
-	for e, err := range x.batch.Range(x.ctx, hyperbee.RangeOptions{Gte: []byte{kind}, Lt: []byte{kind + 1}}) {
-		if err == nil {
-			err = f(e)
-		}
-		if err != nil {
-			x.err = err
-			return err
-		}
-	}
-	for _, change := range x.later {
-		change()
-	}
-	x.later = nil
-	return nil
 }
 
 func (d *Door) describeLimits(context.Context, *request) ([]byte, error) {

@@ -35,7 +35,9 @@ type schema struct {
 	Class      string            `json:"class,omitempty"`
 	Tags       map[string]string `json:"tags,omitempty"`
 	TTL        string            `json:"ttl,omitempty"` // the attribute; none is off
-	Stream     *streamInfo       `json:"stream,omitempty"`
+	// Turning is there while TTL is being turned on or off.
+	Turning *turning    `json:"turning,omitempty"`
+	Stream  *streamInfo `json:"stream,omitempty"`
 	// Past are the streams before it, the oldest first, for as long as records are kept.
 	Past     []streamInfo  `json:"past,omitempty"`
 	Recovery int64         `json:"recovery,omitempty"` // since when there is point-in-time recovery
@@ -118,6 +120,12 @@ func (s *schema) stream(label string) (i *streamInfo, until int64) {
 	return nil, 0
 }
 
+// turning is that times of items are still to be noted, or to be forgotten.
+type turning struct {
+	Attribute string `json:"attribute"`
+	Since     int64  `json:"since"`
+}
+
 type restoredFrom struct {
 	Backup string `json:"backup,omitempty"`
 	Table  string `json:"table,omitempty"`
@@ -148,6 +156,11 @@ func readSchema(ctx context.Context, r Reader) (*schema, error) {
 		x.local = true
 	}
 	return s, nil
+}
+
+// unfinished reports whether something is left to do that takes many appends: fill.
+func (s *schema) unfinished() bool {
+	return len(s.Dropped) > 0 || len(s.filling()) > 0 || s.Turning != nil
 }
 
 // with returns a copy that f has changed. Indexes are to be replaced, not changed.

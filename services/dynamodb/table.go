@@ -227,7 +227,6 @@ type tx struct {
 	state state
 	size  int   // bytes that were written
 	err   error // of the batch: nothing of it will be written
-	later []func()
 }
 
 // begin begins a batch. The caller has the writer's place.
