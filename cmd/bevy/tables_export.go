@@ -256,35 +256,27 @@ func (t *tables) restoreInPlace(ctx context.Context, name string, at time.Time, 
 		return err
 	}
 	changes := func(b *batch, dry bool) error {
-		then := map[string]bool{}
-		if err := t.each(ctx, &was, everything(&was), func(item tableItem) (bool, error) {
-			key := b.keyOf(item)
-			then[itemText(key)] = true
-			var now struct{ Item tableItem }
-			if err := t.ask(ctx, "GetItem", map[string]any{"TableName": name, "Key": key, "ConsistentRead": true}, &now); err != nil {
-				return false, t.cannot(err, name, "cannot read %s", name)
-			}
-			if itemText(now.Item) == itemText(item) {
-				return true, nil
-			}
-			if dry {
+		if err := t.against(ctx, &was, name, func(item, now tableItem) error {
+			switch {
+			case now != nil && itemText(now) == itemText(item):
+				return nil
+			case dry:
 				b.puts++
-				return true, nil
+				return nil
 			}
-			return true, b.put(ctx, item)
+			return b.put(ctx, item)
 		}); err != nil {
 			return err
 		}
-		return t.each(ctx, &d, everything(&d), func(item tableItem) (bool, error) {
-			key := b.keyOf(item)
-			if then[itemText(key)] {
-				return true, nil
-			}
-			if dry {
+		return t.against(ctx, &d, temp, func(item, then tableItem) error {
+			switch {
+			case then != nil:
+				return nil
+			case dry:
 				b.deletes++
-				return true, nil
+				return nil
 			}
-			return true, b.remove(ctx, key)
+			return b.remove(ctx, b.keyOf(item))
 		})
 	}
 	plan := &batch{tables: t, table: name, keys: keys(d.KeySchema)}
@@ -310,4 +302,33 @@ func (t *tables) restoreInPlace(ctx context.Context, name string, at time.Time, 
 	}
 	t.say("put back %s and removed %s\nundo:  bevy table restore %s@%s --in-place%s", plural(uint64(b.puts), "item"), plural(uint64(b.deletes), "item"), shellWord(name), before, t.ofApp())
 	return nil
+}
+
+// against calls f with each item of a table, and with what another one has of its key,
+// which is nil if there is none.
+func (t *tables) against(ctx context.Context, d *description, other string, f func(item, there tableItem) error) error {
+	b := &batch{tables: t, table: other, keys: keys(d.KeySchema)}
+	var some []tableItem
+	look := func() error {
+		there, err := b.get(ctx, some)
+		if err != nil {
+			return err
+		}
+		for _, item := range some {
+			if err := f(item, there[itemText(b.keyOf(item))]); err != nil {
+				return err
+			}
+		}
+		some = some[:0]
+		return nil
+	}
+	if err := t.each(ctx, d, everything(d), func(item tableItem) (_ bool, err error) {
+		if some = append(some, item); len(some) == maxBatch {
+			err = look()
+		}
+		return true, err
+	}); err != nil {
+		return err
+	}
+	return look()
 }

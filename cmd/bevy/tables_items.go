@@ -174,6 +174,33 @@ func (b *batch) add(ctx context.Context, key tableItem, change any) error {
 	return nil
 }
 
+// get returns the items that have the keys of others, by these keys.
+func (b *batch) get(ctx context.Context, like []tableItem) (map[string]tableItem, error) {
+	type asked struct {
+		Keys           []tableItem
+		ConsistentRead bool
+	}
+	found := map[string]tableItem{}
+	want := asked{ConsistentRead: true}
+	for _, item := range like {
+		want.Keys = append(want.Keys, b.keyOf(item))
+	}
+	for len(want.Keys) > 0 {
+		var out struct {
+			Responses       map[string][]tableItem
+			UnprocessedKeys map[string]asked
+		}
+		if err := b.ask(ctx, "BatchGetItem", map[string]any{"RequestItems": map[string]any{b.table: want}}, &out); err != nil {
+			return nil, b.cannot(err, b.table, "cannot read %s", b.table)
+		}
+		for _, item := range out.Responses[b.table] {
+			found[itemText(b.keyOf(item))] = item
+		}
+		want.Keys = out.UnprocessedKeys[b.table].Keys
+	}
+	return found, nil
+}
+
 func (b *batch) flush(ctx context.Context) error {
 	for len(b.pending) > 0 {
 		var out struct{ UnprocessedItems map[string][]any }
