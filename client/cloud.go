@@ -253,6 +253,26 @@ type (
 		Details  []string `json:"details"` // the first problems
 	}
 
+	// Removed is something that was removed and can be brought back.
+	Removed struct {
+		ID   string    `json:"id"`
+		Kind string    `json:"kind"`          // "folder", "bucket" (of an app), "table" or "app"
+		Name string    `json:"name"`          // app:name, of what is an app's
+		App  string    `json:"app,omitempty"` // whose it is
+		Time time.Time `json:"time,omitzero"` // when it was removed; not of what was brought back
+	}
+
+	// RemovedThings is all of that, what was removed last first.
+	RemovedThings struct {
+		Removed []Removed `json:"removed"`
+	}
+
+	// BringBack brings one of them back.
+	BringBack struct {
+		ID string `path:"id" json:"-"`
+		As string `json:"as,omitempty" doc:"another name; the one it had when empty"`
+	}
+
 	// ClearRequest frees contents that are past what is kept.
 	ClearRequest struct {
 		Folder string `path:"folder" json:"-"`

@@ -134,7 +134,7 @@ func (a *app) removeApp(ctx context.Context, c *client.Client, name string, sure
 		if err := c.Do(ctx, "DELETE", "/apps/"+url.PathEscape(name), nil, nil); err != nil {
 			return asked(err, "cannot remove the app %q", name)
 		}
-		a.say("the app %s was removed", name)
+		a.say("the app %s was removed\nundo:  bevy removed back %s, but for its access keys", name, shellWord("app:"+name))
 		return nil
 	}
 	return &failure{code: codeNotFound, what: fmt.Sprintf("there is no app %q", name), cause: "none of the cloud has that name", try: "bevy apps ls"}

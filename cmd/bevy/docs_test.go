@@ -144,6 +144,8 @@ var printed = map[string]any{
 	"bevy table watch":          tableChange{},
 	"bevy table export":         exported{},
 	"bevy table restore":        putItems{},
+	"bevy removed ls":           client.Removed{},
+	"bevy removed back":         client.Removed{},
 	"bevy backup to":            madeBackup{},
 	"bevy backup ls":            client.Backup{},
 	"bevy backup run":           madeBackup{},

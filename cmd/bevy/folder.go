@@ -196,6 +196,10 @@ bevy folder drop Photos --everywhere --yes`,
 				if err := c.Do(cmd.Context(), "DELETE", path, nil, nil); err != nil {
 					return asked(err, "cannot drop %s", args[0])
 				}
+				if everywhere {
+					a.say("%s was removed from the cloud\nundo:  bevy removed back %s", args[0], shellWord(args[0]))
+					return nil
+				}
 				a.say("%s is not kept on this machine any more\nundo:  bevy add <folder> --as %s", args[0], shellWord(args[0]))
 				return nil
 			})

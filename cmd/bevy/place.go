@@ -168,7 +168,7 @@ func (f *files) findPath(what string) (p place, err error) {
 	for _, of := range f.folders {
 		names = append(names, of.Name)
 	}
-	no := &failure{code: codeNotFound, what: fmt.Sprintf("there is no folder %q", first), cause: "the cloud has none of that name", try: "bevy folder ls"}
+	no := &failure{code: codeNotFound, what: fmt.Sprintf("there is no folder %q", first), cause: "the cloud has none of that name", try: "bevy folder ls, or bevy removed ls"}
 	if near := nearest(first, names); near != "" {
 		no.try = shellWord(strings.Replace(slashed, first, near, 1))
 	}

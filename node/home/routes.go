@@ -67,6 +67,7 @@ func (h *Home) routes() {
 	)
 	h.appRoutes()
 	h.checkRoutes()
+	h.removedRoutes()
 }
 
 func unbounded(r node.Route) node.Route {
