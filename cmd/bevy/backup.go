@@ -428,7 +428,7 @@ func (a *app) backupPrune(ctx context.Context, c *client.Client, b client.Backup
 		return err
 	}
 	if len(plan.Removed) > 0 || plan.Packs > 0 {
-		words := fmt.Sprintf("%s would be removed from %s, %s stay", plural(uint64(len(plan.Removed)), "snapshot"), b.Address, plural(uint64(len(plan.Kept)), "snapshot"))
+		words := fmt.Sprintf("%s would be removed from %s; kept: %s", plural(uint64(len(plan.Removed)), "snapshot"), b.Address, plural(uint64(len(plan.Kept)), "snapshot"))
 		if ok, err := a.confirm(sure, "bevy backup prune "+shellWord(b.Address), words); !ok {
 			if err == nil && a.json {
 				return written(a.printJSON(plan))
@@ -442,7 +442,7 @@ func (a *app) backupPrune(ctx context.Context, c *client.Client, b client.Backup
 	if a.json {
 		return written(a.printJSON(plan))
 	}
-	a.say("%s and %s removed from %s, %s stay", plural(uint64(len(plan.Removed)), "snapshot"), size(uint64(plan.Bytes)), b.Address, plural(uint64(len(plan.Kept)), "snapshot"))
+	a.say("%s and %s removed from %s; kept: %s", plural(uint64(len(plan.Removed)), "snapshot"), size(uint64(plan.Bytes)), b.Address, plural(uint64(len(plan.Kept)), "snapshot"))
 	return nil
 }
 

@@ -165,7 +165,37 @@ func (r *Repo) Prune(ctx context.Context, keep Keep, dry bool) (p Pruned, err er
 		}
 		p.Packs, p.Bytes = p.Packs+1, p.Bytes+there[id].size
 	}
+	if err := r.pruneParts(ctx, &p, now, dry); err != nil {
+		return fail(err)
+	}
 	return p, nil
+}
+
+// pruneParts removes what a Run that was killed had begun to put, where the remote
+// has that.
+func (r *Repo) pruneParts(ctx context.Context, p *Pruned, now time.Time, dry bool) error {
+	remote, ok := r.remote.(interface {
+		Parts(ctx context.Context) ([]Item, error)
+	})
+	if !ok {
+		return nil
+	}
+	parts, err := remote.Parts(ctx)
+	if err != nil {
+		return err
+	}
+	for _, part := range parts {
+		if now.Sub(part.Time) < unfinished {
+			continue // somebody may be at it
+		}
+		if !dry {
+			if err := r.remote.Delete(ctx, part.Name); err != nil {
+				return err
+			}
+		}
+		p.Packs, p.Bytes = p.Packs+1, p.Bytes+part.Size
+	}
+	return nil
 }
 
 // has returns the blocks of a snapshot that are there, by log. Others do not count:

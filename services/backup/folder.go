@@ -16,6 +16,9 @@ import (
 // there. The folder itself has to exist: else it is not.
 type Folder string
 
+// partPrefix begins the names of files that are not written to their end.
+const partPrefix = ".part-"
+
 // Put implements [Remote].
 func (f Folder) Put(ctx context.Context, name string, body []byte) (err error) {
 	if _, err := os.Stat(string(f)); err != nil {
@@ -25,7 +28,7 @@ func (f Folder) Put(ctx context.Context, name string, body []byte) (err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	temp, err := os.CreateTemp(filepath.Dir(path), ".part-*")
+	temp, err := os.CreateTemp(filepath.Dir(path), partPrefix+"*")
 	if err != nil {
 		return err
 	}
@@ -103,7 +106,16 @@ func (f Folder) GetRange(_ context.Context, name string, at, n int64) (b []byte,
 }
 
 // List implements [Remote].
-func (f Folder) List(ctx context.Context, prefix string) (items []Item, err error) {
+func (f Folder) List(ctx context.Context, prefix string) ([]Item, error) {
+	return f.list(ctx, prefix, func(name string) bool { return !strings.HasPrefix(name, ".") })
+}
+
+// Parts returns what was not put to its end: its program was killed, or is at it.
+func (f Folder) Parts(ctx context.Context) ([]Item, error) {
+	return f.list(ctx, "", func(name string) bool { return strings.HasPrefix(name, partPrefix) })
+}
+
+func (f Folder) list(ctx context.Context, prefix string, wanted func(name string) bool) (items []Item, err error) {
 	root := f.path(prefix)
 	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		switch {
@@ -114,7 +126,7 @@ func (f Folder) List(ctx context.Context, prefix string) (items []Item, err erro
 			return err
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case d.IsDir() || strings.HasPrefix(d.Name(), "."):
+		case d.IsDir() || !wanted(d.Name()):
 			return nil
 		}
 		info, err := d.Info()

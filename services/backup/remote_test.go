@@ -346,3 +346,40 @@ func TestAFolderThatCannotBeWrittenTo(t *testing.T) {
 	}
 	r.bringsBack(repo, 0, want)
 }
+
+// What a program that was killed had begun to put is no part of a backup, and goes
+// when old snapshots do.
+func TestPruneRemovesWhatAKilledRunLeft(t *testing.T) {
+	dir := t.TempDir()
+	r := newRig(t, 33, 1)
+	repo, err := Create(t.Context(), Folder(dir), "a cloud", seal, Options{Clock: r.clock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.append(0, 5, 100)
+	if _, err := repo.Run(t.Context(), r.source(), nil); err != nil {
+		t.Fatal(err)
+	}
+	put := func(name string, age time.Duration) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.WriteFile(path, make([]byte, 1000), 0o600), os.Chtimes(path, time.Time{}, r.clock.Now().Add(-age))); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	old, top := put("packs/.part-123", 2*unfinished), put(".part-9", 2*unfinished)
+	young, other := put("packs/.part-124", time.Minute), put("packs/.mine", 2*unfinished)
+	for _, dry := range []bool{true, false} {
+		p, err := repo.Prune(t.Context(), DefaultKeep, dry)
+		if err != nil || p.Packs != 2 || p.Bytes != 2000 {
+			t.Errorf("dry %v: %+v, %v", dry, p, err)
+		}
+		for path, stays := range map[string]bool{old: dry, top: dry, young: true, other: true} {
+			if _, err := os.Stat(path); (err == nil) != stays {
+				t.Errorf("dry %v: %s: %v", dry, path, err)
+			}
+		}
+	}
+	r.bringsBack(repo, 0, r.contents(0))
+}
