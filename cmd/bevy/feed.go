@@ -195,6 +195,11 @@ func (a *app) feedSetCommand(verb, short string, paused bool) *cobra.Command {
 				if err := c.Do(cmd.Context(), "PATCH", "/feeds/"+url.PathEscape(args[0]), client.ChangeFeed{Paused: paused}, nil); err != nil {
 					return asked(err, "cannot %s the feed %s", verb, args[0])
 				}
+				if paused {
+					a.say("the feed %s waits\nundo:  bevy feed resume %s", args[0], shellWord(args[0]))
+				} else {
+					a.say("the feed %s goes on\nnext:  bevy feed ls", args[0])
+				}
 				return nil
 			})
 		},

@@ -232,6 +232,13 @@ func toldByFeeds(err error, what string) error {
 			if e.Cause == "" {
 				e.Cause = err.Error()
 			}
+			switch kind, _, source := strings.Cut(what, ":"); {
+			case !source || k.err != feed.ErrNotFound:
+			case kind == "table":
+				e.Try = "bevy table ls"
+			default:
+				e.Try = "bevy ls"
+			}
 			return e.Because(err)
 		}
 	}
