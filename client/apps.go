@@ -93,13 +93,29 @@ type (
 	TableCall struct {
 		Operation string `path:"operation" json:"-" doc:"such as PutItem"`
 		App       string `query:"app" json:"-"`
+		At        string `query:"at" json:"-" doc:"a time, of RFC 3339: tables are read as they were then, the same each time"`
 	}
 )
+
+// RestoringInfix is in the names of tables that are made for a moment, to restore
+// another one in place. They are not among what was removed.
+const RestoringInfix = ".bevy-restore-"
 
 // DynamoDB asks the node's tables something, as their owner: in and out are those
 // of an operation such as "PutItem".
 func (c *Client) DynamoDB(ctx context.Context, app, operation string, in, out any) error {
-	return c.Do(ctx, http.MethodPost, "/dynamodb/"+url.PathEscape(operation)+"?app="+url.QueryEscape(app), in, out)
+	return c.DynamoDBAt(ctx, app, time.Time{}, operation, in, out)
+}
+
+// DynamoDBAt is DynamoDB of tables as they were at a time, or as they are if it is
+// zero. Those that were can be read only, and nothing is written to read them: not
+// even where this machine has never written to them.
+func (c *Client) DynamoDBAt(ctx context.Context, app string, at time.Time, operation string, in, out any) error {
+	query := url.Values{"app": {app}}
+	if !at.IsZero() {
+		query.Set("at", at.UTC().Format(time.RFC3339Nano))
+	}
+	return c.Do(ctx, http.MethodPost, "/dynamodb/"+url.PathEscape(operation)+"?"+query.Encode(), in, out)
 }
 
 // What a node is asked about buckets.

@@ -12,8 +12,10 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/cloudbevy/bevy/client"
+	"github.com/cloudbevy/bevy/node/home"
 	"github.com/spf13/cobra"
 )
 
@@ -45,8 +47,9 @@ DynamoDB writes them: {"name":{"S":"ann"},"age":{"N":"41"}}.`,
 type tables struct {
 	*app
 	node  *client.Client
-	of    string // the app
-	typed bool   // items are as DynamoDB writes them
+	of    string    // the app
+	typed bool      // items are as DynamoDB writes them
+	at    time.Time // when they are read as they were; zero is now
 }
 
 // tableFlags are those of all commands about tables.
@@ -70,7 +73,20 @@ func (a *app) withTables(ctx context.Context, f *tableFlags, do func(*tables) er
 
 // ask does an operation of DynamoDB.
 func (t *tables) ask(ctx context.Context, operation string, in, out any) error {
-	return t.node.DynamoDB(ctx, t.of, operation, in, out)
+	return t.node.DynamoDBAt(ctx, t.of, t.at, operation, in, out)
+}
+
+// moment reads a table with a moment behind an @, which no name has, and has the
+// table read as it was then.
+func (t *tables) moment(word string) (name string, err error) {
+	name, moment, ok := strings.Cut(word, "@")
+	if !ok {
+		return word, nil
+	}
+	if t.at, err = home.ParseMoment(moment, t.clock.Now()); moment == "" || t.at.IsZero() || err != nil {
+		return "", wrong("now, 2h, 3d, yesterday, 2026-11-23, 15:04", "it is no time", "there is no moment %q", moment)
+	}
+	return name, nil
 }
 
 // An attribute is a value with its type: {"S":"ann"}.
@@ -162,6 +178,10 @@ func (t *tables) cannot(err error, name, what string, args ...any) error {
 	switch f.code {
 	case codeNotFound:
 		f.what, f.cause, f.try = fmt.Sprintf("there is no table %q", name), "none has that name", "bevy table ls"+t.ofApp()
+		if !t.at.IsZero() {
+			f.what += " at " + t.at.Local().Format("2006-01-02 15:04:05")
+			f.cause = "none had that name then, or it is gone"
+		}
 		if t.of != "" {
 			f.cause = fmt.Sprintf("the app %q has none of that name", t.of)
 		}

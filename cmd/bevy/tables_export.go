@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cloudbevy/bevy/client"
 	"github.com/cloudbevy/bevy/node/home"
 	"github.com/spf13/cobra"
 )
@@ -32,9 +33,12 @@ func (a *app) tableExportCommand() *cobra.Command {
 		Short: "Write all items of a table to a file, or to stdout",
 		Long: `Writes all items as JSON, one on each line, which "bevy table put" reads. A
 <file> whose name ends with .csv, or --csv, makes a table of it: a column for
-each attribute that any item has, and JSON in cells with lists and maps.`,
+each attribute that any item has, and JSON in cells with lists and maps.
+
+With a moment, as in people@yesterday, it is the table as it was. people@now is
+the table at one moment, however long it takes and whatever is written to it.`,
 		Example: `bevy table export people > people.jsonl
-bevy table export people people.csv`,
+bevy table export people@now people.csv`,
 		Args: wants(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			file := ""
@@ -42,7 +46,11 @@ bevy table export people people.csv`,
 				file = args[1]
 			}
 			return a.withTables(cmd.Context(), f, func(t *tables) error {
-				return t.export(cmd.Context(), args[0], file, asCSV || strings.EqualFold(filepath.Ext(file), ".csv"))
+				name, err := t.moment(args[0])
+				if err != nil {
+					return err
+				}
+				return t.export(cmd.Context(), name, file, asCSV || strings.EqualFold(filepath.Ext(file), ".csv"))
 			})
 		},
 	}
@@ -242,7 +250,7 @@ func (t *tables) restoreInPlace(ctx context.Context, name string, at time.Time, 
 	if err != nil {
 		return err
 	}
-	temp := fmt.Sprintf("%.200s.bevy-restore-%d", name, t.clock.Now().UnixNano())
+	temp := fmt.Sprintf("%.200s%s%d", name, client.RestoringInfix, t.clock.Now().UnixNano())
 	if err := t.restore(ctx, name, temp, at); err != nil {
 		return err
 	}

@@ -17,12 +17,19 @@ func (a *app) tableGetCommand() *cobra.Command {
 		Use:   "get <table> <key>... [flags]",
 		Short: "Print an item",
 		Long: `Prints the item of a key: the hash, and the range if the table has one. Bytes
-are in base64.`,
+are in base64. With a moment, as in people@yesterday, it is what the item was.`,
 		Example: `bevy table get people ann
+bevy table get people@2h ann
 bevy table get orders ann 2026-11-23 --app shop`,
 		Args: wants(2, 3),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withTables(cmd.Context(), f, func(t *tables) error { return t.get(cmd.Context(), args[0], args[1:]) })
+			return a.withTables(cmd.Context(), f, func(t *tables) error {
+				name, err := t.moment(args[0])
+				if err != nil {
+					return err
+				}
+				return t.get(cmd.Context(), name, args[1:])
+			})
 		},
 	}
 	f = a.tableFlags(cmd, true)

@@ -23,14 +23,22 @@ and what is in double quotes is text.
 
 If the hash of the table or of an index is given with =, that is where it looks,
 and the range may have one condition, or a lower and an upper bound. Else all
-items are read. Items come in the order of the range; --reverse turns it.`,
+items are read. Items come in the order of the range; --reverse turns it.
+
+With a moment, as in people@yesterday or people@now, items are those of that
+moment. Nothing is asked of the machine that writes the table.`,
 		Example: `bevy table query people
+bevy table query people@yesterday
 bevy table query orders customer=ann 'date>=2026-11' 'total>100' --reverse
 bevy table query orders state=open --index byState --limit 10`,
 		Args: wants(1, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withTables(cmd.Context(), f, func(t *tables) error {
-				d, err := t.describe(cmd.Context(), args[0])
+				name, err := t.moment(args[0])
+				if err != nil {
+					return err
+				}
+				d, err := t.describe(cmd.Context(), name)
 				if err != nil {
 					return err
 				}

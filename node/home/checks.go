@@ -107,6 +107,10 @@ func (s *session) checkOf(l cloud.Log, tables map[string]string) client.Check {
 // that can't be read is found by its own check.
 func (s *session) tableNames(ctx context.Context) map[string]string {
 	names := map[string]string{}
+	removed, err := s.cloud.Removed(ctx)
+	if err != nil {
+		return names
+	}
 	for _, info := range s.cloud.Spaces(cloud.Table) {
 		if info.Name != dynamodb.Catalog {
 			continue
@@ -122,6 +126,11 @@ func (s *session) tableNames(ctx context.Context) map[string]string {
 		for tree, name := range trees {
 			if of, err := s.cloud.Find(cloud.Table, info.App, tree); err == nil {
 				names[of.ID] = name
+			}
+		}
+		if gone, err := s.removedTables(ctx, info, removed); err == nil {
+			for _, r := range gone {
+				names[r.ID] = r.table
 			}
 		}
 	}

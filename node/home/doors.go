@@ -35,6 +35,7 @@ type doors struct {
 	closed bool                      // guarded by mu
 	dynamo map[string]*dynamodb.Door // by app; guarded by mu
 	s3     *s3.Door                  // of all apps; guarded by mu
+	pasts  []*past                   // guarded by mu
 }
 
 // signedDoors hangs the doors for programs of other services into the node. Before
@@ -79,6 +80,11 @@ func (d *doors) close() error {
 			all = append(all, fmt.Errorf("close the tables of %q: %w", app, err))
 		}
 	}
+	for _, p := range d.pasts {
+		p.stop()
+		all = append(all, p.door.Close())
+	}
+	d.pasts = nil
 	return errors.Join(all...)
 }
 
@@ -424,10 +430,11 @@ func (h *Home) callTables(w http.ResponseWriter, r *http.Request, in client.Tabl
 		if !s.cloud.HasApp(in.App) {
 			return noApp(in.App)
 		}
-		door, err := h.doorsOf(s).tables(r.Context(), in.App)
+		door, done, err := h.doorsOf(s).tablesAt(r.Context(), in.App, in.At)
 		if err != nil {
 			return err
 		}
+		defer done()
 		out, err = door.Call(r.Context(), in.Operation, body)
 		return toldByTables(err)
 	})

@@ -62,7 +62,11 @@ func (s *session) removed(ctx context.Context) ([]client.Removed, error) {
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, tables...)
+		for _, r := range tables {
+			if !strings.Contains(r.Name, client.RestoringInfix) {
+				list = append(list, r.Removed)
+			}
+		}
 	}
 	slices.SortFunc(list, func(a, b client.Removed) int {
 		return cmp.Or(b.Time.Compare(a.Time), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
@@ -70,8 +74,14 @@ func (s *session) removed(ctx context.Context) ([]client.Removed, error) {
 	return list, nil
 }
 
+// A removedTable is one that its program deleted.
+type removedTable struct {
+	client.Removed
+	table string // its name alone
+}
+
 // removedTables lists the tables that a catalog had.
-func (s *session) removedTables(ctx context.Context, catalog cloud.SpaceInfo, all []cloud.Removed) (list []client.Removed, err error) {
+func (s *session) removedTables(ctx context.Context, catalog cloud.SpaceInfo, all []cloud.Removed) (list []removedTable, err error) {
 	space, err := s.cloud.Space(catalog.ID)
 	if err != nil {
 		return nil, err
@@ -91,7 +101,7 @@ func (s *session) removedTables(ctx context.Context, catalog cloud.SpaceInfo, al
 			r.ID = info.ID
 		}
 		if r.ID != "" {
-			list = append(list, r)
+			list = append(list, removedTable{r, d.Name})
 		}
 	}
 	return list, nil

@@ -92,12 +92,23 @@ type Door struct {
 	expiry  expiries          // guarded by mu
 	filling map[string]bool   // trees whose indexes are being filled; guarded by mu
 	closed  bool              // guarded by mu
+
+	past bool // it has tables as they were, which don't change
 }
 
 var _ http.Handler = (*Door)(nil)
 
 // New returns a door, once what a crash left undone is done.
 func New(ctx context.Context, o Options) (*Door, error) {
+	d := newDoor(o)
+	if err := d.start(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open dynamodb: %w", err), d.Close())
+	}
+	return d, nil
+}
+
+// newDoor returns a door that has no catalog yet.
+func newDoor(o Options) *Door {
 	if o.Clock == nil {
 		o.Clock = clock.System
 	}
@@ -112,10 +123,7 @@ func New(ctx context.Context, o Options) (*Door, error) {
 	}
 	d := &Door{o: o, slots: make(chan struct{}, maxRequests), large: make(chan struct{}, maxLarge), tables: map[string]*table{}, filling: map[string]bool{}}
 	d.ctx, d.stop = context.WithCancel(context.Background())
-	if err := d.start(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("open dynamodb: %w", err), d.Close())
-	}
-	return d, nil
+	return d
 }
 
 // Close waits for requests and closes the tables.

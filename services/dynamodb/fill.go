@@ -74,7 +74,7 @@ func (x *tx) portion(o *hyperbee.RangeOptions, f func(Entry) (later func(), err 
 func (d *Door) fill(name, id string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.closed || d.filling[id] {
+	if d.closed || d.past || d.filling[id] {
 		return
 	}
 	d.filling[id] = true
