@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/cloudbevy/bevy/hyper/hypercore"
 )
@@ -23,7 +24,7 @@ type Problem struct {
 	Repaired bool
 }
 
-// String says what is bad, and where.
+// String says what is bad, and where, on one line.
 func (p Problem) String() string {
 	where := fmt.Sprintf("%q", p.Path)
 	if p.Path == "" {
@@ -37,10 +38,11 @@ func (p Problem) String() string {
 			where += fmt.Sprintf(", blocks %d to %d", p.Blocks.Start, p.Blocks.End-1)
 		}
 	}
+	why, _, _ := strings.Cut(fmt.Sprint(p.Err), "\n") // where several blocks can't be read it is the same again
 	if p.Repaired {
-		return fmt.Sprintf("%s: %v (repaired)", where, p.Err)
+		why += " (repaired)"
 	}
-	return fmt.Sprintf("%s: %v", where, p.Err)
+	return where + ": " + why
 }
 
 // ScrubOptions for Scrub and ScrubLogs.
