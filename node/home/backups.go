@@ -491,10 +491,7 @@ func (s *session) notWhole(ctx context.Context, whole func(*kept, folder.Entry) 
 		if err != nil {
 			return out, err
 		}
-		name := info.Name
-		if info.App != "" {
-			name = info.App + ":" + name
-		}
+		name := called(info)
 		for e, err := range k.folder.List(ctx, "/", folder.ListOptions{Recursive: true}) {
 			if err != nil {
 				return out, fmt.Errorf("list folder %q: %w", name, err)

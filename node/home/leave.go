@@ -106,6 +106,7 @@ func (s *session) needed() string {
 		return "the words of the cloud are here alone, and nobody has seen them: bevy keys show"
 	}
 	var alone []string
+	tables := s.tableNames(s.ctx)
 	for _, kind := range []cloud.Kind{cloud.Folder, cloud.Table} {
 		for _, info := range s.cloud.Spaces(kind) {
 			space, err := s.cloud.Space(info.ID)
@@ -113,7 +114,14 @@ func (s *session) needed() string {
 				continue
 			}
 			if !s.elsewhere(space) {
-				alone = append(alone, info.Name)
+				c := s.checkOf(cloud.Log{Space: info.ID}, tables)
+				switch c.Kind {
+				case "tables":
+					c.Name = "the list of tables"
+				case "table":
+					c.Name = "the table " + c.Name
+				}
+				alone = append(alone, c.Name)
 			}
 		}
 	}

@@ -216,7 +216,7 @@ func (p *publication) put(ctx context.Context, e folder.Entry) (done bool, err e
 // published tells where the folder can be read.
 func (h *Home) published(k *kept) client.Published {
 	key := k.public.drive.Key().String()
-	out := client.Published{Folder: k.space.Info().Name, Key: key, Link: "pear://" + key}
+	out := client.Published{Folder: called(k.space.Info()), Key: key, Link: "pear://" + key}
 	if _, port, ok := strings.Cut(strings.TrimPrefix(h.node.Address(), "http://"), ":"); ok {
 		out.URL = "http://" + key + ".localhost:" + port + "/"
 	}
@@ -241,7 +241,7 @@ func (h *Home) publishFolder(ctx context.Context, s *session, k *kept, _ client.
 		if err := k.publish(ctx, keep.Published); err != nil {
 			return out, err
 		}
-		h.node.Say("%s is published", k.space.Info().Name)
+		h.node.Say("%s is published", called(k.space.Info()))
 	}
 	return h.published(k), nil
 }
@@ -251,7 +251,7 @@ func (h *Home) getPublished(_ context.Context, _ *session, k *kept, _ client.Fol
 	k.publishing.Lock()
 	defer k.publishing.Unlock()
 	if k.public == nil {
-		return client.Published{Folder: k.space.Info().Name}, nil
+		return client.Published{Folder: called(k.space.Info())}, nil
 	}
 	return h.published(k), nil
 }

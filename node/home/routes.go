@@ -151,7 +151,7 @@ func (h *Home) getFolder(_ context.Context, s *session, k *kept, _ client.Folder
 }
 
 func (h *Home) dropFolder(ctx context.Context, s *session, k *kept, in client.DropFolder) (node.None, error) {
-	name := k.space.Info().Name
+	name := called(k.space.Info())
 	err := s.dropFolder(ctx, k, in.Everywhere)
 	if err == nil {
 		h.node.Say("%s is not kept here any more", name)
@@ -178,7 +178,7 @@ func (h *Home) answer(ctx context.Context, _ *session, k *kept, in client.Answer
 }
 
 func notHere(k *kept) error {
-	name := k.space.Info().Name
+	name := called(k.space.Info())
 	return &client.Error{Code: client.CodeNotFound, Message: fmt.Sprintf("%q is not on this machine's disk", name), Cause: "no folder of the disk is kept as it", Try: "bevy add <folder> --as " + name}
 }
 

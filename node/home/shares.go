@@ -110,8 +110,8 @@ func (s *session) describeShare(share cloud.Share) client.Share {
 	if out.Path == "" {
 		out.Path = "/"
 	}
-	if info, err := s.cloud.Find(cloud.Folder, "", r.Resource); err == nil {
-		out.Folder = info.Name
+	if info, err := s.findCalled(r.Resource); err == nil {
+		out.Folder = called(info)
 	}
 	return out
 }

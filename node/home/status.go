@@ -350,7 +350,7 @@ func (s *session) formerNotices() {
 		var kept []string
 		for _, info := range s.cloud.Spaces(cloud.Folder) {
 			if path := s.cloud.Keep(s.cloud.Self(), info.ID).Path; path != "" && path == s.cloud.Keep(d.Key, info.ID).Path {
-				kept = append(kept, info.Name)
+				kept = append(kept, called(info))
 			}
 		}
 		why := "its data were copied, or put back from a backup"
@@ -386,7 +386,7 @@ func (s *session) folderNotices() {
 		if keeper == nil {
 			continue
 		}
-		name := k.space.Info().Name
+		name := called(k.space.Info())
 		for _, x := range keeper.Status().Notices {
 			severity := client.Info
 			switch x.Severity {
