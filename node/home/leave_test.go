@@ -3,7 +3,10 @@ package home
 import (
 	"errors"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 
 	"github.com/cloudbevy/bevy/client"
 )
@@ -54,4 +57,16 @@ func TestAMachineLeaves(t *testing.T) {
 	b.until("the folder", func() bool { return b.folder("docs").Name != "" })
 	b.add("again", "docs")
 	b.until("all of it", func() bool { return b.reads("again/later.txt") == "later" })
+}
+
+// What would be lost is named as people know it.
+func TestWhoLeavesIsToldWhatNobodyElseHas(t *testing.T) {
+	m := newMachine(t, "", "laptop")
+	m.do("GET", "/keys/words", nil, nil)
+	m.do("POST", "/apps", client.AddApp{Name: "shop"}, nil)
+	makeTable(t, dynamodb.NewFromConfig(sdk(m.environment("shop"))), "orders")
+	var e *client.Error
+	if err := m.Do(t.Context(), "POST", "/leave", client.Leave{}, nil); !errors.As(err, &e) || !strings.Contains(e.Cause, "the list of tables") || !strings.Contains(e.Cause, "the table shop:orders") {
+		t.Errorf("leaving: %v", err)
+	}
 }
