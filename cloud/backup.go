@@ -35,22 +35,36 @@ func (c *Cloud) Logs(ctx context.Context) (list []Log, err error) {
 	defer c.mu.Unlock()
 	seen := map[hypercore.Key]bool{{}: true} // no content
 	var contents []Log
-	for id, records := range c.records {
-		removed := c.infos[id].Removed
-		for _, r := range records {
-			if !seen[r.Tree] {
-				seen[r.Tree] = true
-				list = append(list, Log{Key: r.Tree, Space: id, Device: r.Device, Removed: removed})
-			}
-			if !seen[r.Content] {
-				seen[r.Content] = true
-				contents = append(contents, Log{Key: r.Content, Space: id, Device: r.Device, Content: true, Removed: removed})
-			}
-		}
+	for id := range c.records {
+		list, contents = c.appendLogs(list, contents, id, seen)
 	}
 	slices.SortFunc(list, byKey)
 	slices.SortFunc(contents, byKey)
 	return append(list, contents...), nil
+}
+
+// LogsOf returns the logs of a space, as far as they are known now, likewise.
+func (c *Cloud) LogsOf(id string) []Log {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	list, contents := c.appendLogs(nil, nil, id, map[hypercore.Key]bool{{}: true})
+	return append(list, contents...)
+}
+
+// appendLogs adds the logs of a space that were not seen. The caller holds mu.
+func (c *Cloud) appendLogs(list, contents []Log, id string, seen map[hypercore.Key]bool) (_, _ []Log) {
+	removed := c.infos[id].Removed
+	for _, r := range c.records[id] {
+		if !seen[r.Tree] {
+			seen[r.Tree] = true
+			list = append(list, Log{Key: r.Tree, Space: id, Device: r.Device, Removed: removed})
+		}
+		if !seen[r.Content] {
+			seen[r.Content] = true
+			contents = append(contents, Log{Key: r.Content, Space: id, Device: r.Device, Content: true, Removed: removed})
+		}
+	}
+	return list, contents
 }
 
 func byKey(a, b Log) int { return slices.Compare(a.Key[:], b.Key[:]) }

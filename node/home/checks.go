@@ -162,11 +162,7 @@ const tellEvery = 200 * time.Millisecond
 // check checks a space. Each line of the answer is a client.CheckLine.
 func (h *Home) check(w http.ResponseWriter, r *http.Request, in client.CheckRequest) error {
 	return h.use(r.Context(), func(s *session) error {
-		logs, err := s.cloud.Logs(r.Context())
-		if err != nil {
-			return err
-		}
-		logs = slices.DeleteFunc(logs, func(l cloud.Log) bool { return l.Space != in.Space })
+		logs := s.cloud.LogsOf(in.Space)
 		if len(logs) == 0 {
 			return &client.Error{Code: client.CodeNotFound, Message: fmt.Sprintf("there is nothing %q to check", in.Space), Cause: "the cloud has no logs of it", Try: "bevy verify"}
 		}
