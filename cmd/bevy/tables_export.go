@@ -241,8 +241,26 @@ func (t *tables) restore(ctx context.Context, name, as string, at time.Time) err
 		}
 		err = t.ask(ctx, "RestoreTableToPointInTime", in, nil)
 	}
-	return t.cannot(err, name, "cannot restore %s as it was at %s", name, at.Local().Format("2006-01-02 15:04:05"))
+	if err != nil {
+		return t.cannot(err, name, "cannot restore %s as it was at %s", name, at.Local().Format("2006-01-02 15:04:05"))
+	}
+	bar := t.progress("restoring "+escape([]byte(name)), "item", 0, 0)
+	defer bar.end()
+	for { // a large one is answered before it is there
+		d, err := t.describe(ctx, as)
+		switch {
+		case err != nil && codeOf(err) == codeNotFound:
+			return &failure{code: codeFailed, what: "cannot restore " + name, cause: "the node could not make all of " + as, try: "the same again; the node's log says why", err: err}
+		case err != nil || d.TableStatus != "CREATING":
+			return err
+		case !sleep(ctx, t.clock, restorePoll):
+			return ctx.Err()
+		}
+	}
 }
+
+// restorePoll is the time between two questions whether a table is restored.
+const restorePoll = 500 * time.Millisecond
 
 // restoreInPlace makes a table what it was, by way of another.
 func (t *tables) restoreInPlace(ctx context.Context, name string, at time.Time, sure consent) (err error) {

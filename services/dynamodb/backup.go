@@ -236,8 +236,7 @@ func (d *Door) restoreBackup(ctx context.Context, r *request) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer release()
-	return d.restore(ctx, r, tree, time.UnixMilli(b.Time), &restoredFrom{Backup: d.backupArn(b), Table: d.arn(b.Table)})
+	return d.restore(ctx, r, tree, release, time.UnixMilli(b.Time), &restoredFrom{Backup: d.backupArn(b), Table: d.arn(b.Table)})
 }
 
 // treeOf returns the tree of a table, which may be gone, until release is called.
@@ -251,17 +250,18 @@ func (d *Door) treeOf(ctx context.Context, name, id string) (tree Tree, release 
 	} else if !errors.Is(err, ErrNotFound) {
 		return nil, nil, err
 	}
-	// Only a tree that no table has is opened here: no other is open twice.
+	// It is the tree of no table. It is only read, which may take long, and others are
+	// opened meanwhile.
 	d.opening.Lock()
-	if tree, err = d.o.Trees.Open(ctx, "table-"+id, false); err != nil {
-		d.opening.Unlock()
+	tree, err = d.o.Trees.Open(ctx, "table-"+id, false)
+	d.opening.Unlock()
+	if err != nil {
 		return nil, nil, err
 	}
 	return tree, func() {
 		if err := tree.Close(); err != nil {
 			d.o.Log.Error("table was not closed", "table", id, "err", err)
 		}
-		d.opening.Unlock()
 	}, nil
 }
 
@@ -280,16 +280,18 @@ func (d *Door) restoreTime(ctx context.Context, r *request) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer d.release(t)
+	release := func() { d.release(t) }
 	s := t.now.Load()
 	if s.Recovery == 0 {
+		release()
 		return nil, &Error{Type: "PointInTimeRecoveryUnavailableException", Message: "Point in time recovery is not enabled for table '" + name + "'"}
 	}
 	at, err := d.restoreMoment(r, time.UnixMilli(s.Created))
 	if err != nil {
+		release()
 		return nil, err
 	}
-	return d.restore(ctx, r, t.tree, at, &restoredFrom{Table: d.arn(name)})
+	return d.restore(ctx, r, t.tree, release, at, &restoredFrom{Table: d.arn(name)})
 }
 
 // restoreMoment is the time that is to be restored of what was made at a time.
@@ -341,8 +343,15 @@ func (d *Door) restoreFiles(ctx context.Context, r *request, bucket string) ([]b
 	return o.end(), err
 }
 
-// restore makes a new table of a tree as it was.
-func (d *Door) restore(ctx context.Context, r *request, tree Tree, at time.Time, from *restoredFrom) (_ []byte, err error) {
+// restore makes a new table of a tree as it was, and calls release when it needs the
+// tree no more. A large one goes on after the answer.
+func (d *Door) restore(ctx context.Context, r *request, tree Tree, release func(), at time.Time, from *restoredFrom) (_ []byte, err error) {
+	begun := false
+	defer func() {
+		if !begun {
+			release()
+		}
+	}()
 	view, err := tree.At(ctx, at)
 	if errors.Is(err, ErrTooEarly) {
 		return nil, &Error{Type: "InvalidRestoreTimeException", Message: "The table was not there at that time"}
@@ -350,7 +359,11 @@ func (d *Door) restore(ctx context.Context, r *request, tree Tree, at time.Time,
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, view.Close()) }()
+	defer func() {
+		if !begun {
+			err = errors.Join(err, view.Close())
+		}
+	}()
 	was, err := readSchema(ctx, view)
 	if errors.Is(err, ErrNotFound) {
 		return nil, &Error{Type: "InvalidRestoreTimeException", Message: "The table was not there at that time"}
@@ -385,12 +398,62 @@ func (d *Door) restore(ctx context.Context, r *request, tree Tree, at time.Time,
 			s.Capacity = unitsOf(units)
 		}
 	})
-	if err := d.makeTable(ctx, s, func(t *table) error { return t.copyFrom(ctx, view) }); err != nil {
+	begun = true
+	if err := d.fillRestored(ctx, s, view, release); err != nil {
 		return nil, err
 	}
 	var o object
 	err = o.any("TableDescription", d.describe(s, state{}, "CREATING"))
 	return o.end(), err
+}
+
+// restoreWait is how long the answer waits for a table to be restored: small ones are
+// there at once then. Clients wait for a minute.
+const restoreWait = 20 * time.Second
+
+// fillRestored makes the table, and returns before it has all items if that takes long.
+// Until then it is described and not there; after a crash it was never made.
+func (d *Door) fillRestored(ctx context.Context, s *schema, view View, release func()) error {
+	d.mu.Lock()
+	_, busy := d.making[s.Name]
+	if !busy {
+		d.making[s.Name] = s
+		d.busy.Add(1) // the request has entered, so that nobody waits yet
+	}
+	d.mu.Unlock()
+	if busy {
+		release()
+		return errors.Join(inUse("Table already exists: "+s.Name), view.Close())
+	}
+	late := make(chan struct{})
+	done := make(chan error, 1)
+	go func() {
+		defer d.busy.Done()
+		defer release()
+		err := d.makeTable(d.ctx, s, func(t *table) error { return t.copyFrom(d.ctx, view) })
+		err = errors.Join(err, view.Close())
+		d.mu.Lock()
+		delete(d.making, s.Name)
+		d.mu.Unlock()
+		done <- err
+		select {
+		case <-late:
+			if err != nil {
+				d.o.Log.Error("table was not restored", "table", s.Name, "err", err)
+			}
+		default:
+		}
+	}()
+	timer := d.o.Clock.AfterFunc(restoreWait, func() { close(late) })
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-late:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err() // who asked has gone; it goes on
+	}
 }
 
 // keptIndexes are those of the indexes that a restored table gets: all, or those that

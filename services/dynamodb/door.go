@@ -87,11 +87,12 @@ type Door struct {
 	opening sync.Mutex // one table at a time; taken before mu
 
 	mu      sync.Mutex
-	tables  map[string]*table // that are open, by name; guarded by mu
-	timer   clock.Timer       // closes idle tables; guarded by mu
-	expiry  expiries          // guarded by mu
-	filling map[string]bool   // trees whose indexes are being filled; guarded by mu
-	closed  bool              // guarded by mu
+	tables  map[string]*table  // that are open, by name; guarded by mu
+	timer   clock.Timer        // closes idle tables; guarded by mu
+	expiry  expiries           // guarded by mu
+	filling map[string]bool    // trees whose indexes are being filled; guarded by mu
+	making  map[string]*schema // tables that are being restored, by name; guarded by mu
+	closed  bool               // guarded by mu
 
 	past bool // it has tables as they were, which don't change
 }
@@ -121,7 +122,7 @@ func newDoor(o Options) *Door {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	d := &Door{o: o, slots: make(chan struct{}, maxRequests), large: make(chan struct{}, maxLarge), tables: map[string]*table{}, filling: map[string]bool{}}
+	d := &Door{o: o, slots: make(chan struct{}, maxRequests), large: make(chan struct{}, maxLarge), tables: map[string]*table{}, filling: map[string]bool{}, making: map[string]*schema{}}
 	d.ctx, d.stop = context.WithCancel(context.Background())
 	return d
 }

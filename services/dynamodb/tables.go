@@ -391,7 +391,16 @@ func (d *Door) fillTree(ctx context.Context, s *schema, fill func(*table) error)
 }
 
 func (d *Door) describeTable(ctx context.Context, r *request) ([]byte, error) {
-	t, err := d.useNamed(ctx, r.str("TableName"))
+	name := r.str("TableName")
+	d.mu.Lock()
+	making := d.making[name]
+	d.mu.Unlock()
+	if making != nil {
+		var o object
+		err := o.any("Table", d.describe(making, state{}, "CREATING"))
+		return o.end(), err
+	}
+	t, err := d.useNamed(ctx, name)
 	if err != nil {
 		return nil, err
 	}

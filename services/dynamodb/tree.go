@@ -75,7 +75,8 @@ type View interface {
 // may be called by any goroutine.
 type Trees interface {
 	// Open returns a tree, or ErrNotFound if there is none and create is false.
-	// The door opens a tree once at a time.
+	// The door opens a tree once at a time to write; one of a table that is gone it
+	// may open several times, to read.
 	Open(ctx context.Context, name string, create bool) (Tree, error)
 	// Delete removes a tree, which is not open. One that is not there is no error.
 	Delete(ctx context.Context, name string) error

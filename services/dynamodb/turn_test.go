@@ -2,12 +2,14 @@ package dynamodb
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/cloudbevy/bevy/hyper/clock"
 	"github.com/cloudbevy/bevy/hyper/hyperbee"
 	"github.com/cloudbevy/bevy/hyper/storage/storagetest"
 )
@@ -189,5 +191,94 @@ func TestAPortionIsBounded(t *testing.T) {
 	}
 	if items != 60 || portions < 4 {
 		t.Errorf("%d items in %d portions", items, portions)
+	}
+}
+
+// slow are trees whose tables are not filled before they may be.
+type slow struct {
+	Trees
+	open chan struct{}
+}
+
+func (s *slow) Open(ctx context.Context, name string, create bool) (Tree, error) {
+	tree, err := s.Trees.Open(ctx, name, create)
+	if err != nil || !create || name == Catalog {
+		return tree, err
+	}
+	select {
+	case <-s.open:
+		return tree, nil
+	case <-ctx.Done():
+		return nil, errors.Join(ctx.Err(), tree.Close())
+	}
+}
+
+// Clients wait for a minute: a large table is restored behind the answer, also if who
+// asked has gone, and meanwhile nothing else waits.
+func TestALargeTableIsRestoredBehindTheAnswer(t *testing.T) {
+	c := clock.NewFake(epoch)
+	trees, err := NewMemory(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer trees.Close()
+	s := &slow{trees, make(chan struct{}, 9)}
+	s.open <- struct{}{}
+	s.open <- struct{}{}
+	r := rigOn(t, s, c)
+	r.ok("CreateTable", simpleTable("left"))
+	r.ok("CreateTable", simpleTable("right"))
+	r.putMany("left", 30)
+	arn := r.ok("CreateBackup", `{"TableName":"left","BackupName":"before"}`)["BackupDetails"].(map[string]any)["BackupArn"].(string)
+	r.ok("DeleteTable", `{"TableName":"left"}`)
+	restore := `{"TargetTableName":"again","BackupArn":"` + arn + `"}`
+	status := func() string {
+		return r.ok("DescribeTable", `{"TableName":"again"}`)["Table"].(map[string]any)["TableStatus"].(string)
+	}
+	answered := make(chan map[string]any)
+	go func() { answered <- r.ok("RestoreTableFromBackup", restore) }()
+	r.until("it has begun", func() bool {
+		r.door.mu.Lock()
+		defer r.door.mu.Unlock()
+		return r.door.making["again"] != nil
+	})
+	r.until("the answer", func() bool {
+		c.Advance(restoreWait)
+		select {
+		case <-answered:
+			return true
+		default:
+			return false
+		}
+	})
+	if got := status(); got != "CREATING" {
+		t.Errorf("it is %s", got)
+	}
+	if _, text := r.do("RestoreTableFromBackup", restore); !strings.Contains(text, "Table already exists: again") {
+		t.Errorf("once more: %s", text)
+	}
+	if _, text := r.do("Scan", `{"TableName":"again"}`); !strings.Contains(text, "ResourceNotFoundException") {
+		t.Errorf("it is read before it is there: %s", text)
+	}
+	r.ok("PutItem", `{"TableName":"right","Item":{"a":{"S":"x"}}}`)
+	s.open <- struct{}{}
+	r.until("the table", func() bool { return status() == "ACTIVE" })
+	if n := r.count(`{"TableName":"again"}`); n != 30 {
+		t.Errorf("it has %v items, want 30", n)
+	}
+
+	// A door that is closed meanwhile leaves nothing.
+	go r.do("RestoreTableFromBackup", strings.Replace(restore, "again", "third", 1))
+	r.until("it has begun", func() bool {
+		r.door.mu.Lock()
+		defer r.door.mu.Unlock()
+		return r.door.making["third"] != nil
+	})
+	if err := r.door.Close(); err != nil {
+		t.Error(err)
+	}
+	later := rigOn(t, trees, c)
+	if names := fmt.Sprint(later.ok("ListTables", `{}`)["TableNames"]); names != "[again right]" {
+		t.Errorf("there are %s", names)
 	}
 }
